@@ -1,0 +1,245 @@
+"""Intervals and tests for few seeds: what may be said, and how sure one can be of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SIGN_FLIPS = 2**16
+SHARED_NETWORKS = (
+    "cells that share networks (the same seeds, data or base models) are not independent: "
+    "read the p values as a ranking aid"
+)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Mean of n values with its t interval; std has ddof 1; std, low and high are None for one value."""
+
+    mean: float
+    std: float | None
+    n: int
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Differences a - b over the common seeds.
+
+    p_sign_flip, p_wilcoxon: two-sided and exact; neither can go below p_floor = 2 / 2^n.
+    """
+
+    interval: Interval
+    seeds: tuple[int, ...]
+    p_sign_flip: float
+    p_wilcoxon: float
+    p_floor: float
+
+    @property
+    def note(self) -> str:
+        """What the numbers rest on, for a report."""
+        return (
+            f"exact p values of {self.interval.n} pairs cannot go below {self.p_floor:.4g}; "
+            "the t interval rests on normality"
+        )
+
+
+@dataclass(frozen=True)
+class BalancedAccuracy:
+    """Mean of the shares of members and of non-members called rightly, with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def at_chance(self) -> bool:
+        """Whether the interval contains 0.5: the attack cannot be told from guessing."""
+        return self.low <= 0.5 <= self.high
+
+
+@dataclass(frozen=True)
+class RankPair:
+    """Two methods compared by their average ranks; p_holm is two-sided and adjusted for all pairs."""
+
+    first: str
+    second: str
+    rank_difference: float
+    p_holm: float
+
+
+@dataclass(frozen=True)
+class FriedmanResult:
+    """Methods ranked over cells; average_ranks[i] belongs to methods[i], rank 1 is best.
+
+    statistic, p_value, critical_difference are None and pairs is empty with too few cells or methods. By
+    Nemenyi's test two methods differ at 5 % where their average ranks differ by critical_difference or more.
+    """
+
+    methods: tuple[str, ...]
+    average_ranks: tuple[float, ...]
+    n_cells: int
+    statistic: float | None
+    p_value: float | None
+    critical_difference: float | None
+    pairs: tuple[RankPair, ...]
+    note: str
+
+
+def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the exact interval (low, high) of a share of k in n trials (Clopper and Pearson 1934).
+
+    Raises ValueError unless 0 <= k <= n and n >= 1.
+    """
+    if not 0 <= k <= n or n < 1:
+        raise ValueError(f"need 0 <= k <= n and n >= 1, got k={k}, n={n}")
+    interval = stats.binomtest(k, n).proportion_ci(confidence, method="exact")
+    return float(interval.low), float(interval.high)
+
+
+def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Return the mean of values [n] and its t interval, mean +- t(n - 1) std / sqrt(n).
+
+    Raises ValueError for no values and for values that are not finite.
+    """
+    sample = _sample(values)
+    n, mean = len(sample), float(sample.mean())
+    if n < 2:
+        return Interval(mean, None, n, None, None)
+    std = float(sample.std(ddof=1))
+    half_width = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * std / n**0.5
+    return Interval(mean, std, n, mean - half_width, mean + half_width)
+
+
+def paired_difference(a: Mapping[int, float], b: Mapping[int, float], confidence: float = 0.95) -> PairedDifference:
+    """Return interval and exact tests of a[seed] - b[seed] over the seeds that both have.
+
+    Raises ValueError when they have none in common.
+    """
+    seeds = tuple(sorted(set(a) & set(b)))
+    if not seeds:
+        raise ValueError(f"no common seeds: {sorted(a)} and {sorted(b)}")
+    differences = np.array([a[seed] - b[seed] for seed in seeds])
+    return PairedDifference(
+        interval=t_interval(differences, confidence),
+        seeds=seeds,
+        p_sign_flip=sign_flip_p(differences),
+        p_wilcoxon=wilcoxon_p(differences),
+        p_floor=2 / 2 ** len(seeds),
+    )
+
+
+def sign_flip_p(differences: ArrayLike) -> float:
+    """Return the two-sided p value of differences [n] having mean 0, by flipping their signs (Fisher 1935).
+
+    All 2^n sign patterns are counted for n <= 16; beyond that 65,536 drawn ones.
+    """
+    sample = _sample(differences)
+    if len(sample) == 1:
+        return 1.0
+    test = stats.permutation_test(
+        (sample,), np.mean, permutation_type="samples", n_resamples=SIGN_FLIPS, vectorized=True, rng=0
+    )
+    return float(test.pvalue)
+
+
+def wilcoxon_p(differences: ArrayLike) -> float:
+    """Return the two-sided p value of Wilcoxon's (1945) signed-rank test of differences [n].
+
+    Sign flips of the signed ranks, zeros left out: exact with ties too, where the tables are not.
+    """
+    sample = _sample(differences)
+    sample = sample[sample != 0]
+    if not len(sample):
+        return 1.0
+    return sign_flip_p(np.sign(sample) * stats.rankdata(np.abs(sample)))
+
+
+def balanced_accuracy_interval(
+    members_right: int,
+    n_members: int,
+    nonmembers_right: int,
+    n_nonmembers: int,
+    confidence: float = 0.95,
+) -> BalancedAccuracy:
+    """Return an attack's balanced accuracy and its interval from counts of clips called rightly.
+
+    Wilson intervals of the two shares are joined by square-and-add (Newcombe 1998; Zou and Donner 2008): the
+    distance from mean to limit is half the root of the two squared distances. Count clips, not rows: the
+    losses of one clip under several seeds are one observation. Raises ValueError for impossible counts.
+    """
+    sides = ((members_right, n_members), (nonmembers_right, n_nonmembers))
+    if any(not 0 <= k <= n or n < 1 for k, n in sides):
+        raise ValueError(f"need 0 <= right <= n and n >= 1 on both sides, got {sides}")
+    shares = np.array([k / n for k, n in sides])
+    wilson = [stats.binomtest(k, n).proportion_ci(confidence, method="wilson") for k, n in sides]
+    value = shares.mean()
+    low = value - np.hypot(*(shares - [interval.low for interval in wilson])) / 2
+    high = value + np.hypot(*(shares - [interval.high for interval in wilson])) / 2
+    return BalancedAccuracy(float(value), float(low), float(high))
+
+
+def friedman(table: pd.DataFrame, *, higher_is_better: bool) -> FriedmanResult:
+    """Rank methods within every cell and test whether they differ (Friedman 1937; Demsar 2006).
+
+    table: one row per cell (data, network, request), one column per method. Cells with a missing value are
+    left out and counted in the note. Nemenyi's critical difference at 5 % is q sqrt(k (k + 1) / (6 N)) with q
+    the studentised range's quantile over sqrt(2); pairs carry normal p values adjusted by Holm (1979).
+    """
+    values = table.to_numpy(dtype=np.float64)
+    complete = values[~np.isnan(values).any(axis=1)]
+    methods = tuple(str(column) for column in table.columns)
+    notes = [SHARED_NETWORKS]
+    if len(complete) < len(values):
+        notes.append(f"{len(values) - len(complete)} incomplete cells left out")
+    if not complete.size:
+        return FriedmanResult((), (), 0, None, None, None, (), "; ".join(["no complete cell", *notes]))
+    ranks = stats.rankdata(-complete if higher_is_better else complete, axis=1)
+    n, k = ranks.shape
+    average = tuple(float(rank) for rank in ranks.mean(axis=0))
+    if n < 2 or k < 3 or (ranks == ranks[:, :1]).all():
+        notes.insert(0, f"no test: needs 2 cells and 3 methods that differ somewhere, has {n} and {k}")
+        return FriedmanResult(methods, average, n, None, None, None, (), "; ".join(notes))
+    test = stats.friedmanchisquare(*ranks.T)
+    unit = np.sqrt(k * (k + 1) / (6 * n))
+    critical = float(stats.studentized_range.ppf(0.95, k, np.inf) / np.sqrt(2) * unit)
+    pairs = _holm_pairs(methods, average, float(unit))
+    statistic, p_value = float(test.statistic), float(test.pvalue)
+    return FriedmanResult(methods, average, n, statistic, p_value, critical, pairs, "; ".join(notes))
+
+
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """Return p values [m] adjusted for m tests: i-th smallest times m - i + 1, never falling (Holm 1979)."""
+    raw = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(raw)
+    adjusted = np.empty_like(raw)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(raw[order] * np.arange(len(raw), 0, -1)))
+    return adjusted
+
+
+def _holm_pairs(methods: tuple[str, ...], ranks: tuple[float, ...], unit: float) -> tuple[RankPair, ...]:
+    indices = list(combinations(range(len(methods)), 2))
+    gaps = np.array([ranks[i] - ranks[j] for i, j in indices])
+    adjusted = holm(2 * stats.norm.sf(np.abs(gaps) / unit))
+    return tuple(
+        RankPair(methods[i], methods[j], float(gap), float(p)) for (i, j), gap, p in zip(indices, gaps, adjusted)
+    )
+
+
+def _sample(values: ArrayLike) -> NDArray[np.float64]:
+    sample = np.asarray(values, dtype=np.float64)
+    if sample.ndim != 1 or not len(sample):
+        raise ValueError(f"need values of shape [n] with n >= 1, got {sample.shape}")
+    if not np.isfinite(sample).all():
+        raise ValueError(f"values must be finite, got {sample.tolist()}")
+    return sample

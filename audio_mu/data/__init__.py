@@ -1,0 +1,1 @@
+"""Recordings: where they come from, how they are read, split, and turned into features."""

@@ -1,0 +1,61 @@
+"""Reading one recording: mono, 16 kHz, exactly the clip's length, or a reason why not."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from scipy.signal import resample_poly
+from torchaudio.functional import resample
+
+from audio_mu.data.features import SAMPLE_RATE
+
+MAX_CHANNELS = 64
+RESAMPLE_MARGIN = 0.1  # seconds read beyond the clip so that the resampling filter sees what follows the cut
+MAX_AMPLITUDE = 1e6  # of full scale; far more would overflow the power spectrum in float32
+MAX_KERNEL = 20_000_000  # entries of torchaudio's resampling kernel; 44,101 Hz would take 12 GB and a minute a clip
+
+
+class BadRecording(Exception):
+    """Why a file cannot be used; the message does not name the file."""
+
+
+def read_clip(path: Path, clip_samples: int) -> np.ndarray:
+    """Waveform float32 [clip_samples] at 16 kHz: channels averaged, zero-padded on the right or cropped.
+
+    Only what the clip needs is read, whatever the header claims. Raises `BadRecording` for what is no audio,
+    is empty, or holds values that are not finite.
+    """
+    try:
+        with soundfile.SoundFile(path) as recording:
+            rate, channels = recording.samplerate, recording.channels
+            if not 1_000 <= rate <= 768_000 or channels > MAX_CHANNELS:
+                raise BadRecording(f"{channels} channels at {rate} Hz is outside what is supported")
+            frames = int((clip_samples / SAMPLE_RATE + RESAMPLE_MARGIN) * rate) + 1
+            samples = recording.read(frames, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError, RuntimeError) as error:
+        reason = str(error).replace(str(path), "it").strip().rstrip(".")
+        raise BadRecording(f"cannot be read as audio ({reason})") from None
+    if len(samples) == 0:
+        raise BadRecording("holds no samples")
+    mono = samples.mean(axis=1, dtype=np.float32) if channels > 1 else samples[:, 0]
+    if not np.isfinite(mono).all():
+        raise BadRecording("holds samples that are not finite numbers")
+    if np.abs(mono).max() > MAX_AMPLITUDE:
+        raise BadRecording(f"holds samples beyond {MAX_AMPLITUDE:g} times full scale")
+    if rate != SAMPLE_RATE:
+        mono = _resampled(np.ascontiguousarray(mono), rate)
+    clip = np.zeros(clip_samples, dtype=np.float32)
+    clip[: len(mono)] = mono[:clip_samples]
+    return clip
+
+
+def _resampled(mono: np.ndarray, rate: int) -> np.ndarray:
+    """By torchaudio, whose kernel grows with the product of the reduced rates; by scipy where that is too large."""
+    shared = math.gcd(rate, SAMPLE_RATE)
+    if (rate // shared) * (SAMPLE_RATE // shared) <= MAX_KERNEL:
+        return resample(torch.from_numpy(mono), rate, SAMPLE_RATE).numpy()
+    return resample_poly(mono, SAMPLE_RATE // shared, rate // shared).astype(np.float32)

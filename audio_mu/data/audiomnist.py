@@ -1,0 +1,134 @@
+"""AudioMNIST (Becker et al. 2018) and the synthetic digits in its layout."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from audio_mu.config import Config
+from audio_mu.data import synthetic
+from audio_mu.data.catalog import Catalog, Recording, audio_files, say_left_out, sorted_catalog
+from audio_mu.data.download import Archive, fetch
+from audio_mu.errors import UserError
+from audio_mu.files import cache_root
+from audio_mu.progress import bar
+
+LAYOUT = "NN/D_NN_T.wav"
+FILE = re.compile(r"(?P<folder>[0-9A-Za-z]+)/(?P<digit>[0-9])_(?P<speaker>[0-9A-Za-z]+)_[0-9]+\.wav")
+METADATA = "audioMNIST_meta.txt"
+COMMIT = "ce04129aaa56d47d11a8d9cc1247bac2cafac9b7"  # earlier ones lack the metadata of three speakers
+OLDEST = 120
+
+
+def holds(n_clips: int, n_speakers: int) -> Callable[[Path], str]:
+    """A check of an unpacked archive: it says what differs from so many clips of so many speakers, or nothing."""
+
+    def verify(folder: Path) -> str:
+        found = [match for match in map(FILE.fullmatch, _ids(data_folder(folder))) if match]
+        speakers = {match["speaker"] for match in found if match["speaker"] == match["folder"]}
+        if (len(found), len(speakers)) == (n_clips, n_speakers):
+            return ""
+        return f"it holds {len(found)} clips of {len(speakers)} speakers, not {n_clips} of {n_speakers}"
+
+    return verify
+
+
+ARCHIVE = Archive(
+    name="AudioMNIST",
+    url=f"https://github.com/soerenab/AudioMNIST/archive/{COMMIT}.tar.gz",
+    url_variable="AUDIO_MU_AUDIOMNIST_URL",
+    sha256=None,  # archives made of a commit are packed anew now and then: they are judged by what they hold
+    verify=holds(30_000, 60),
+)
+
+
+@dataclass(frozen=True)
+class AudioMNIST:
+    """Spoken digits in the layout `NN/D_NN_T.wav` (speaker, digit, take) with `audioMNIST_meta.txt`.
+
+    `data_dir` may be the repository, its `data` folder, or any folder of that layout with any number of
+    speakers. Without it the repository's archive is downloaded; the environment variable
+    `AUDIO_MU_AUDIOMNIST_URL` names a mirror of it.
+    """
+
+    archive: Archive = ARCHIVE
+
+    def root(self, config: Config) -> Path:
+        """The folder of the speakers' folders."""
+        return data_folder(config.data_dir or fetch(self.archive, cache_root() / "data" / f"AudioMNIST-{COMMIT[:8]}"))
+
+    def catalog(self, root: Path, config: Config) -> Catalog:
+        """All recordings, with the speakers' attributes."""
+        return read_catalog(root)
+
+
+@dataclass(frozen=True)
+class SyntheticDigits:
+    """Digits spoken by eSpeak NG voices, made on first use, in AudioMNIST's layout."""
+
+    def root(self, config: Config) -> Path:
+        """`data_dir`, or the generated folder in the cache."""
+        return config.data_dir or synthetic.generate(synthetic.default_root(cache_root()), progress=bar)
+
+    def catalog(self, root: Path, config: Config) -> Catalog:
+        """All recordings, with the voices' attributes."""
+        return read_catalog(root)
+
+
+def data_folder(folder: Path) -> Path:
+    """Where below `folder` the speakers' folders are: here, in `data`, or in `data` of an unpacked archive's folder."""
+    candidates = (folder, folder / "data", *sorted(folder.glob("*/data")))
+    return next((place for place in candidates if any(place.glob("*/[0-9]_*_*.wav"))), folder)
+
+
+def read_catalog(root: Path) -> Catalog:
+    """The recordings of a folder in AudioMNIST's layout.
+
+    Files with other names, or in another speaker's folder, are left out and counted. Raises `UserError` where
+    there are none, or the metadata cannot be read.
+    """
+    recordings, others = [], []
+    for id_ in _ids(root):
+        match = FILE.fullmatch(id_)
+        if match and match["speaker"] == match["folder"]:
+            recordings.append(Recording(id_, root / id_, match["digit"], match["speaker"]))
+        else:
+            others.append(id_)
+    say_left_out(others, f"not named {LAYOUT}")
+    return sorted_catalog(recordings, root, LAYOUT, speaker_attributes(root / METADATA))
+
+
+def _ids(root: Path) -> list[str]:
+    return [id_ for id_, _ in audio_files(root, (".wav",))]
+
+
+def speaker_attributes(path: Path) -> dict[str, dict[str, str]]:
+    """AudioMNIST's metadata as text: speaker → attribute → value; empty where there is no such file.
+
+    The published file gives one age as a number and the others as text, one as 1234, and spells accents and
+    rooms in several ways: ages beyond 120 become unknown, accents start with a capital, rooms are small letters.
+    Raises `UserError` where the file is something else.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        return {
+            speaker: {key: _tidy(key, str(value).strip()) for key, value in attributes.items()}
+            for speaker, attributes in content.items()
+        }
+    except (ValueError, AttributeError):
+        raise UserError(f"{path.name} in {str(path.parent)!r} is not AudioMNIST's metadata: restore it") from None
+
+
+def _tidy(key: str, value: str) -> str:
+    if key == "age" and value.isdecimal() and not 0 < int(value) <= OLDEST:
+        return "unknown"
+    if key == "accent":
+        return value[:1].upper() + value[1:]
+    if key == "recordingroom":
+        return value.lower().replace("vr-romm", "vr-room")
+    return value

@@ -1,0 +1,210 @@
+"""Clips: all features of a data set in one tensor, with labels, ids, speakers and hashes; cached on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+
+from audio_mu.config import Config, load_recipe
+from audio_mu.data import audio, features
+from audio_mu.data.audio import BadRecording, read_clip
+from audio_mu.data.catalog import Catalog, Recording
+from audio_mu.data.datasets import DATASETS
+from audio_mu.data.features import Frontend
+from audio_mu.errors import UserError
+from audio_mu.files import atomic_folder, cache_root, file_sha256, hash_of, locked, sha256
+from audio_mu.progress import bar, say
+
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class Clips:
+    """A data set ready for training.
+
+    `features` is float32 [n, 1, frequency, frames], mapped from the file `features_file`; every other field has
+    n entries in the order of the sorted ids. `hashes` are SHA-256 of the prepared waveforms, so that copies are
+    found whatever their file names or headers. `digest` identifies ids, labels, speakers, parts and audio.
+    `skipped` lists (id, reason) of unreadable recordings.
+    """
+
+    features: torch.Tensor
+    features_file: Path
+    labels: torch.Tensor
+    ids: tuple[str, ...]
+    speakers: tuple[str, ...]
+    hashes: tuple[str, ...]
+    parts: tuple[str, ...]
+    class_names: tuple[str, ...]
+    speaker_attributes: Mapping[str, Mapping[str, str]]
+    skipped: tuple[tuple[str, str], ...]
+    root: Path
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def load_clips(config: Config) -> Clips:
+    """The clips of a resolved configuration, from the cache where it has them.
+
+    Raises `UserError` where there are no recordings or, with `bad_files=fail`, where one cannot be read.
+    """
+    dataset = DATASETS[config.dataset]
+    root = dataset.root(config)
+    catalog = dataset.catalog(root, config)
+    folder = cache_root() / "features" / _cache_key(config, catalog)
+    with locked(folder):
+        if not _is_whole(folder):
+            _build(config, catalog, folder)
+    return _open(folder, catalog, root)
+
+
+def _cache_key(config: Config, catalog: Catalog) -> str:
+    """Changes with any recording (by path, size and time of change), any setting and the code that reads them."""
+    stats = [(r.id, r.label, r.speaker, r.part, *_size_and_time(r.path)) for r in catalog.recordings]
+    recipe = load_recipe(config.dataset)
+    settings = [config.pipeline, config.clip_samples, config.bad_files, recipe.logmel_shift, recipe.logmel_scale]
+    code = [file_sha256(Path(module.__file__)) for module in (audio, features)] + [file_sha256(Path(__file__))]
+    return hash_of([settings, code, torch.__version__, stats])[:32]
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except OSError:  # gone, or a link to nothing: reading it says so
+        return -1, -1
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the cache entry is what was written: an altered or truncated one is built anew."""
+    try:
+        index = json.loads((folder / "index.json").read_text())
+        checksums = index.pop("checksums")
+        return checksums == [hash_of(index), _checksum(np.load(folder / "features.npy", mmap_mode="r"))]
+    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError):
+        return False
+
+
+def _checksum(array: np.ndarray) -> int:
+    return zlib.crc32(memoryview(np.ascontiguousarray(array)).cast("B"))
+
+
+def _build(config: Config, catalog: Catalog, folder: Path) -> None:
+    frontend = Frontend(config.pipeline, load_recipe(config.dataset))
+    shape = features.feature_shape(config.pipeline, config.clip_samples)
+    n = len(catalog.recordings)
+    kept: list[Recording] = []
+    hashes: list[str] = []
+    skipped: list[tuple[str, str]] = []
+
+    def read(recording: Recording) -> tuple[np.ndarray, str] | str:
+        try:
+            waveform = read_clip(recording.path, config.clip_samples)
+        except BadRecording as bad:
+            return str(bad)
+        return waveform, sha256(waveform.tobytes())
+
+    with (
+        _disk_full_told(folder),
+        atomic_folder(folder) as temporary,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        (temporary / "features.npy").open("wb") as stream,
+    ):
+        _write_header(stream, n, shape)
+        starts = range(0, n, BATCH)
+        for start in bar(starts, len(starts), f"features ({config.pipeline}) of {n} clips, batches of {BATCH}"):
+            waveforms = []
+            recordings = catalog.recordings[start : start + BATCH]
+            for recording, result in zip(recordings, pool.map(read, recordings), strict=True):
+                if isinstance(result, str):
+                    skipped.append((recording.id, result))
+                    continue
+                waveforms.append(result[0])
+                hashes.append(result[1])
+                kept.append(recording)
+            if waveforms:
+                with torch.inference_mode():
+                    stream.write(frontend(torch.from_numpy(np.stack(waveforms))).numpy().tobytes())
+        _refuse_bad(config, skipped, len(kept))
+        stream.seek(0)
+        _write_header(stream, len(kept), shape)
+        stream.flush()
+        _write_index(temporary, kept, hashes, skipped)
+
+
+def _write_header(stream: BinaryIO, n: int, shape: tuple[int, int]) -> None:
+    """The header of a .npy file, as long for any n: numpy leaves room for the first dimension to grow."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": (n, 1, *shape)}
+    np.lib.format.write_array_header_1_0(stream, header)
+
+
+def _write_index(
+    folder: Path, kept: list[Recording], hashes: list[str], skipped: list[tuple[str, str]]
+) -> None:
+    index = {
+        "ids": [r.id for r in kept],
+        "labels": [r.label for r in kept],
+        "speakers": [r.speaker for r in kept],
+        "parts": [r.part for r in kept],
+        "hashes": hashes,
+        "skipped": skipped,
+    }
+    checksums = [hash_of(index), _checksum(np.load(folder / "features.npy", mmap_mode="r"))]
+    (folder / "index.json").write_text(json.dumps(index | {"checksums": checksums}))
+
+
+@contextmanager
+def _disk_full_told(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write the features' cache {str(folder)!r} ({error.strerror or error}): free space or set "
+            "AUDIO_MU_CACHE to another folder"
+        ) from None
+
+
+def _refuse_bad(config: Config, skipped: list[tuple[str, str]], n_kept: int) -> None:
+    if not skipped:
+        return
+    listed = "; ".join(f"{id_} {reason}" for id_, reason in skipped[:5]) + (
+        f"; and {len(skipped) - 5} more" if len(skipped) > 5 else ""
+    )
+    if config.bad_files == "fail" or n_kept == 0:
+        raise UserError(f"{len(skipped)} of the recordings cannot be used: {listed}. Mend them or -P bad_files=skip")
+    say(f"left out {len(skipped)} recordings: {listed}")
+
+
+def _open(folder: Path, catalog: Catalog, root: Path) -> Clips:
+    index = json.loads((folder / "index.json").read_text())
+    # Copy-on-write mapping: torch wants writable memory, the file stays as it is.
+    array = np.load(folder / "features.npy", mmap_mode="c")
+    class_index = {name: i for i, name in enumerate(catalog.class_names)}
+    names = ("ids", "labels", "speakers", "parts", "hashes")
+    identity = [list(row) for row in zip(*(index[name] for name in names), strict=True)]
+    return Clips(
+        features=torch.from_numpy(array),
+        features_file=folder / "features.npy",
+        labels=torch.tensor([class_index[label] for label in index["labels"]], dtype=torch.int64),
+        ids=tuple(index["ids"]),
+        speakers=tuple(index["speakers"]),
+        hashes=tuple(index["hashes"]),
+        parts=tuple(index["parts"]),
+        class_names=catalog.class_names,
+        speaker_attributes=catalog.speakers,
+        skipped=tuple(tuple(row) for row in index["skipped"]),
+        root=root,
+        digest=hash_of(identity),
+    )

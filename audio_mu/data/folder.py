@@ -1,0 +1,102 @@
+"""A user's own recordings: one folder for each class."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from audio_mu.config import Config
+from audio_mu.data.catalog import Catalog, Recording, audio_files, quoted, say_left_out, sorted_catalog
+from audio_mu.errors import UserError
+from audio_mu.progress import say
+
+LAYOUT = "class/…/recording.wav (or .flac, .ogg, .mp3)"
+SPEAKERS = "speakers.csv"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Recordings laid out as `class/…/name.wav`, `.flac`, `.ogg` or `.mp3`; the first folder names the class.
+
+    Speakers come from the parameter `speaker_pattern`, a regular expression searched in the id (the path below
+    `data_dir`) whose group 1 is the speaker, or else from `speakers.csv` in `data_dir` with the columns id (or
+    path) and speaker. A recording that neither mentions has no known speaker.
+    """
+
+    def root(self, config: Config) -> Path:
+        """`data_dir`: a folder has no download."""
+        assert config.data_dir is not None  # Config refuses dataset=folder without it
+        return config.data_dir
+
+    def catalog(self, root: Path, config: Config) -> Catalog:
+        """All recordings. Raises `UserError` where there are none, or their speakers cannot be found as asked."""
+        files = dict(audio_files(root))
+        say_left_out([id_ for id_ in files if "/" not in id_], "that are in no class's folder")
+        ids = sorted(id_ for id_ in files if "/" in id_)
+        speakers: Mapping[str, str] = {}
+        if config.speaker_pattern:
+            speakers = _by_pattern(config.speaker_pattern, ids)
+        elif (root / SPEAKERS).is_file():
+            speakers = _by_table(root / SPEAKERS, root, ids)
+        recordings = [Recording(id_, files[id_], id_.split("/")[0], speakers.get(id_, "")) for id_ in ids]
+        return sorted_catalog(recordings, root, LAYOUT)
+
+
+def _by_pattern(text: str, ids: list[str]) -> dict[str, str]:
+    shown = f"speaker_pattern={text!r}"
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise UserError(f"{shown} is no regular expression ({error}): mend it") from None
+    if pattern.groups < 1:
+        raise UserError(f"{shown} has no group: put the part that is the speaker in parentheses, as in ([0-9]+)_")
+    matches = {id_: pattern.search(id_) for id_ in ids}
+    speakers = {id_: match[1] for id_, match in matches.items() if match and match[1]}
+    if ids and not speakers:
+        raise UserError(f"{shown} finds a speaker in none of the {len(ids)} ids, such as {ids[0]!r}: mend it")
+    return speakers
+
+
+def _by_table(path: Path, root: Path, ids: list[str]) -> dict[str, str]:
+    shown = f"{path.name} in {str(root)!r}"
+    known, unknown = set(ids), []
+    speakers: dict[str, str] = {}
+    for line, entry, speaker in _rows(path, shown):
+        id_ = _below(entry, root)
+        if id_ not in known:
+            unknown.append(entry)
+        elif speakers.setdefault(id_, speaker) != speaker:
+            raise UserError(f"{shown} gives {id_!r} two speakers (again in line {line}): keep one")
+    if not speakers:
+        raise UserError(f"{shown} names none of the {len(ids)} recordings: give paths such as {ids[:1]} as ids")
+    if unknown:
+        say(f"{path.name} names {len(unknown)} recordings that are not there: {quoted(unknown)}")
+    return speakers
+
+
+def _rows(path: Path, shown: str) -> list[tuple[int, str, str]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream)
+            header = [column.strip() for column in next(reader, [])]
+            keys = [column for column in ("id", "path") if column in header]
+            if not keys or "speaker" not in header:
+                raise UserError(f"{shown} has the columns {header}: it needs id (or path) and speaker")
+            key, speaker = header.index(keys[0]), header.index("speaker")
+            rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{shown} cannot be read as a CSV in UTF-8 ({error}): mend it") from None
+    short = [line for line, row in rows if len(row) != len(header)]
+    if short:
+        raise UserError(f"{shown}, line {short[0]}, does not have the header's {len(header)} columns: mend it")
+    return [(line, row[key].strip(), row[speaker].strip()) for line, row in rows]
+
+
+def _below(entry: str, root: Path) -> str:
+    path = Path(entry)
+    if path.is_absolute() and path.is_relative_to(root):
+        return path.relative_to(root).as_posix()
+    return entry.replace("\\", "/").removeprefix("./")

@@ -1,0 +1,93 @@
+"""Speech Commands v0.02 (Warden 2018): one-second words by thousands of speakers, with published test lists."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from audio_mu.config import Config
+from audio_mu.data.catalog import Catalog, Recording, audio_files, quoted, say_left_out, sorted_catalog
+from audio_mu.data.download import Archive, fetch
+from audio_mu.errors import UserError
+from audio_mu.files import cache_root
+
+LAYOUT = "word/8hex_nohash_N.wav"
+FILE = re.compile(r"(?P<word>[^/_][^/]*)/(?P<speaker>[0-9A-Fa-f]{8})_nohash_[0-9]+\.wav")
+LISTS = {"test": "testing_list.txt", "validation": "validation_list.txt"}
+
+ARCHIVE = Archive(
+    name="Speech Commands v0.02",
+    url="http://download.tensorflow.org/data/speech_commands_v0.02.tar.gz",
+    url_variable="AUDIO_MU_SPEECH_COMMANDS_URL",
+    sha256="af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58",
+)
+
+
+@dataclass(frozen=True)
+class SpeechCommands:
+    """Words in the layout `word/8hex_nohash_N.wav`; the eight hexadecimal digits are the speaker.
+
+    Folders whose name starts with `_` (`_background_noise_`) are no words. `testing_list.txt` and
+    `validation_list.txt` name the parts, every other recording is of the part train. Without `data_dir` the
+    archive is downloaded; the environment variable `AUDIO_MU_SPEECH_COMMANDS_URL` names a mirror of it, for which
+    the same checksum holds.
+    """
+
+    archive: Archive = ARCHIVE
+
+    def root(self, config: Config) -> Path:
+        """The folder of the words' folders and the lists."""
+        return config.data_dir or fetch(self.archive, cache_root() / "data" / "SpeechCommands-v0.02")
+
+    def catalog(self, root: Path, config: Config) -> Catalog:
+        """All recordings of words.
+
+        Raises `UserError` where the official split is asked for and a list is missing, names a recording that is
+        not there, or one that the other list names too. Other splits do without the parts then.
+        """
+        recordings, others = [], []
+        for id_, path in audio_files(root, (".wav",)):
+            match = FILE.fullmatch(id_)
+            if match:
+                recordings.append(Recording(id_, path, match["word"], match["speaker"].lower()))
+            elif not id_.startswith("_"):
+                others.append(id_)
+        say_left_out(others, f"not named {LAYOUT}")
+        found = sorted_catalog(recordings, root, LAYOUT)
+        try:
+            parts = _parts(root, {recording.id for recording in found.recordings})
+        except UserError:
+            if config.split in (None, "official"):
+                raise
+            return found
+        placed = tuple(replace(recording, part=parts.get(recording.id, "train")) for recording in found.recordings)
+        return replace(found, recordings=placed)
+
+
+def _parts(root: Path, ids: set[str]) -> dict[str, str]:
+    way_out = "restore the data set or give -P split=random or split=speaker"
+    parts: dict[str, str] = {}
+    for part, name in LISTS.items():
+        listed = _lines(root / name, way_out)
+        absent = [id_ for id_ in listed if id_ not in ids]
+        if absent:
+            raise UserError(
+                f"{name} in {str(root)!r} names {len(absent)} recordings that are not there "
+                f"({quoted(absent)}): {way_out}"
+            )
+        twice = [id_ for id_ in listed if id_ in parts]
+        if twice:
+            raise UserError(f"{name} in {str(root)!r} names {len(twice)} of the test list ({quoted(twice)}): {way_out}")
+        parts.update(dict.fromkeys(listed, part))
+    return parts
+
+
+def _lines(path: Path, way_out: str) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path.name} is missing in {str(path.parent)!r}: {way_out}") from None
+    except (OSError, UnicodeDecodeError):
+        raise UserError(f"{path.name} in {str(path.parent)!r} cannot be read as text: {way_out}") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]

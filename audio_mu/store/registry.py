@@ -1,0 +1,128 @@
+"""Models in the store: logging, registering as versions, finding by alias, reading weights back."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import torch
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+from torch import Tensor, nn
+
+from audio_mu.store.runs import Run, Store
+
+SERVING_PINS = ("mlflow", "numpy", "torch", "torchaudio")
+
+
+def _serving_requirements() -> list[str]:
+    """The pins that serving needs, taken from the project's one list."""
+    listed = Path(__file__).resolve().parents[2] / "requirements.txt"
+    if listed.is_file():
+        lines = listed.read_text().splitlines()
+        return [line for line in lines if line.split("==")[0].lower() in SERVING_PINS]
+    from importlib.metadata import version
+
+    return [f"{name}=={version(name)}" for name in SERVING_PINS]
+
+
+def log_model(
+    run: Run, module: nn.Module, name: str, n_inputs: int, n_outputs: int, metadata: Mapping[str, object]
+) -> str:
+    """Log a module from float32 [n, n_inputs] to float32 [n, n_outputs] in the pt2 format; return its URI.
+
+    It can be loaded without this project's code and without unpickling any.
+    """
+    signature = ModelSignature(
+        Schema([TensorSpec(np.dtype("float32"), (-1, n_inputs))]),
+        Schema([TensorSpec(np.dtype("float32"), (-1, n_outputs))]),
+    )
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's exporter about itself
+        info = mlflow.pytorch.log_model(
+            module,
+            name=name,
+            # The exporter needs two rows to see that their number may vary.
+            input_example=np.zeros((2, n_inputs), dtype=np.float32),
+            signature=signature,
+            pip_requirements=_serving_requirements(),
+            metadata=dict(metadata),
+            run_id=run.id,
+        )
+    return info.model_uri
+
+
+def load_state(model_uri: str) -> dict[str, Tensor]:
+    """The weights of a logged model by name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loaded = mlflow.pytorch.load_model(model_uri)
+    return {name: value.detach().clone() for name, value in loaded.state_dict().items()}
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a registered model."""
+
+    name: str
+    version: str
+    run_id: str
+    source: str
+    tags: Mapping[str, str]
+
+
+def _version(found: ModelVersion) -> Version:
+    return Version(found.name, str(found.version), found.run_id, found.source, dict(found.tags))
+
+
+def register(store: Store, name: str, model_uri: str, run_id: str, tags: Mapping[str, str], about: str) -> Version:
+    """Add a logged model as a version of a registered model, which is created where it is missing."""
+    try:
+        store.client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    model_id = model_uri.removeprefix("models:/")
+    created = store.client.create_model_version(
+        name, source=model_uri, run_id=run_id, tags=dict(tags), description=about, model_id=model_id
+    )
+    return _version(created)
+
+
+def set_alias(store: Store, version: Version, alias: str) -> None:
+    """Point an alias to a version."""
+    store.client.set_registered_model_alias(version.name, alias, version.version)
+
+
+def by_alias(store: Store, name: str, alias: str) -> Version | None:
+    """The version behind an alias, or None."""
+    try:
+        return _version(store.client.get_model_version_by_alias(name, alias))
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def of_run(store: Store, name: str, run_id: str) -> Version | None:
+    """The version that a run registered, or None."""
+    found = store.client.search_model_versions(f"name='{name}' and run_id='{run_id}'")
+    return _version(found[0]) if found else None
+
+
+def as_numpy(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Weights that can travel between processes without torch's shared memory."""
+    return {name: value.detach().cpu().contiguous().numpy() for name, value in state.items()}
+
+
+def as_tensors(state: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    """The reverse of `as_numpy`."""
+    return {name: torch.from_numpy(value) for name, value in state.items()}

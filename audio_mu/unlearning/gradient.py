@@ -1,0 +1,28 @@
+"""Methods that follow a gradient away from the forget set."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from audio_mu.training import Batch, cross_entropy
+from audio_mu.unlearning.registry import method
+from audio_mu.unlearning.task import PAGE_RATE, Task
+
+
+def bounded_rate(task: Task) -> float:
+    """0.01 · min(1, b / |F|): the study's rate for steps that push away, without its growth on small requests."""
+    return PAGE_RATE * min(1.0, task.settings.batch_size / task.n_forget)
+
+
+@method(reads={"forget", "remain"}, raises_forget_loss=True)
+def gradient_ascent(task: Task) -> nn.Module:
+    """Ascend the cross-entropy of the forget set for an epoch, then repair (Graves et al. 2021, as in the study).
+
+    Impair: minimise -CE over the forget set at rate 0.01 · min(1, b / |F|).
+    """
+
+    def ascend(network: nn.Module, batch: Batch) -> Tensor:
+        return -cross_entropy(network, batch)
+
+    network = task.impair(task.base(), ascend, page_rate=bounded_rate(task))
+    return task.repair(network)

@@ -1,0 +1,145 @@
+"""Methods that zero the smallest weights, and those that let them grow again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from audio_mu.unlearning.registry import method
+from audio_mu.unlearning.task import Task, flat_parameters
+
+RATES = np.arange(101) / 100
+REINITIALISED = 0.99  # a prune rate from which hardly anything of the base is left
+
+
+@dataclass(frozen=True)
+class Magnitudes:
+    """Positions of a weight vector from the smallest to the largest magnitude, and the cosine curve c(r) [101]."""
+
+    order: np.ndarray
+    cosine: np.ndarray
+
+
+def magnitudes(weights: np.ndarray) -> Magnitudes:
+    """Sort once; c(r) = cos(w, w_r) = |w_r| / |w|, w_r being w with the round(r · n) smallest entries zeroed.
+
+    Zeroing entries leaves w · w_r = |w_r|², hence the quotient of norms. Ties keep their positions' order.
+    """
+    order = np.argsort(np.abs(weights), kind="stable")
+    removed = np.concatenate([[0.0], np.cumsum(np.square(weights[order], dtype=np.float64))])
+    pruned = np.round(RATES * len(weights)).astype(np.int64)
+    total = removed[-1]
+    remaining = np.clip(total - removed[pruned], 0.0, None)
+    remaining[pruned == len(weights)] = 0.0
+    return Magnitudes(order, np.sqrt(remaining / total) if total > 0 else np.zeros(len(RATES)))
+
+
+def cosine_cut(cosine: np.ndarray) -> float:
+    """The rate whose point (r, c(r)) is nearest to the utopia point (1, 1)."""
+    return float(RATES[np.argmin(np.hypot(RATES - 1, cosine - 1))])
+
+
+def orthogonal_cut(cosine: np.ndarray) -> float:
+    """The rate whose point (r, c(r)) is farthest from (0, 0)."""
+    return float(RATES[np.argmax(np.hypot(RATES, cosine))])
+
+
+def post_optimal_cut(cosine: np.ndarray) -> float:
+    """The rate whose point (r, c(r)) is farthest from (-1, 0)."""
+    return float(RATES[np.argmax(np.hypot(RATES + 1, cosine))])
+
+
+CUTS = {"cosine": cosine_cut, "orthogonal": orthogonal_cut, "post_optimal": post_optimal_cut}
+
+
+@torch.no_grad()
+def keep_mask(network: nn.Module, order: np.ndarray, rate: float) -> list[torch.Tensor]:
+    """For every parameter a mask that is False at the round(rate · n) smallest entries of the whole network."""
+    keep = np.ones(len(order), dtype=bool)
+    keep[order[: round(rate * len(order))]] = False
+    parameters = list(network.parameters())
+    parts = torch.from_numpy(keep).split([p.numel() for p in parameters])
+    return [part.view_as(p).to(p.device) for part, p in zip(parts, parameters, strict=True)]
+
+
+@torch.no_grad()
+def apply_mask(network: nn.Module, mask: list[torch.Tensor]) -> None:
+    """Zero what the mask does not keep."""
+    for parameter, keep in zip(network.parameters(), mask, strict=True):
+        parameter.mul_(keep)
+
+
+@torch.no_grad()
+def regrow(network: nn.Module, mask: list[torch.Tensor], fresh: nn.Module) -> None:
+    """Give what the mask does not keep the values of a freshly initialised network."""
+    for parameter, keep, grown in zip(network.parameters(), mask, fresh.parameters(), strict=True):
+        parameter.copy_(torch.where(keep, parameter, grown))
+
+
+def _cut(task: Task, network: nn.Module, cut: str, beyond: float = 0.0) -> list[torch.Tensor]:
+    """The mask at a cut of the network's cosine curve, which is recorded with the prune rate."""
+    sorted_weights = magnitudes(flat_parameters(network))
+    rate = CUTS[cut](sorted_weights.cosine) + beyond
+    if beyond and rate > 0.955:  # the study's first version: 0.95 where the sum gives 0.96 or more
+        rate = 0.95
+    task.figures["prune_rate"] = rate
+    task.curves["prune/cosine_by_percent"] = tuple(enumerate(sorted_weights.cosine.tolist()))
+    if rate >= REINITIALISED:
+        task.warnings.append(f"prune rate {rate:.2f}: this is re-initialisation rather than pruning")
+    return keep_mask(network, sorted_weights.order, rate)
+
+
+def _prune_and_regrow(task: Task, cut: str) -> nn.Module:
+    network = task.base()
+    regrow(network, _cut(task, network, cut), task.fresh("regrow"))
+    return task.repair(network)
+
+
+@method(reads={"remain"})
+def omp(task: Task, *, prune_rate: float = 0.95) -> nn.Module:
+    """One-shot magnitude pruning: zero the smallest weights of the whole network for good, then repair (the study).
+
+    The mask stays during repair: masked entries are zero after every step, whatever momentum would do.
+    """
+    network = task.base()
+    mask = keep_mask(network, magnitudes(flat_parameters(network)).order, prune_rate)
+    apply_mask(network, mask)
+    task.figures["prune_rate"] = prune_rate
+    return task.repair(network, after_step=lambda: apply_mask(network, mask))
+
+
+@method(reads={"remain"})
+def cosine(task: Task) -> nn.Module:
+    """Prune at the cosine cut, regrow from a fresh initialisation, repair (the study)."""
+    return _prune_and_regrow(task, "cosine")
+
+
+@method(reads={"remain"})
+def pop(task: Task) -> nn.Module:
+    """Prune at the post-optimal cut, regrow from a fresh initialisation, repair (the study)."""
+    return _prune_and_regrow(task, "post_optimal")
+
+
+@method(reads={"remain"})
+def orthogonal(task: Task) -> nn.Module:
+    """Prune at the orthogonal cut, regrow from a fresh initialisation, repair (an ablation of the study)."""
+    return _prune_and_regrow(task, "orthogonal")
+
+
+@method(reads={"remain"})
+def cosine_thesis(task: Task) -> nn.Module:
+    """Prune at the cosine cut, without regrowth and without a mask, repair (the study's first version)."""
+    network = task.base()
+    apply_mask(network, _cut(task, network, "cosine"))
+    return task.repair(network)
+
+
+@method(reads={"remain"})
+def pop_thesis(task: Task) -> nn.Module:
+    """Prune at the cosine cut + 0.10 (0.95 where that gives 0.96 or more), then as `cosine_thesis`."""
+    network = task.base()
+    apply_mask(network, _cut(task, network, "cosine", beyond=0.10))
+    return task.repair(network)

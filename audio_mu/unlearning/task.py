@@ -1,0 +1,287 @@
+"""What a method may use, and the run of one method: half of the methods' contract holds by construction here."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from audio_mu.errors import UserError
+from audio_mu.seeding import derive, generator, seeded
+from audio_mu.training import (
+    Examples,
+    Objective,
+    OptimizerSettings,
+    cross_entropy,
+    fit,
+    predict,
+    train_from_scratch,
+)
+from audio_mu.unlearning.registry import METHODS
+
+PAGE_RATE = 0.01
+"""The rate of the study's recipe. A rate r of a method's definition means recipe rate · r / 0.01."""
+
+
+class UndeclaredSet(Exception):
+    """A method reached for a set that its registry line does not declare."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The base recipe and the repair settings. A rate that is None follows the recipe; a given one is exact."""
+
+    optimizer: OptimizerSettings
+    batch_size: int
+    n_epochs: int
+    n_epoch_impair: int = 1
+    n_epoch_repair: int = 5
+    impair_learning_rate: float | None = None
+    repair_learning_rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The unlearned network, seconds of wall and CPU time, and what the method recorded about itself."""
+
+    network: nn.Module
+    impair_seconds: float
+    repair_seconds: float
+    cpu_seconds: float
+    figures: Mapping[str, float]
+    curves: Mapping[str, tuple[tuple[int, float], ...]]
+    warnings: tuple[str, ...]
+
+    @property
+    def total_seconds(self) -> float:
+        """Everything that the method computed."""
+        return self.impair_seconds + self.repair_seconds
+
+
+class Task:
+    """One method on one base model: copies, fresh networks, the declared sets, seeded draws and timed training.
+
+    `initialise(seed)` builds a network of the base's architecture with weights drawn from the seed.
+    `checkpoint`, where given, scores a network after each epoch of training from scratch, outside the clock.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        seed: int,
+        base: nn.Module,
+        initialise: Callable[[int], nn.Module],
+        sets: Mapping[str, Examples],
+        settings: Settings,
+        n_classes: int,
+        checkpoint: Callable[[nn.Module], float] | None = None,
+    ) -> None:
+        self.seed, self.settings, self.n_classes = seed, settings, n_classes
+        self._method = METHODS[method]
+        self._base, self._initialise, self._sets = base, initialise, sets
+        self._checkpoint = checkpoint
+        self._device = next(base.parameters()).device
+        self._repair = self._paused = self._paused_cpu = 0.0
+        self.figures: dict[str, float] = {}
+        self.curves: dict[str, tuple[tuple[int, float], ...]] = {}
+        self.warnings: list[str] = []
+
+    def base(self) -> nn.Module:
+        """A copy of the base model, to change."""
+        network = copy.deepcopy(self._base)
+        return network.requires_grad_(True).eval()
+
+    @cached_property
+    def original(self) -> nn.Module:
+        """The base model, frozen, sharing no storage with what a method changes."""
+        return copy.deepcopy(self._base).requires_grad_(False).eval()
+
+    def fresh(self, purpose: str) -> nn.Module:
+        """A freshly initialised network of the same architecture, never the base's own initialisation."""
+        return self._initialise(derive(self.seed, self._method.name, purpose)).to(self._device).eval()
+
+    def draw(self, purpose: str) -> torch.Generator:
+        """A generator (CPU) of this seed, method and purpose."""
+        return generator(derive(self.seed, self._method.name, purpose))
+
+    def examples(self, name: str) -> Examples:
+        """The forget or the remain set. Raises `UndeclaredSet` where the registry line does not name it."""
+        if name not in self._method.reads:
+            raise UndeclaredSet(f"{self._method.name} reads {sorted(self._method.reads)}, not {name!r}")
+        return self._sets[name]
+
+    @property
+    def n_forget(self) -> int:
+        """Clips in the forget set."""
+        return len(self.examples("forget"))
+
+    def optimizer(self, network: nn.Module, page_rate: float, override: float | None = None) -> torch.optim.Optimizer:
+        """The recipe's optimiser with fresh state; `override` is the user's exact rate, where given."""
+        scaled = self.settings.optimizer.learning_rate * page_rate / PAGE_RATE
+        rate = scaled if override is None else override
+        return replace(self.settings.optimizer, learning_rate=rate).build(network.parameters())
+
+    def impair(
+        self, network: nn.Module, objective: Objective, *, page_rate: float = PAGE_RATE, **hooks: Any
+    ) -> nn.Module:
+        """Train on the forget set for the impair epochs; the clock books it as impairing."""
+        return self.fit(
+            network,
+            "forget",
+            objective,
+            epochs=self.settings.n_epoch_impair,
+            optimizer=self.optimizer(network, page_rate, self.settings.impair_learning_rate),
+            purpose="impair",
+            **hooks,
+        )
+
+    def repair(
+        self,
+        network: nn.Module,
+        objective: Objective = cross_entropy,
+        *,
+        page_rate: float = PAGE_RATE,
+        **hooks: Any,
+    ) -> nn.Module:
+        """Train on the remain set for the repair epochs; the clock books it as repairing."""
+        with self.repairing():
+            return self.fit(
+                network,
+                "remain",
+                objective,
+                epochs=self.settings.n_epoch_repair,
+                optimizer=self.optimizer(network, page_rate, self.settings.repair_learning_rate),
+                purpose="repair",
+                **hooks,
+            )
+
+    def fit(
+        self,
+        network: nn.Module,
+        name: str,
+        objective: Objective,
+        *,
+        epochs: int,
+        optimizer: torch.optim.Optimizer,
+        purpose: str,
+        batch_size: int | None = None,
+        **hooks: Any,
+    ) -> nn.Module:
+        """Train `network` in place on a declared set; see `audio_mu.training.fit` for the hooks."""
+        fit(
+            network,
+            self.examples(name),
+            optimizer,
+            epochs=epochs,
+            batch_size=batch_size or self.settings.batch_size,
+            seed=derive(self.seed, self._method.name, purpose),
+            objective=objective,
+            **hooks,
+        )
+        return network
+
+    def logits(self, network: nn.Module, name: str) -> Tensor:
+        """Logits [n, classes] of a network on a declared set, in its order, without gradient."""
+        examples = self.examples(name)
+        return torch.from_numpy(predict(network, examples.features, examples.indices)).to(self._device)
+
+    def retrain(self, name: str) -> nn.Module:
+        """A network trained on a declared set from the base's own initialisation, exactly as the base was."""
+        checkpoint = None if self._checkpoint is None else self._outside_the_clock(self._checkpoint)
+        with self.repairing():
+            return train_from_scratch(
+                self._initialise,
+                self.examples(name),
+                self.settings.optimizer,
+                epochs=self.settings.n_epochs,
+                batch_size=self.settings.batch_size,
+                seed=self.seed,
+                checkpoint=checkpoint,
+            )
+
+    @contextmanager
+    def repairing(self) -> Iterator[None]:
+        """Book the block's time as repairing; everything else of a method counts as impairing."""
+        start = self._now()
+        paused = self._paused
+        try:
+            yield
+        finally:
+            self._repair += self._now() - start - (self._paused - paused)
+
+    def _outside_the_clock(self, function: Callable[[nn.Module], float]) -> Callable[[nn.Module], float]:
+        def paused(network: nn.Module) -> float:
+            start, start_cpu = self._now(), time.process_time()
+            try:
+                return function(network)
+            finally:
+                self._paused += self._now() - start
+                self._paused_cpu += time.process_time() - start_cpu
+
+        return paused
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+    def run(self, hyper_parameters: Mapping[str, Any]) -> Outcome:
+        """Run the method once, with every global draw seeded and the clock around all of it."""
+        with seeded(derive(self.seed, self._method.name)):
+            start, start_cpu = self._now(), time.process_time()
+            network = self._method.scrub(self, **hyper_parameters)
+            total = self._now() - start - self._paused
+            cpu = time.process_time() - start_cpu - self._paused_cpu
+        return Outcome(
+            network=network.eval(),
+            impair_seconds=total - self._repair,
+            repair_seconds=self._repair,
+            cpu_seconds=cpu,
+            figures=dict(self.figures),
+            curves=dict(self.curves),
+            warnings=tuple(self.warnings),
+        )
+
+
+def run_method(
+    name: str,
+    seed: int,
+    base: nn.Module,
+    initialise: Callable[[int], nn.Module],
+    sets: Mapping[str, Examples],
+    settings: Settings,
+    n_classes: int,
+    *,
+    request: str,
+    hyper_parameters: Mapping[str, Any] | None = None,
+    checkpoint: Callable[[nn.Module], float] | None = None,
+) -> Outcome:
+    """Unlearn with a registered method. The base model is left as it was.
+
+    Raises `UserError`, before anything is trained, for an unknown method, hyper-parameter, or an unsupported kind
+    of request.
+    """
+    if name not in METHODS:
+        raise UserError(f"method {name!r} is not known: choose {', '.join(METHODS)}")
+    method = METHODS[name]
+    if request not in method.requests:
+        raise UserError(f"{name} does not support forget={request!r}, only {', '.join(sorted(method.requests))}")
+    given = dict(hyper_parameters or {})
+    unknown = sorted(set(given) - set(method.hyper_parameters))
+    if unknown:
+        raise UserError(f"{name} has no hyper-parameter {unknown}: it has {sorted(method.hyper_parameters)}")
+    task = Task(name, seed, base, initialise, sets, settings, n_classes, checkpoint)
+    return task.run({**method.hyper_parameters, **given})
+
+
+def flat_parameters(network: nn.Module) -> np.ndarray:
+    """All parameters as one float32 vector, in the order of `network.parameters()`."""
+    return torch.cat([p.detach().cpu().reshape(-1) for p in network.parameters()]).numpy()

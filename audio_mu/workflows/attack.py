@@ -1,0 +1,125 @@
+"""Train the membership attack models on the losses of the base models."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+from torch import nn
+
+from audio_mu.audit.attack_models import (
+    Attack,
+    AttackQuality,
+    balanced_rows,
+    build_attack_network,
+    mean_quality,
+    train_attack,
+)
+from audio_mu.config import Config
+from audio_mu.errors import UserError
+from audio_mu.files import hash_of
+from audio_mu.progress import say
+from audio_mu.store import queries, registry
+from audio_mu.store.queries import Finished
+from audio_mu.store.runs import Run, Store, read_csv, read_json
+from audio_mu.workflows.prepare import (
+    Bases,
+    base_tags,
+    check_digest,
+    find_bases,
+    load_data,
+    machine,
+    source_hash,
+    stage_run,
+)
+
+ATTACK_SOURCE = ("seeding.py", "training.py", "audit/attack_models.py", "audit/performance.py", "audit/statistics.py")
+
+
+def attack(config: Config, store: Store, parent: Run | None = None) -> str:
+    """Train attack models for the base models of all seeds, unless the store has them; return the run's id."""
+    bases = find_bases(store, config)
+    config = bases.config
+    data = load_data(config)
+    check_digest(bases, data.clips)
+    fingerprint = hash_of(
+        [
+            "attack", sorted(bases.fingerprints().items()), config.n_attack_models, config.attack_feature,
+            machine(config), source_hash(ATTACK_SOURCE),
+        ]
+    )  # fmt: skip
+    finished = queries.newest(store, {"fingerprint": fingerprint, "stage": "attack"})
+    if finished is not None and not config.force:
+        with stage_run(store, parent, "attack", config, {"reused_run_id": finished.id}) as run:
+            run.metrics(finished.metrics)
+        say(f"attack: reusing the attack models of run {finished.name} ({finished.id[:8]})")
+        return finished.id
+    with stage_run(store, parent, "attack", config, _base_tags(bases)) as run:
+        losses = {seed: read_csv(store, version.run_id, "losses.csv") for seed, version in bases.versions.items()}
+        copies = frozenset(data.clips.ids[i] for i in set(data.split.test) - set(data.split.nonmembers))
+        rows = balanced_rows(losses, copies)
+        trained, quality = train_attack(rows, config.n_attack_models, config.attack_feature)
+        _log(run, rows, trained, quality)
+        run.tags({"fingerprint": fingerprint})
+    return run.id
+
+
+def _base_tags(bases: Bases) -> dict[str, str]:
+    return {f"base_of_seed_{seed}": fingerprint for seed, fingerprint in bases.fingerprints().items()}
+
+
+def _log(run: Run, rows: pd.DataFrame, trained: Attack, quality: list[AttackQuality]) -> None:
+    run.csv("mia_all_balanced.csv", rows)
+    run.csv("attack_models.csv", pd.DataFrame([{"model": i, **vars(q)} for i, q in enumerate(quality)]))
+    run.text(
+        "attack.json",
+        json.dumps({"feature": trained.feature, "n_models": len(trained.networks), "scaling": trained.scaling}),
+    )
+    for i, network in enumerate(trained.networks):
+        registry.log_model(
+            run, network, f"attack-{i}", 1, 2, {"feature": trained.feature, "answers": "member,non-member"}
+        )
+    means = mean_quality(quality)
+    run.metrics({f"attack/{name}": value for name, value in means.items()})
+    n_clips = rows["clip_id"].nunique()
+    say(
+        f"attack models ({len(quality)}, {n_clips} clips, half of them members): balanced accuracy "
+        + ", ".join(f"{q.balanced_accuracy:.3f} [{q.low:.3f}, {q.high:.3f}]" for q in quality)
+        + f"; AUC {means['auc']:.3f}"
+    )
+    for i, q in enumerate(quality):
+        if q.collapsed:
+            say(
+                f"WARNING: attack model {i} has collapsed: it gives one answer to every clip; its MIA score means nothing"
+            )
+        elif q.at_chance:
+            say(
+                f"WARNING: attack model {i} is at chance (the 95 % interval of its balanced accuracy contains 0.5): "
+                "the MIA score says little about membership here"
+            )
+
+
+def find_attack(store: Store, bases: Bases) -> Finished:
+    """The newest attack trained on these base models. Raises `UserError` with the command that makes one."""
+    wanted = {**base_tags(bases.config), "stage": "attack", **_base_tags(bases)}
+    for run in queries.find(store, wanted):
+        if "fingerprint" in run.tags:
+            return run
+    raise UserError(
+        f"no attack models for {bases.config.registered_model} seeds {','.join(map(str, bases.versions))} in this "
+        "store: run `mlflow run . -e attack` first, with the same dataset, pipeline, architecture and seeds"
+    )
+
+
+def load_attack(store: Store, run: Finished) -> Attack:
+    """The attack models of a run, loaded without unpickling."""
+    about = read_json(store, run.id, "attack.json")
+    outputs = store.client.get_run(run.id).outputs.model_outputs
+    uris = {store.client.get_logged_model(o.model_id).name: f"models:/{o.model_id}" for o in outputs}
+    networks: list[nn.Module] = []
+    for i in range(about["n_models"]):
+        network = build_attack_network()
+        network.load_state_dict(registry.load_state(uris[f"attack-{i}"]))
+        networks.append(network.eval())
+    scaling = {int(seed): (mean, deviation) for seed, (mean, deviation) in about["scaling"].items()}
+    return Attack(tuple(networks), about["feature"], scaling)

@@ -1,0 +1,82 @@
+"""What every entry point does around its workflow: read parameters, refuse wrong ones in one line, end cleanly."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from audio_mu.config import Config, defaults, help_text
+from audio_mu.errors import UserError
+
+if TYPE_CHECKING:
+    from audio_mu.store.runs import Store
+    from audio_mu.workflows.engine import Engine
+
+Work = Callable[[Config, "Store", "Engine"], object]
+USER_ERROR, INTERRUPTED = 2, 130
+
+
+def parse(arguments: Sequence[str]) -> dict[str, str]:
+    """Name → value from `--name value` or `--name=value`, with underscores or hyphens.
+
+    Raises `UserError` for what is no parameter, lacks its value or comes twice.
+    """
+    values: dict[str, str] = {}
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise UserError(f"{word!r} is not a parameter: give --name value (see --help)")
+        name, equals, value = word[2:].partition("=")
+        name = name.replace("-", "_")
+        if name not in defaults():
+            Config.from_text({name: value if equals else (rest[0] if rest else "")})  # refuses, with a suggestion
+        if not equals:
+            if not rest:
+                raise UserError(f"--{name} lacks its value: give --{name} value")
+            value = rest.pop(0)
+        if name in values:
+            raise UserError(f"--{name} is given twice, as {values[name]!r} and {value!r}: give it once")
+        values[name] = value
+    return values
+
+
+def command(about: str, work: Work, arguments: Sequence[str] | None = None) -> int:
+    """Run a workflow as a command; return its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if "--help" in given or "-h" in given:
+        print(f"{about}\n\nParameters (name, default, meaning):\n{help_text()}")
+        return 0
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        config = Config.from_text(parse(given))
+        _run(config, work)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted: finished steps are kept; the same command goes on from there", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _run(config: Config, work: Work) -> None:
+    # Imported here: a wrong parameter and --help are answered without waiting for torch and MLflow.
+    from audio_mu.store.links import where_to_look
+    from audio_mu.store.runs import Store
+    from audio_mu.workflows.checks import check
+    from audio_mu.workflows.engine import Engine, threads_and_workers
+
+    check(config)
+    store = Store.connect()
+    _, workers = threads_and_workers(config)
+    with Engine(workers) as engine:
+        work(config, store, engine)
+    print(where_to_look(store), flush=True)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

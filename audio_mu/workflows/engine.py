@@ -1,0 +1,94 @@
+"""Worker processes: jobs go out, results come back in the order in which they are ready."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from types import TracebackType
+from typing import TypeVar
+
+from audio_mu.config import Config
+from audio_mu.errors import UserError
+from audio_mu.progress import bar
+from audio_mu.training import pick_device
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+
+def threads_and_workers(config: Config) -> tuple[int, int]:
+    """Threads of one task and tasks at once: by default one thread each and all cores; one task on a GPU."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    on_cpu = pick_device(config.device).type == "cpu"
+    threads = config.threads or 1
+    workers = config.workers or (max(1, cores // threads) if on_cpu else 1)
+    return threads, workers
+
+
+def _start_worker(parent: int) -> None:
+    """Ctrl-C is the parent's to handle, and no worker outlives it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+class Engine:
+    """A pool of worker processes, started when the first job comes and kept for the whole command.
+
+    One worker is a pool too: the figures and the code path are the same for any number of workers.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is None:
+            return
+        if kind is not None:
+            processes = list((self._pool._processes or {}).values())
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            for process in processes:
+                process.terminate()
+        else:
+            self._pool.shutdown()
+        self._pool = None
+
+    def run(self, work: Callable[[J], R], jobs: Sequence[J], what: str) -> Iterator[tuple[J, R]]:
+        """Yield (job, result) as results become ready; jobs start in the order given."""
+        if not jobs:
+            return
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(
+                self.workers,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_start_worker,
+                initargs=(os.getpid(),),
+            )
+        waiting: dict[Future[R], J] = {self._pool.submit(work, job): job for job in jobs}
+        try:
+            for future in bar(as_completed(waiting), len(jobs), what):
+                # Popped, so that a result's arrays are freed once they are written.
+                yield waiting.pop(future), future.result()
+        except BrokenProcessPool:
+            raise UserError(
+                "a worker process was killed from outside (out of memory?): run the same command again, finished "
+                f"steps are kept; fewer workers than workers={self.workers} need less memory"
+            ) from None

@@ -1,0 +1,165 @@
+"""The pieces of work that run in worker processes: one base model, or one method on one base model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from audio_mu.models import build
+from audio_mu.seeding import seeded
+from audio_mu.training import Examples, OptimizerSettings, pick_device, predict, train_from_scratch
+from audio_mu.unlearning import Settings, run_method
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What every job of a command shares: data, network and machine. Cheap to send: features are mapped by path."""
+
+    features_file: Path
+    labels: np.ndarray
+    architecture: str
+    n_classes: int
+    device: str
+    threads: int
+
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(features, labels) on the device; sets this process's threads."""
+        torch.set_num_threads(self.threads)
+        device = pick_device(self.device)
+        features = torch.from_numpy(np.load(self.features_file, mmap_mode="c"))
+        return features.to(device), torch.from_numpy(self.labels).to(device)
+
+    def initialise(self, seed: int) -> nn.Module:
+        """A network with weights drawn from the seed, in the memory format that convolutions are fastest in."""
+        shape = np.load(self.features_file, mmap_mode="r").shape[2:]
+        with seeded(seed):
+            network = build(self.architecture, (int(shape[0]), int(shape[1])), self.n_classes)
+        return network.to(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """Train one base model; `sets` are evaluated, `best_on` names the one that chooses the checkpoint, if any."""
+
+    problem: Problem
+    seed: int
+    train: np.ndarray
+    sets: Mapping[str, np.ndarray]
+    optimizer: OptimizerSettings
+    batch_size: int
+    n_epochs: int
+    best_on: str | None
+
+
+@dataclass(frozen=True)
+class UnlearnJob:
+    """Run one method on one base model and evaluate `sets`."""
+
+    problem: Problem
+    seed: int
+    method: str
+    request: str
+    base_state: Mapping[str, np.ndarray]
+    sets: Mapping[str, np.ndarray]
+    settings: Settings
+    hyper_parameters: Mapping[str, Any]
+    best_on: str | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """Weights, logits per set, and what was measured on the way."""
+
+    state: Mapping[str, np.ndarray]
+    logits: Mapping[str, np.ndarray]
+    impair_seconds: float
+    repair_seconds: float
+    cpu_seconds: float
+    figures: Mapping[str, float]
+    curves: Mapping[str, tuple[tuple[int, float], ...]]
+    warnings: tuple[str, ...]
+
+    @property
+    def total_seconds(self) -> float:
+        """Wall seconds of the training or of everything that the method computed."""
+        return self.impair_seconds + self.repair_seconds
+
+
+def _state(network: nn.Module) -> dict[str, np.ndarray]:
+    return {name: value.detach().cpu().contiguous().numpy() for name, value in network.state_dict().items()}
+
+
+def _accuracy_on(problem: Problem, features: torch.Tensor, indices: np.ndarray) -> Callable[[nn.Module], float]:
+    def accuracy(network: nn.Module) -> float:
+        return float((predict(network, features, indices).argmax(axis=1) == problem.labels[indices]).mean())
+
+    return accuracy
+
+
+def train_job(job: TrainJob) -> Result:
+    """Train a base model from its seed, then compute its logits on every set."""
+    features, labels = job.problem.tensors()
+    losses: list[tuple[int, float]] = []
+    start, start_cpu = time.perf_counter(), time.process_time()
+    network = train_from_scratch(
+        job.problem.initialise,
+        Examples(features, labels, torch.from_numpy(job.train).to(features.device)),
+        job.optimizer,
+        epochs=job.n_epochs,
+        batch_size=job.batch_size,
+        seed=job.seed,
+        checkpoint=None if job.best_on is None else _accuracy_on(job.problem, features, job.sets[job.best_on]),
+        after_epoch=lambda epoch, loss: losses.append((epoch, loss)),
+    )
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
+    return Result(
+        state=_state(network),
+        logits={name: predict(network, features, indices) for name, indices in job.sets.items()},
+        impair_seconds=0.0,
+        repair_seconds=seconds,
+        cpu_seconds=cpu_seconds,
+        figures={},
+        curves={"epoch/train_loss": tuple(losses)},
+        warnings=(),
+    )
+
+
+def unlearn_job(job: UnlearnJob) -> Result:
+    """Run a method, then compute the unlearned network's logits on every set."""
+    features, labels = job.problem.tensors()
+    base = job.problem.initialise(job.seed)
+    base.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in job.base_state.items()})
+    base.to(features.device).eval()
+    sets = {
+        name: Examples(features, labels, torch.from_numpy(job.sets[name]).to(features.device))
+        for name in ("forget", "remain")
+    }
+    outcome = run_method(
+        job.method,
+        job.seed,
+        base,
+        job.problem.initialise,
+        sets,
+        job.settings,
+        job.problem.n_classes,
+        request=job.request,
+        hyper_parameters=job.hyper_parameters,
+        checkpoint=None if job.best_on is None else _accuracy_on(job.problem, features, job.sets[job.best_on]),
+    )
+    return Result(
+        state=_state(outcome.network),
+        logits={name: predict(outcome.network, features, indices) for name, indices in job.sets.items()},
+        impair_seconds=outcome.impair_seconds,
+        repair_seconds=outcome.repair_seconds,
+        cpu_seconds=outcome.cpu_seconds,
+        figures=outcome.figures,
+        curves=outcome.curves,
+        warnings=outcome.warnings,
+    )

@@ -1,0 +1,22 @@
+"""The whole chain: train, attack, unlearn, compare."""
+
+from __future__ import annotations
+
+from audio_mu.config import Config
+from audio_mu.store.runs import Store
+from audio_mu.workflows.attack import attack
+from audio_mu.workflows.compare import compare
+from audio_mu.workflows.engine import Engine
+from audio_mu.workflows.prepare import stage_run
+from audio_mu.workflows.train import train
+from audio_mu.workflows.unlearn import unlearn
+
+
+def run_all(config: Config, store: Store, engine: Engine) -> None:
+    """Run the four stages below one run, with one pool of workers; the comparison shows this chain's cell."""
+    resolved = config.resolved()
+    with stage_run(store, None, "main", resolved) as run:
+        train(config, store, engine, run)
+        attack(config, store, run)
+        cell = unlearn(config, store, engine, run)
+        compare(config, store, run, cell)

@@ -1,0 +1,387 @@
+"""Unlearn a request from the base models with every method and seed, and measure what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from audio_mu.audit.performance import cross_entropy
+from audio_mu.config import Config
+from audio_mu.errors import UserError
+from audio_mu.files import hash_of
+from audio_mu.progress import say
+from audio_mu.request import Request, resolve_request
+from audio_mu.store import queries, registry
+from audio_mu.store.queries import Finished
+from audio_mu.store.runs import Run, Store, read_npz
+from audio_mu.unlearning import METHODS, Settings, choose
+from audio_mu.workflows.attack import find_attack, load_attack
+from audio_mu.workflows.engine import Engine
+from audio_mu.workflows.evaluation import Evaluator, Logits, not_recovered
+from audio_mu.workflows.jobs import Result, UnlearnJob, unlearn_job
+from audio_mu.workflows.prepare import (
+    UNLEARNING_SOURCE,
+    Bases,
+    Data,
+    base_tags,
+    check_digest,
+    find_bases,
+    load_data,
+    machine,
+    optimizer_settings,
+    problem,
+    recipe_of,
+    source_hash,
+    stage_run,
+)
+from audio_mu.workflows.train import log_servable
+
+ORIGINAL = "original"
+REPAIR_FIELDS = ("n_epoch_impair", "n_epoch_repair", "impair_learning_rate", "repair_learning_rate")
+RETRAINS = frozenset({"naive"})
+"""Methods that read the base recipe and no repair setting: one result serves every cell of a request."""
+
+
+def check_methods(config: Config) -> tuple[str, ...]:
+    """The configured methods. Raises `UserError` for unknown ones and unknown hyper-parameters, before any work."""
+    names = choose(config.methods, config.forget)
+    _hyper_parameters(config)
+    return names
+
+
+def _hyper_parameters(config: Config) -> dict[str, dict[str, Any]]:
+    """Method → its given hyper-parameters, from the YAML file of `method_config`."""
+    if config.method_config is None:
+        return {}
+    where = f"method_config={str(config.method_config)!r}"
+    try:
+        content = yaml.safe_load(config.method_config.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{where} is not readable YAML ({' '.join(str(error).split())[:100]}): mend it") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{where} holds no mapping: write method names, each with its hyper-parameters")
+    for name, values in content.items():
+        if name not in METHODS:
+            raise UserError(f"{where} names the method {name!r}: choose from {', '.join(METHODS)}")
+        allowed = METHODS[name].hyper_parameters
+        if not isinstance(values, dict) or set(values) - set(allowed):
+            raise UserError(f"{where}: {name} takes {', '.join(allowed) or 'no hyper-parameters'}, got {values!r}")
+    return content
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Everything that the runs of one cell share; see `tags` for what they carry."""
+
+    config: Config
+    bases: Bases
+    data: Data
+    request: Request
+    attack: Finished
+    hyper_parameters: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def id(self) -> str:
+        """Hash of everything except seed and method."""
+        config = self.config
+        return hash_of(
+            [
+                self.data.clips.digest, self.data.split.kind, config.split_seed, config.pipeline, config.architecture,
+                recipe_of(config), self.request.hash, config.duplicates,
+                {name: config.as_text()[name] for name in REPAIR_FIELDS},
+                {name: dict(values) for name, values in sorted(self.hyper_parameters.items())},
+            ]
+        )[:16]  # fmt: skip
+
+    def fingerprint(self, seed: int, method: str) -> str:
+        """Hash of what this step reads. A method that only retrains reads no repair settings."""
+        reads = "" if method in RETRAINS else self.id
+        return hash_of(
+            [
+                "unlearn", seed, method, self.bases.versions[seed].tags["fingerprint"], self.request.hash, reads,
+                dict(self.hyper_parameters.get(method, {})), self.attack.tags["fingerprint"], machine(self.config),
+                source_hash(UNLEARNING_SOURCE),
+            ]
+        )  # fmt: skip
+
+    def tags(self, seed: int | None = None, method: str | None = None) -> dict[str, str]:
+        """The tags of a run of this cell."""
+        shared = {
+            **base_tags(self.config),
+            "request": self.request.name,
+            "request_hash": self.request.hash,
+            "cell": self.id,
+            "attack_run_id": self.attack.id,
+        }
+        if seed is None or method is None:
+            return shared
+        version = self.bases.versions[seed]
+        return shared | {
+            "seed": str(seed),
+            "method": method,
+            "fingerprint": self.fingerprint(seed, method),
+            "base_run_id": version.run_id,
+            "base_version": version.version,
+        }
+
+
+@dataclass
+class Seed:
+    """What one seed's methods are compared with, and the results that wait for it."""
+
+    base_state: dict[str, np.ndarray]
+    naive_metrics: Mapping[str, float] | None = None
+    naive_logits: Logits | None = None
+
+
+def unlearn(config: Config, store: Store, engine: Engine, parent: Run | None = None) -> str:
+    """Run what the store does not have yet and log every figure; return the cell's id."""
+    methods = check_methods(config)
+    bases = find_bases(store, config)
+    config = bases.config
+    attack = find_attack(store, bases)
+    data = load_data(config)
+    check_digest(bases, data.clips)
+    request = resolve_request(config, data.clips, data.split)
+    cell = Cell(config, bases, data, request, attack, _hyper_parameters(config))
+    evaluator = Evaluator(request, data.clips.labels.numpy(), load_attack(store, attack))
+    with stage_run(store, parent, "unlearn", config, cell.tags()) as run:
+        _describe(run, cell)
+        Unlearning(cell, store, engine, run, evaluator).run(methods)
+    return cell.id
+
+
+def _describe(run: Run, cell: Cell) -> None:
+    request, clips = cell.request, cell.data.clips
+    run.csv(
+        "request.csv",
+        pd.DataFrame(
+            {
+                "clip_id": [clips.ids[i] for i in request.forget],
+                "label": [clips.class_names[clips.labels[i]] for i in request.forget],
+                "speaker": [clips.speakers[i] for i in request.forget],
+                "audio_hash": [clips.hashes[i] for i in request.forget],
+            }
+        ),
+    )
+    sizes = {
+        "n_forget": len(request.forget),
+        "n_remain": len(request.remain),
+        "n_test": len(request.test),
+        "n_held_out": len(request.held_out),
+        "n_requested": request.n_requested,
+        "n_duplicates_added": request.n_duplicates_added,
+    }
+    run.metrics({f"request/{name}": float(value) for name, value in sizes.items()})
+    run.dataset(cell.config.name, clips.digest, len(cell.data.split.train), "unlearn")
+    say(f"request {request.name}: " + ", ".join(f"{name[2:]} {value}" for name, value in sizes.items()))
+
+
+class Unlearning:
+    """One request's work over methods and seeds: reuse, run, measure against naive, log."""
+
+    def __init__(self, cell: Cell, store: Store, engine: Engine, parent: Run, evaluator: Evaluator) -> None:
+        self.cell, self.store, self.engine, self.parent, self.evaluator = cell, store, engine, parent, evaluator
+        self.seeds: dict[int, Seed] = {}
+        self.late: dict[int, list[tuple[str, Result]]] = {}
+
+    def run(self, methods: tuple[str, ...]) -> None:
+        """Reuse what is there; run naive first, the rest after it; log each result once naive's is known."""
+        pending: list[tuple[int, str]] = []
+        adopted: list[tuple[int, str, Finished]] = []
+        for seed in self.cell.bases.versions:
+            for method in (ORIGINAL, *methods):
+                finished = self._finished(seed, method)
+                if finished is None or self.cell.config.force:
+                    pending.append((seed, method))
+                elif finished.tags["cell"] != self.cell.id:
+                    adopted.append((seed, method, finished))
+        n_reused = len(self.cell.bases.versions) * (len(methods) + 1) - len(pending) - len(adopted)
+        if n_reused or adopted:
+            say(f"reusing {n_reused} finished runs of this cell and {len(adopted)} of another one")
+        for seed, version in self.cell.bases.versions.items():
+            needed = any(s == seed for s, _ in pending)
+            state = registry.load_state(version.source) if needed else {}
+            self.seeds[seed] = Seed(_network_state(state))
+        for seed, method, finished in adopted:
+            self._adopt(seed, method, finished)
+        for seed in self.seeds:
+            self._recall_naive(seed, renewed=(seed, "naive") in pending)
+        self._run_pending(pending)
+        for seed in self.seeds:
+            self._complete(seed)
+
+    def _finished(self, seed: int, method: str) -> Finished | None:
+        """The newest finished run of this step, of this cell if there is one."""
+        tags = {"fingerprint": self.cell.fingerprint(seed, method), "stage": "unlearn"}
+        return queries.newest(self.store, tags | {"cell": self.cell.id}) or queries.newest(self.store, tags)
+
+    def _run_pending(self, pending: list[tuple[int, str]]) -> None:
+        waits_for_naive = {seed for seed, method in pending if method == "naive"}
+        for seed, method in pending:
+            if method == ORIGINAL:
+                self._offer(seed, method, self._original(seed), waits_for_naive)
+        jobs = [self._job(seed, method) for seed, method in pending if method != ORIGINAL]
+        jobs.sort(key=lambda job: job.method != "naive")
+        for job, result in self.engine.run(unlearn_job, jobs, f"unlearning {self.cell.request.name}"):
+            self._offer(job.seed, job.method, result, waits_for_naive)
+
+    def _offer(self, seed: int, method: str, result: Result, waits_for_naive: set[int]) -> None:
+        """Log a result, after naive's of the same seed where that is still being computed."""
+        if method == "naive":
+            self._log(seed, method, result)
+            waits_for_naive.discard(seed)
+            for waiting, late in self.late.pop(seed, []):
+                self._log(seed, waiting, late)
+        elif seed in waits_for_naive:
+            self.late.setdefault(seed, []).append((method, result))
+        else:
+            self._log(seed, method, result)
+
+    def _original(self, seed: int) -> Result:
+        """The base model's row, from the logits that its training run stored."""
+        run_id = self.cell.bases.versions[seed].run_id
+        stored = [read_npz(self.store, run_id, f"logits/{name}.npz") for name in ("train", "test")]
+        logits = {id_: row for part in stored for id_, row in zip(part["clip_id"], part["logits"], strict=True)}
+        ids = self.cell.data.clips.ids
+        return Result(
+            state=self.seeds[seed].base_state,
+            logits={n: np.stack([logits[ids[i]] for i in rows]) for n, rows in self.cell.request.sets().items()},
+            impair_seconds=0.0,
+            repair_seconds=0.0,
+            cpu_seconds=0.0,
+            figures={},
+            curves={},
+            warnings=(),
+        )
+
+    def _job(self, seed: int, method: str) -> UnlearnJob:
+        config = self.cell.config
+        assert config.batch_size is not None and config.n_epochs is not None  # resolved
+        assert config.n_epoch_repair is not None
+        return UnlearnJob(
+            problem=problem(config, self.cell.data.clips),
+            seed=seed,
+            method=method,
+            request=self.cell.request.kind,
+            base_state=self.seeds[seed].base_state,
+            sets=self.cell.request.sets(),
+            settings=Settings(
+                optimizer=optimizer_settings(config),
+                batch_size=config.batch_size,
+                n_epochs=config.n_epochs,
+                n_epoch_impair=config.n_epoch_impair,
+                n_epoch_repair=config.n_epoch_repair,
+                impair_learning_rate=config.impair_learning_rate,
+                repair_learning_rate=config.repair_learning_rate,
+            ),
+            hyper_parameters=dict(self.cell.hyper_parameters.get(method, {})),
+            best_on="test" if config.checkpoint == "best_test" else None,
+        )
+
+    def _log(self, seed: int, method: str, result: Result) -> None:
+        metrics = self.evaluator.alone(result.logits, seed)
+        if method != ORIGINAL:
+            metrics |= {
+                "time/impair_s": result.impair_seconds,
+                "time/repair_s": result.repair_seconds,
+                "time/total_s": result.total_seconds,
+                "time/cpu_s": result.cpu_seconds,
+            }
+        metrics |= result.figures
+        known = self.seeds[seed]
+        if method == "naive":
+            known.naive_metrics, known.naive_logits = metrics, result.logits
+        tags = self.cell.tags(seed, method)
+        params = {**self.cell.config.as_text(), "seed": str(seed), "method": method}
+        with self.store.child_run(self.parent, "unlearn", "method", f"{method} seed-{seed}", tags, params) as run:
+            self._log_artifacts(run, result.logits)
+            run.curves(result.curves)
+            metrics |= self._compare_with_naive(run, seed, method, metrics, result.logits)
+            run.metrics(metrics)
+            for warning in result.warnings:
+                say(f"WARNING: {method} seed {seed}: {warning}")
+            if result.warnings:
+                run.tags({"warnings": "; ".join(result.warnings)})
+            if self._keeps_model(method):
+                log_servable(run, self.cell.config, self.cell.data, seed, result)
+        say(
+            f"  seed {seed} {method:<19} forget {metrics['forget/accuracy']:.3f}  "
+            f"remain {metrics['remain/accuracy']:.3f}  test {metrics['test/accuracy']:.3f}  "
+            f"MIA {metrics['mia/score']:.3f}  {result.total_seconds:.1f} s"
+        )
+
+    def _keeps_model(self, method: str) -> bool:
+        wanted = self.cell.config.save_models
+        # The original's model is the registered base version.
+        return method != ORIGINAL and (wanted == "all" or (wanted == "naive" and method == "naive"))
+
+    def _compare_with_naive(
+        self, run: Run, seed: int, method: str, metrics: Mapping[str, float], logits: Logits
+    ) -> dict[str, float]:
+        known = self.seeds[seed]
+        if known.naive_metrics is None or known.naive_logits is None or method == "naive":
+            return {}
+        if method != ORIGINAL and not_recovered(metrics, known.naive_metrics):
+            run.tags({"not_recovered": "true"})
+            say(
+                f"WARNING: {method} seed {seed} has not recovered: remain accuracy "
+                f"{metrics['remain/accuracy']:.3f}, naive {known.naive_metrics['remain/accuracy']:.3f}"
+            )
+        return self.evaluator.against_naive(metrics, logits, known.naive_metrics, known.naive_logits)
+
+    def _log_artifacts(self, run: Run, logits: Logits) -> None:
+        clips = self.cell.data.clips
+        labels = clips.labels.numpy()
+        for name, indices in self.cell.request.sets().items():
+            ids = [clips.ids[i] for i in indices]
+            table = {
+                "clip_id": ids,
+                "label": [clips.class_names[labels[i]] for i in indices],
+                "speaker": [clips.speakers[i] for i in indices],
+                "loss": cross_entropy(logits[name], labels[indices]),
+            }
+            run.csv(f"losses/{name}.csv", pd.DataFrame(table))
+            run.npz(f"logits/{name}.npz", clip_id=np.array(ids), label=labels[indices], logits=logits[name])
+
+    def _stored_logits(self, run_id: str) -> dict[str, np.ndarray]:
+        return {name: read_npz(self.store, run_id, f"logits/{name}.npz")["logits"] for name in self.cell.request.sets()}
+
+    def _recall_naive(self, seed: int, renewed: bool) -> None:
+        """Take naive of this cell from the store, unless it is about to be computed."""
+        tags = {"cell": self.cell.id, "seed": str(seed), "method": "naive", "stage": "unlearn"}
+        finished = None if renewed else queries.newest(self.store, tags)
+        if finished is not None:
+            known = self.seeds[seed]
+            known.naive_metrics, known.naive_logits = finished.metrics, self._stored_logits(finished.id)
+
+    def _adopt(self, seed: int, method: str, finished: Finished) -> None:
+        """Give this cell its own run of a result that another cell has, without computing or storing it again."""
+        tags = self.cell.tags(seed, method) | {"reused_run_id": finished.id}
+        params = {**self.cell.config.as_text(), "seed": str(seed), "method": method}
+        with self.store.child_run(self.parent, "unlearn", "method", f"{method} seed-{seed}", tags, params) as run:
+            self._log_artifacts(run, self._stored_logits(finished.id))
+            run.metrics(finished.metrics)
+
+    def _complete(self, seed: int) -> None:
+        """Give earlier runs of this cell that were made without naive their distances to it."""
+        known = self.seeds[seed]
+        if known.naive_metrics is None or known.naive_logits is None:
+            return
+        tags = {"cell": self.cell.id, "seed": str(seed), "stage": "unlearn", "role": "method"}
+        for finished in queries.find(self.store, tags):
+            if finished.tags["method"] != "naive" and "distance/js" not in finished.metrics:
+                run = Run(self.store, finished.id, finished.name)
+                logits = self._stored_logits(finished.id)
+                run.metrics(self._compare_with_naive(run, seed, finished.tags["method"], finished.metrics, logits))
+
+
+def _network_state(served: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    from audio_mu.models.waveform import network_state
+
+    return registry.as_numpy(network_state(dict(served)))

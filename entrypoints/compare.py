@@ -1,0 +1,15 @@
+"""Compare the methods over the seeds."""
+
+import sys
+
+from audio_mu.workflows.command import command
+
+
+def work(config, store, engine):
+    from audio_mu.workflows.compare import compare
+
+    compare(config, store)
+
+
+if __name__ == "__main__":
+    sys.exit(command(__doc__, work))

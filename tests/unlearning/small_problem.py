@@ -1,0 +1,132 @@
+"""A problem that a small network learns, forget set included, in a fraction of a second."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from audio_mu.models import build, tiny
+from audio_mu.seeding import seeded
+from audio_mu.training import Examples, OptimizerSettings, predict, train_from_scratch
+from audio_mu.unlearning import Outcome, Settings, run_method
+
+N_CLASSES, N_TEST = 4, 80
+SMALL_SHAPE, STUDY_SHAPE = (16, 16), (32, 63)
+SMALL_VGGISH = {"blocks": ((8,), (8,)), "hidden": 64}
+RECIPE = Settings(OptimizerSettings("adam", 0.003), batch_size=4, n_epochs=24, n_epoch_repair=5)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A base model and its clips: the first `n_train` are the training set, the others test clips."""
+
+    base: nn.Module
+    initialise: Callable[[int], nn.Module]
+    features: Tensor
+    labels: Tensor
+    n_train: int
+    forget: Tensor
+    settings: Settings
+
+    @property
+    def remain(self) -> Tensor:
+        """Training clips that are not to be forgotten."""
+        return torch.tensor(np.setdiff1d(np.arange(self.n_train), self.forget.numpy()))
+
+    @property
+    def test(self) -> Tensor:
+        """Clips that no method may see."""
+        return torch.arange(self.n_train, len(self.labels))
+
+    @property
+    def sets(self) -> Mapping[str, Examples]:
+        """What a task is given."""
+        return {
+            "forget": Examples(self.features, self.labels, self.forget),
+            "remain": Examples(self.features, self.labels, self.remain),
+        }
+
+    def run(
+        self, method: str, *, seed: int = 40, request: str = "item", hyper_parameters: dict[str, Any] | None = None
+    ) -> Outcome:
+        """Unlearn with a registered method."""
+        return run_method(
+            method, seed, self.base, self.initialise, self.sets, self.settings, N_CLASSES,
+            request=request, hyper_parameters=hyper_parameters,
+        )  # fmt: skip
+
+    def changed(self, **settings: Any) -> Problem:
+        """The same problem under other settings."""
+        return replace(self, settings=replace(self.settings, **settings))
+
+    def forgetting(self, forget: list[int]) -> Problem:
+        """The same problem with another forget set."""
+        return replace(self, forget=torch.tensor(forget))
+
+    def poisoned(self, *, unread: set[str]) -> Problem:
+        """The same problem with the test clips, and the clips of unread sets, replaced by NaN with label 0."""
+        rows = [self.test, *(self.sets[name].indices for name in unread)]
+        features, labels = self.features.clone(), self.labels.clone()
+        features[torch.cat(rows)] = torch.nan
+        labels[torch.cat(rows)] = 0
+        return replace(self, features=features, labels=labels)
+
+    def loss(self, network: nn.Module, rows: Tensor) -> float:
+        """Mean cross-entropy on clips of this problem."""
+        logits = torch.from_numpy(predict(network, self.features, rows))
+        return float(functional.cross_entropy(logits, self.labels[rows]))
+
+    def test_accuracy(self, network: nn.Module) -> float:
+        """Share of the test clips that are answered rightly."""
+        answers = predict(network, self.features, self.test).argmax(1)
+        return float((answers == self.labels[self.test].numpy()).mean())
+
+
+def small_problem(
+    architecture: str | None = None,
+    *,
+    shape: tuple[int, int] = SMALL_SHAPE,
+    n_train: int = 64,
+    settings: Settings = RECIPE,
+) -> Problem:
+    """A trained base, channels_last, of a tiny architecture, or of a smaller VGGish where none is named.
+
+    Classes are random patterns under noise; an eighth of the training labels is wrong, so that what the base
+    knows of these clips, it learned by heart.
+    """
+    draw = torch.Generator().manual_seed(7)
+    n = n_train + N_TEST
+    patterns = torch.randn(N_CLASSES, 1, *shape, generator=draw)
+    labels = torch.arange(n) % N_CLASSES
+    features = patterns[labels] + 0.6 * torch.randn(n, 1, *shape, generator=draw)
+    wrong = torch.randperm(n_train, generator=draw)[: n_train // 8]
+    labels[wrong] = (labels[wrong] + 1) % N_CLASSES
+    forget = torch.randperm(n_train, generator=draw)[: n_train // 4].sort().values
+    widths = SMALL_VGGISH if architecture is None else tiny(architecture)
+
+    def initialise(seed: int) -> nn.Module:
+        with seeded(seed):
+            return build(architecture or "VGGish", shape, N_CLASSES, **widths).to(memory_format=torch.channels_last)
+
+    base = train_from_scratch(
+        initialise, Examples(features, labels, torch.arange(n_train)), settings.optimizer,
+        epochs=settings.n_epochs, batch_size=settings.batch_size, seed=40,
+    )  # fmt: skip
+    return Problem(base, initialise, features, labels, n_train, forget, settings)
+
+
+def weights(network: nn.Module) -> dict[str, Tensor]:
+    """A copy of everything that the network holds."""
+    return copy.deepcopy(dict(network.state_dict()))
+
+
+def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Whether two states agree bit for bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

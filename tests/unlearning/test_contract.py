@@ -1,0 +1,250 @@
+"""The contract of a method, held by every registered method: each test's docstring says which defect it catches."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import time
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_problem import RECIPE, STUDY_SHAPE, Problem, same, small_problem, weights
+from torch import Tensor, nn
+
+from audio_mu.errors import UserError
+from audio_mu.models import ARCHITECTURES
+from audio_mu.unlearning import METHODS, Outcome, Task, UndeclaredSet, choose
+from audio_mu.unlearning.registry import REQUESTS, STUDY
+
+every_method = pytest.mark.parametrize("name", sorted(METHODS))
+
+PRUNING = {"omp", "cosine", "pop", "orthogonal", "cosine_thesis", "pop_thesis"}
+REPLACING = PRUNING | {"naive"}
+"""Methods that change weights by other means than gradient steps, so that rates of 0 do not make them the identity."""
+WITHOUT_DRAWS: set[str] = set()
+"""Methods that draw nothing: every seed gives the same weights."""
+
+
+@cache
+def trained() -> Problem:
+    return small_problem()
+
+
+@cache
+def untrained(architecture: str) -> Problem:
+    settings = dataclasses.replace(RECIPE, n_epochs=0, batch_size=8, n_epoch_repair=1)
+    return small_problem(architecture, shape=STUDY_SHAPE, n_train=24, settings=settings)
+
+
+def global_state() -> tuple[Any, ...]:
+    """What a method must leave as it found it, in a form that can be compared."""
+    return (
+        torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(), torch.backends.cuda.math_sdp_enabled(),
+        torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.mem_efficient_sdp_enabled(),
+        torch.get_rng_state().numpy().tobytes(), random.getstate(), np.random.get_state()[1].tobytes(),
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Observed:
+    """One run of a method, and the world before and after it."""
+
+    outcome: Outcome
+    result: dict[str, Tensor]
+    base_before: dict[str, Tensor]
+    base_after: dict[str, Tensor]
+    inputs_unchanged: bool
+    globals_before: tuple[Any, ...]
+    globals_after: tuple[Any, ...]
+    elapsed: float
+
+
+@cache
+def observed(name: str) -> Observed:
+    problem = trained()
+    base_before, globals_before = weights(problem.base), global_state()
+    features, labels, forget = problem.features.clone(), problem.labels.clone(), problem.forget.clone()
+    start = time.perf_counter()
+    outcome = problem.run(name)
+    elapsed = time.perf_counter() - start
+    inputs_unchanged = all(
+        torch.equal(now, before)
+        for now, before in [(problem.features, features), (problem.labels, labels), (problem.forget, forget)]
+    )
+    return Observed(
+        outcome, weights(outcome.network), base_before, weights(problem.base),
+        inputs_unchanged, globals_before, global_state(), elapsed,
+    )  # fmt: skip
+
+
+def storages(network: nn.Module) -> set[int]:
+    return {value.untyped_storage().data_ptr() for value in network.state_dict().values()}
+
+
+def only_last_block(network: nn.Module) -> set[int]:
+    return {id(p) for module in network.last_block() for p in module.parameters()}
+
+
+@every_method
+def test_base_and_inputs_are_left_as_they_were(name: str) -> None:
+    """Catches a method that trains the base, or hands it out, and one that relabels the shared label tensor."""
+    problem, run = trained(), observed(name)
+    assert same(run.base_before, run.base_after)
+    assert not storages(problem.base) & storages(run.outcome.network)
+    assert all(p.grad is None and p.requires_grad for p in problem.base.parameters())
+    assert run.inputs_unchanged
+
+
+@every_method
+def test_network_is_complete_and_ready_to_use(name: str) -> None:
+    """Catches a network left in train mode or partly frozen, lost entries, and values that are not finite."""
+    network = observed(name).outcome.network
+    base = trained().base.state_dict()
+    assert not any(module.training for module in network.modules())
+    assert all(p.requires_grad for p in network.parameters())
+    assert {key: value.shape for key, value in network.state_dict().items()} == {k: v.shape for k, v in base.items()}
+    assert all(value.isfinite().all() for value in network.state_dict().values())
+
+
+@every_method
+def test_same_seed_gives_same_weights_and_unread_clips_do_not_matter(name: str) -> None:
+    """Catches draws outside the seed, and any look at test clips or at a set that is not declared (they are NaN)."""
+    unread = {"forget", "remain"} - METHODS[name].reads
+    torch.manual_seed(99)
+    again = trained().poisoned(unread=unread).run(name)
+    assert same(observed(name).result, weights(again.network))
+
+
+@every_method
+def test_another_seed_gives_other_weights(name: str) -> None:
+    """Catches a fixed seed inside a method."""
+    other = weights(trained().run(name, seed=41).network)
+    assert same(observed(name).result, other) == (name in WITHOUT_DRAWS)
+
+
+@every_method
+def test_global_state_is_untouched(name: str) -> None:
+    """Catches torch.manual_seed, set_default_dtype, set_grad_enabled and the like without restoring."""
+    run = observed(name)
+    for before, after in zip(run.globals_before, run.globals_after, strict=True):
+        assert before == after
+
+
+@every_method
+def test_times_add_up_and_lie_inside_the_call(name: str) -> None:
+    """Catches phases booked twice or not at all."""
+    run = observed(name)
+    outcome = run.outcome
+    assert outcome.impair_seconds >= 0 and outcome.repair_seconds >= 0 and outcome.cpu_seconds > 0
+    assert 0 < outcome.impair_seconds + outcome.repair_seconds <= run.elapsed
+    assert outcome.total_seconds > 0.5 * run.elapsed
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - REPLACING))
+def test_rates_of_zero_change_nothing(name: str) -> None:
+    """Catches weights that move by other means than the optimiser's rate."""
+    still = trained().changed(impair_learning_rate=0.0, repair_learning_rate=0.0)
+    assert same(weights(still.run(name).network), weights(still.base))
+
+
+@pytest.mark.parametrize("name", sorted(PRUNING))
+def test_pruning_with_rates_of_zero_changes_the_smallest_weights_alone(name: str) -> None:
+    """Catches a mask applied the wrong way round, layer by layer, or to another share than the one recorded."""
+    still = trained().changed(repair_learning_rate=0.0)
+    outcome = still.run(name)
+    before = torch.cat([p.detach().flatten() for p in still.base.parameters()])
+    after = torch.cat([p.detach().flatten() for p in outcome.network.parameters()])
+    k = round(outcome.figures["prune_rate"] * len(before))
+    smallest = before.abs().sort(stable=True).indices[:k]
+    kept = torch.ones(len(before), dtype=torch.bool).index_fill(0, smallest, False)
+    assert torch.equal(before[kept], after[kept])
+    assert (before != after).sum() >= 0.99 * k
+
+
+@pytest.mark.parametrize("name", sorted(name for name, m in METHODS.items() if m.raises_forget_loss))
+def test_forget_loss_rises(name: str) -> None:
+    """Catches an impair step with the wrong sign, without effect, or on the wrong set."""
+    problem = trained().changed(n_epoch_impair=3, n_epoch_repair=0)
+    before = problem.loss(problem.base, problem.forget)
+    after = problem.loss(problem.run(name).network, problem.forget)
+    assert before < 0.05, "the base has not learned the forget set: the test cannot see anything"
+    assert after >= 2 * before or after >= before + 0.05
+
+
+@every_method
+@pytest.mark.parametrize("n_forget", [1, 4, 12])
+def test_small_requests_do_not_destroy_the_model(name: str, n_forget: int) -> None:
+    """Catches rates that grow as the request shrinks, empty batches, and divisions by a count that can be 0."""
+    problem = trained().forgetting(list(range(n_forget)))
+    network = problem.run(name).network
+    assert all(value.isfinite().all() for value in network.state_dict().values())
+    assert problem.test_accuracy(network) >= problem.test_accuracy(problem.base) - 0.1
+
+
+@every_method
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_is_supported_reproducibly(name: str, architecture: str) -> None:
+    """Catches code that needs convolutions, that per-clip dropout defeats, and draws outside the seed."""
+    problem = untrained(architecture)
+    quick = {"epochs": 1} if "epochs" in METHODS[name].hyper_parameters else {}
+    one, two = (problem.run(name, hyper_parameters=quick).network for _ in range(2))
+    assert same(weights(one), weights(two))
+    assert all(value.isfinite().all() for value in one.state_dict().values())
+
+
+@every_method
+def test_unsupported_request_is_refused_before_anything_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a refusal that comes after training, or whose message does not name the request."""
+
+    def scrub(task: Task, **hyper_parameters: Any) -> nn.Module:
+        raise AssertionError("the method ran")
+
+    limited = dataclasses.replace(METHODS[name], requests=frozenset({"speaker"}), scrub=scrub)
+    monkeypatch.setitem(METHODS, name, limited)
+    with pytest.raises(UserError, match=r"class.*speaker"):
+        trained().run(name, request="class")
+    with pytest.raises(UserError, match=r"class.*speaker"):
+        choose([name], "class")
+
+
+@every_method
+def test_unknown_hyper_parameter_is_refused(name: str) -> None:
+    """Catches a misspelt hyper-parameter that would leave the default in force."""
+    with pytest.raises(UserError, match="no hyper-parameter"):
+        trained().run(name, hyper_parameters={"misspelt": 1})
+
+
+@every_method
+def test_task_hands_out_declared_sets_alone(name: str) -> None:
+    """Catches a way to the test set, and to a set that the registry line does not name."""
+    problem = trained()
+    sets = {**problem.sets, "test": problem.sets["remain"]}
+    task = Task(name, 40, problem.base, problem.initialise, sets, problem.settings, 4)
+    for undeclared in {"forget", "remain", "test", "held_out"} - METHODS[name].reads:
+        with pytest.raises(UndeclaredSet):
+            task.examples(undeclared)
+        with pytest.raises(UndeclaredSet):
+            task.logits(problem.base, undeclared)
+    assert METHODS[name].reads <= {"forget", "remain"}
+
+
+@every_method
+def test_method_is_documented_and_its_defaults_fit_a_configuration_file(name: str) -> None:
+    """Catches a method without a one-line summary, and defaults that YAML cannot hold."""
+    registered = METHODS[name]
+    assert registered.summary.endswith(".") or registered.summary.endswith(").")
+    assert all(isinstance(v, int | float | str | None) for v in registered.hyper_parameters.values())
+    assert registered.requests <= REQUESTS
+
+
+def test_names_of_groups_stand_for_their_methods() -> None:
+    """Catches a method missing from `all`, one that crept into `study`, and a naive that is not first."""
+    assert choose(["study"], "item") == STUDY
+    assert set(choose(["all"], "item")) == {name for name, m in METHODS.items() if "item" in m.requests}
+    assert choose(["pop", "naive", "original"], "item") == ("naive", "pop")
+    with pytest.raises(UserError, match="not known"):
+        choose(["popp"], "item")

@@ -307,5 +307,5 @@ def _as_text(value: Any) -> str:
 def _suggest(name: str, known: list[str]) -> str:
     import difflib
 
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else "see --help for all parameters"
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else "see --help for all parameters"

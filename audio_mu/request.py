@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import math
 import random
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from audio_mu.config import Config
 from audio_mu.data.clips import Clips
@@ -19,6 +21,8 @@ from audio_mu.files import hash_of
 
 SHOWN = 5  # how many wrong lines an error quotes
 LONGEST = 80  # characters of each
+ENOUGH_NONMEMBERS = 10  # held-out clips of the same speakers and classes below which the classes are let go
+ID_COLUMNS = ("clip_id", "id", "path")
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,14 @@ class Request:
 
     `forget` and `remain` share the training set between them. `held_out` = test clips that match the request (of
     the removed class, of the same speaker). `nonmembers` = the test clips that a membership attack on `forget`
-    may use: `held_out` for classes and speakers, the test set otherwise, copies of training clips left out.
+    may use, copies of training clips left out; `nonmembers_are` says in words which. `speaker_confounded`: they
+    come from other speakers than `forget`, so that an attack may tell voices apart and not membership.
+    `requested` = the clips that were asked for, without the copies that were added.
+
+    `hash` identifies the kind of request, the clips' ids and their audio; `clips_hash` the same without the kind.
+    A request is replayed with the parameters of its run, or as `forget=list` with the `request.csv` of its run: the
+    same clips are forgotten (equal `clips_hash`), each checked against its `audio_hash`; `hash` then differs
+    where the kind does, because the other sets do.
     """
 
     kind: str
@@ -37,9 +48,26 @@ class Request:
     test: np.ndarray
     held_out: np.ndarray
     nonmembers: np.ndarray
-    n_requested: int
-    n_duplicates_added: int
+    nonmembers_are: str
+    speaker_confounded: bool
+    requested: np.ndarray
     hash: str
+    clips_hash: str
+
+    @property
+    def n_requested(self) -> int:
+        """Clips that were asked for."""
+        return len(self.requested)
+
+    @property
+    def n_duplicates_added(self) -> int:
+        """Copies of them in the training set that are forgotten with them."""
+        return len(self.forget) - len(self.requested)
+
+    @property
+    def nonmember_set(self) -> str:
+        """The evaluated set that holds the non-members."""
+        return "held_out" if self.kind in ("class", "speaker") else "test"
 
     def sets(self) -> dict[str, np.ndarray]:
         """The sets that are evaluated, by name; `held_out` only where it has clips."""
@@ -71,8 +99,8 @@ def resolve_request(config: Config, clips: Clips, split: Split) -> Request:
     test = np.setdiff1d(split.test, held_out, assume_unique=True) if config.forget == "class" else split.test
     if len(test) == 0:
         raise UserError(f"forget={config.forget!r} leaves no test clips: ask for fewer classes")
-    candidates = held_out if config.forget in ("class", "speaker") else split.test
     request_hash = hash_of([config.forget, [[clips.ids[i], clips.hashes[i]] for i in forget]])
+    nonmembers = _nonmembers(config.forget, clips, split, forget, held_out)
     return Request(
         kind=config.forget,
         name=name or f"list-{request_hash[:8]}",
@@ -80,11 +108,97 @@ def resolve_request(config: Config, clips: Clips, split: Split) -> Request:
         remain=remain,
         test=test,
         held_out=held_out,
-        nonmembers=np.intersect1d(candidates, split.nonmembers, assume_unique=True),
-        n_requested=len(requested),
-        n_duplicates_added=len(forget) - len(requested),
+        nonmembers=nonmembers.clips,
+        nonmembers_are=nonmembers.words,
+        speaker_confounded=nonmembers.speaker_confounded,
+        requested=requested,
         hash=request_hash,
+        clips_hash=hash_of([[clips.ids[i], clips.hashes[i]] for i in forget]),
     )
+
+
+@dataclass(frozen=True)
+class _Nonmembers:
+    clips: np.ndarray
+    words: str
+    speaker_confounded: bool
+
+
+def _nonmembers(kind: str, clips: Clips, split: Split, forget: np.ndarray, held_out: np.ndarray) -> _Nonmembers:
+    """Held-out clips of the distribution of the forget set, as near to it as the split has them.
+
+    Items are drawn from the training set, so that the test set has their distribution where the split is random
+    or keeps the speakers; a list may be of few speakers and classes, so that only test clips of the same speakers
+    (and, where there are enough, of the same classes) compare with it.
+    """
+    speakers = np.array(clips.speakers)
+    ours = np.setdiff1d(np.unique(speakers[forget]), [""])
+    if kind == "speaker":
+        own = np.intersect1d(held_out, split.nonmembers, assume_unique=True)
+        return _Nonmembers(own, _counted(own, "held-out clips of the same speakers"), False)
+    if kind == "list":
+        return _nonmembers_of_list(clips, split, forget, ours)
+    pool = split.nonmembers if kind == "item" else np.intersect1d(held_out, split.nonmembers, assume_unique=True)
+    words = _counted(pool, "test clips" if kind == "item" else "held-out clips of the same classes")
+    if split.kind == "random" or not len(pool):
+        return _Nonmembers(pool, words, False)
+    shared = np.isin(speakers[pool], ours).any()
+    return _Nonmembers(pool, words if shared else f"{words}; {_other_speakers(ours)}", not shared)
+
+
+def _nonmembers_of_list(clips: Clips, split: Split, forget: np.ndarray, ours: np.ndarray) -> _Nonmembers:
+    labels, pool = clips.labels.numpy(), split.nonmembers
+    same_class = np.isin(labels[pool], labels[forget])
+    same_speaker = np.isin(np.array(clips.speakers)[pool], ours)
+    both = pool[same_class & same_speaker]
+    if len(both) >= ENOUGH_NONMEMBERS or (len(both) and len(both) == same_speaker.sum()):
+        return _Nonmembers(both, _counted(both, "held-out clips of the same speakers and classes"), False)
+    if same_speaker.any():
+        chosen = pool[same_speaker]
+        return _Nonmembers(chosen, _counted(chosen, "held-out clips of the same speakers, of any class"), False)
+    chosen = pool[same_class] if same_class.any() else pool
+    words = _counted(chosen, "held-out clips of the same classes" if same_class.any() else "test clips")
+    return _Nonmembers(chosen, f"{words}; {_other_speakers(ours)}", True)
+
+
+def _counted(chosen: np.ndarray, what: str) -> str:
+    return f"{len(chosen)} {what}" if len(chosen) else f"none: the split leaves no {what}"
+
+
+def _other_speakers(ours: np.ndarray) -> str:
+    if not len(ours):
+        return "the clips name no speakers, whether these share any is unknown"
+    return "the split leaves no held-out clips of the same speakers"
+
+
+def request_table(config: Config, clips: Clips, request: Request) -> pd.DataFrame:
+    """The request as evidence: clip_id, label, speaker, audio_hash, requested (false: a copy that was added).
+
+    The other columns of a request file (reason, requester, date) follow, empty for the copies.
+    """
+    asked = set(request.requested.tolist())
+    table = pd.DataFrame(
+        {
+            "clip_id": [clips.ids[i] for i in request.forget],
+            "label": [clips.class_names[clips.labels[i]] for i in request.forget],
+            "speaker": [clips.speakers[i] for i in request.forget],
+            "audio_hash": [clips.hashes[i] for i in request.forget],
+            "requested": [i in asked for i in request.forget.tolist()],
+        }
+    )
+    if request.kind != "list":
+        return table
+    assert config.forget_list is not None  # Config refuses forget=list without it
+    roots = (clips.root, clips.root.resolve())
+    ids = set(table["clip_id"])
+    noted = {
+        line.entry if line.entry in ids else _as_id(line.entry, roots): {
+            name: value for name, value in line.columns.items() if name not in (*table.columns, *ID_COLUMNS)
+        }
+        for line in read_lines(config.forget_list)
+    }
+    others = pd.DataFrame([noted.get(id_, {}) for id_ in table["clip_id"]], dtype=object).fillna("")
+    return pd.concat([table, others], axis=1)
 
 
 Drawn = tuple[np.ndarray, np.ndarray, str]
@@ -149,7 +263,8 @@ def _listed(config: Config, clips: Clips, split: Split) -> Drawn:
     unreadable = {id_ for id_, _ in clips.skipped}
     problems: dict[str, list[str]] = {}
     chosen: dict[int, None] = {}
-    for line, entry in read_list(config.forget_list):
+    for line in read_lines(config.forget_list):
+        entry = line.entry
         id_ = entry if entry in position else _as_id(entry, roots)
         index = position.get(id_)
         if index is None:
@@ -160,10 +275,12 @@ def _listed(config: Config, clips: Clips, split: Split) -> Drawn:
             problem = "in the test set"
         elif index not in trained:
             problem = "in no set (the validation list is unused)"
+        elif line.columns.get("audio_hash", "") not in ("", clips.hashes[index]):
+            problem = "not the recording of that audio_hash"
         else:
             chosen[index] = None
             continue
-        problems.setdefault(problem, []).append(f"line {line} {_shortened(entry)!r}")
+        problems.setdefault(problem, []).append(f"line {line.number} {_shortened(entry)!r}")
     if problems:
         found = "; ".join(
             f"{len(lines)} {problem} ({', '.join(lines[:SHOWN])}{', …' if len(lines) > SHOWN else ''})"
@@ -179,12 +296,26 @@ def _shortened(entry: str) -> str:
     return entry if len(entry) <= LONGEST else entry[:LONGEST] + "…"
 
 
-def read_list(path: Path) -> list[tuple[int, str]]:
-    """(line number, id or path) of each entry of a request file.
+@dataclass(frozen=True)
+class Line:
+    """One entry of a request file: its line number, the id or path, and the row's other columns."""
 
-    A CSV with a column `clip_id`, `id` or `path` (others, such as reason, requester, date, are kept with the
-    file), or plain text with one entry a line. Empty lines are passed over; a CSV row without an id is an empty
-    entry, which names no clip. Raises `UserError` where the file is neither.
+    number: int
+    entry: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_list(path: Path) -> list[tuple[int, str]]:
+    """(line number, id or path) of each entry of a request file; see `read_lines`."""
+    return [(line.number, line.entry) for line in read_lines(path)]
+
+
+def read_lines(path: Path) -> list[Line]:
+    """The entries of a request file.
+
+    A CSV with a column `clip_id`, `id` or `path` (others, such as reason, requester, date, are kept; an
+    `audio_hash` is checked), or plain text with one entry a line. Empty lines are passed over; a CSV row without
+    an id is an empty entry, which names no clip. Raises `UserError` where the file is neither.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -193,13 +324,16 @@ def read_list(path: Path) -> list[tuple[int, str]]:
     lines = text.split("\n")  # not splitlines, which would cut ids at rarer characters too
     try:
         header = [column.strip() for column in next(csv.reader(lines[:1]), [])]
-        known = [column for column in ("clip_id", "id", "path") if column in header]
+        known = [column for column in ID_COLUMNS if column in header]
         if not known:
-            return [(i, line.strip()) for i, line in enumerate(lines, 1) if line.strip()]
+            return [Line(i, line.strip()) for i, line in enumerate(lines, 1) if line.strip()]
         column = header.index(known[0])
         reader = csv.reader(lines[1:])
         rows = [(reader.line_num + 1, row) for row in reader if any(cell.strip() for cell in row)]
-        return [(line, row[column].strip() if len(row) > column else "") for line, row in rows]
+        return [
+            Line(number, row[column].strip() if len(row) > column else "", dict(zip(header, map(str.strip, row))))
+            for number, row in rows
+        ]
     except csv.Error as error:
         raise UserError(f"forget_list={str(path)!r} is not a readable CSV ({error}): mend it") from None
 

@@ -1,20 +1,23 @@
-"""The only two loops over batches: `fit` and `predict`."""
+"""The only loops over batches: `fit` steps, `predict` answers, `gradient_sum` and `mean_squared_gradient` look."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from audio_mu.seeding import generator, seeded
 
 PREDICT_BATCH = 256
+PER_CLIP_NUMBERS = 2**25  # 128 MiB of float32
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,12 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def joined(self, other: Examples) -> Examples:
+        """These clips and then the other's. Raises ValueError where they are not of the same tensor."""
+        if self.features is not other.features or self.labels is not other.labels:
+            raise ValueError("only sets of the same features and labels can be joined")
+        return replace(self, indices=torch.cat([self.indices, other.indices]))
 
 
 @dataclass(frozen=True)
@@ -83,9 +92,8 @@ def shuffled_batches(examples: Examples, batch_size: int, draw: torch.Generator)
         yield Batch(examples.features[index], examples.labels[index], rows)
 
 
-def endless_batches(examples: Examples, batch_size: int, seed: int) -> Iterator[Batch]:
-    """Pass after pass, each in a new order."""
-    draw = generator(seed)
+def endless_batches(examples: Examples, batch_size: int, draw: torch.Generator) -> Iterator[Batch]:
+    """Pass after pass, each in a new order drawn from `draw`."""
     while True:
         yield from shuffled_batches(examples, batch_size, draw)
 
@@ -130,6 +138,48 @@ def fit(
             after_epoch(epoch, float(total) / len(examples))
     optimizer.zero_grad(set_to_none=True)
     network.eval()
+
+
+def ordered_batches(examples: Examples, batch_size: int) -> Iterator[Batch]:
+    """One pass over the set in its own order; the last batch may be smaller."""
+    for rows in torch.arange(len(examples), device=examples.indices.device).split(batch_size):
+        index = examples.indices[rows]
+        yield Batch(examples.features[index], examples.labels[index], rows)
+
+
+def gradient_sum(network: nn.Module, examples: Examples) -> list[Tensor]:
+    """Σ over the clips of ∇CE, in evaluation mode, one tensor per parameter; no weight moves."""
+    network.eval()
+    parameters = list(network.parameters())
+    totals = [torch.zeros_like(parameter) for parameter in parameters]
+    for batch in ordered_batches(examples, PREDICT_BATCH):
+        loss = functional.cross_entropy(network(batch.features), batch.labels, reduction="sum")
+        for total, slope in zip(totals, torch.autograd.grad(loss, parameters), strict=True):
+            total.add_(slope)
+    return totals
+
+
+def mean_squared_gradient(network: nn.Module, examples: Examples) -> list[Tensor]:
+    """Diagonal of the empirical Fisher information: the mean over clips of each clip's own (∇CE)², per parameter.
+
+    In evaluation mode; squares of a batch's gradient would be another, far smaller quantity. As many clips at a
+    time as have `PER_CLIP_NUMBERS` gradient entries between them bound the memory.
+    """
+    network.eval()
+    parameters = {name: parameter.detach() for name, parameter in network.named_parameters()}
+
+    def loss_of_clip(weights: dict[str, Tensor], features: Tensor, label: Tensor) -> Tensor:
+        return functional.cross_entropy(functional_call(network, weights, features[None]), label[None])
+
+    per_clip = vmap(grad(loss_of_clip), in_dims=(None, 0, 0))
+    totals = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+    chunk = max(1, PER_CLIP_NUMBERS // sum(parameter.numel() for parameter in parameters.values()))
+    # The fused kernels of attention have no rule for vmap.
+    with sdpa_kernel(SDPBackend.MATH):
+        for batch in ordered_batches(examples, chunk):
+            for name, slopes in per_clip(parameters, batch.features, batch.labels).items():
+                totals[name] += slopes.square_().sum(dim=0)
+    return [total / len(examples) for total in totals.values()]
 
 
 @torch.inference_mode()

@@ -64,7 +64,7 @@ def load_clips(config: Config) -> Clips:
     root = dataset.root(config)
     catalog = dataset.catalog(root, config)
     folder = cache_root() / "features" / _cache_key(config, catalog)
-    with locked(folder):
+    with _unwritable_told(folder), locked(folder):
         if not _is_whole(folder):
             _build(config, catalog, folder)
     return _open(folder, catalog, root)
@@ -117,7 +117,6 @@ def _build(config: Config, catalog: Catalog, folder: Path) -> None:
         return waveform, sha256(waveform.tobytes())
 
     with (
-        _disk_full_told(folder),
         atomic_folder(folder) as temporary,
         ThreadPoolExecutor(os.cpu_count()) as pool,
         (temporary / "features.npy").open("wb") as stream,
@@ -150,9 +149,7 @@ def _write_header(stream: BinaryIO, n: int, shape: tuple[int, int]) -> None:
     np.lib.format.write_array_header_1_0(stream, header)
 
 
-def _write_index(
-    folder: Path, kept: list[Recording], hashes: list[str], skipped: list[tuple[str, str]]
-) -> None:
+def _write_index(folder: Path, kept: list[Recording], hashes: list[str], skipped: list[tuple[str, str]]) -> None:
     index = {
         "ids": [r.id for r in kept],
         "labels": [r.label for r in kept],
@@ -166,7 +163,7 @@ def _write_index(
 
 
 @contextmanager
-def _disk_full_told(folder: Path) -> Iterator[None]:
+def _unwritable_told(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -1,6 +1,14 @@
 """Unlearning methods: importing this package fills the registry with every family."""
 
-from audio_mu.unlearning import distillation, gradient, pruning, relabelling, retraining  # noqa: F401
+from audio_mu.unlearning import (  # noqa: F401
+    distillation,
+    gradient,
+    pruning,
+    relabelling,
+    retraining,
+    saliency,
+    sparsity,
+)
 from audio_mu.unlearning.registry import METHODS, STUDY, Method, choose, method
 from audio_mu.unlearning.task import Outcome, Settings, Task, UndeclaredSet, run_method
 

@@ -26,3 +26,24 @@ def gradient_ascent(task: Task) -> nn.Module:
 
     network = task.impair(task.base(), ascend, page_rate=bounded_rate(task))
     return task.repair(network)
+
+
+@method(reads={"forget", "remain"}, raises_forget_loss=True)
+def neggrad_plus(
+    task: Task, *, remain_weight: float = 0.95, epochs: int = 10, learning_rate: float = 0.01
+) -> nn.Module:
+    """Descend on the remain set while ascending on the forget set, in every step (Kurmanji et al. 2023).
+
+    Per batch of the remain set: a · CE(remain) - (1 - a) · CE(forget), a = 0.95, the forget set's batches repeated
+    without end. Normalisation statistics are frozen in the paper; these networks keep none.
+    """
+    pushed = task.endless("forget", "pushed")
+
+    def contrast(network: nn.Module, batch: Batch) -> Tensor:
+        return remain_weight * cross_entropy(network, batch) - (1 - remain_weight) * cross_entropy(
+            network, next(pushed)
+        )
+
+    network = task.base()
+    optimizer = task.optimizer(network, learning_rate, task.settings.impair_learning_rate)
+    return task.fit(network, "remain", contrast, epochs=epochs, optimizer=optimizer, purpose="contrast")

@@ -82,8 +82,8 @@ def regrow(network: nn.Module, mask: list[torch.Tensor], fresh: nn.Module) -> No
 def _cut(task: Task, network: nn.Module, cut: str, beyond: float = 0.0) -> list[torch.Tensor]:
     """The mask at a cut of the network's cosine curve, which is recorded with the prune rate."""
     sorted_weights = magnitudes(flat_parameters(network))
-    rate = CUTS[cut](sorted_weights.cosine) + beyond
-    if beyond and rate > 0.955:  # the study's first version: 0.95 where the sum gives 0.96 or more
+    rate = round(CUTS[cut](sorted_weights.cosine) + beyond, 2)  # 0.83 + 0.1 is 0.9299999999999999 without it
+    if beyond and rate >= 0.96:
         rate = 0.95
     task.figures["prune_rate"] = rate
     task.curves["prune/cosine_by_percent"] = tuple(enumerate(sorted_weights.cosine.tolist()))

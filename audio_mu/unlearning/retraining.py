@@ -18,3 +18,38 @@ def naive(task: Task) -> nn.Module:
 def fine_tune(task: Task) -> nn.Module:
     """The repair step alone: train the original on the remain set."""
     return task.repair(task.base())
+
+
+def _train_last_block_alone(network: nn.Module) -> None:
+    """Let the last block and the head want gradients, and nothing else."""
+    network.requires_grad_(False)
+    for module in network.last_block():
+        module.requires_grad_(True)
+
+
+@method(reads={"remain"})
+def cf_k(task: Task, *, epochs: int = 10, learning_rate: float = 0.01) -> nn.Module:
+    """Catastrophic forgetting of the last layers: fine-tune them on the remain set, the rest frozen (Goel et al. 2022).
+
+    k = 1: the last block and the head. The optimiser holds these parameters alone, so that weight decay cannot
+    move the frozen ones.
+    """
+    network = task.base()
+    _train_last_block_alone(network)
+    task.repair(network, epochs=epochs, page_rate=learning_rate)
+    return network.requires_grad_(True)
+
+
+@method(reads={"remain"})
+def eu_k(task: Task, *, epochs: int | None = None, learning_rate: float = 0.01) -> nn.Module:
+    """Exact unlearning of the last layers: re-initialise, then train them on the remain set (Goel et al. 2022).
+
+    k = 1: the last block and the head, from a fresh network; the rest is frozen. As many epochs as the base was
+    trained for, unless `epochs` says otherwise.
+    """
+    network = task.base()
+    for module, fresh in zip(network.last_block(), task.fresh("last block").last_block(), strict=True):
+        module.load_state_dict(fresh.state_dict())
+    _train_last_block_alone(network)
+    task.repair(network, epochs=task.settings.n_epochs if epochs is None else epochs, page_rate=learning_rate)
+    return network.requires_grad_(True)

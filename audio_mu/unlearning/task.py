@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from audio_mu.errors import UserError
 from audio_mu.seeding import derive, generator, seeded
 from audio_mu.training import (
+    Batch,
     Examples,
     Objective,
     OptimizerSettings,
     cross_entropy,
+    endless_batches,
     fit,
     predict,
     train_from_scratch,
@@ -123,21 +125,34 @@ class Task:
         """Clips in the forget set."""
         return len(self.examples("forget"))
 
-    def optimizer(self, network: nn.Module, page_rate: float, override: float | None = None) -> torch.optim.Optimizer:
+    def endless(self, name: str, purpose: str) -> Iterator[Batch]:
+        """Batches of a declared set of the recipe's size, pass after pass, each in a new order."""
+        return endless_batches(self.examples(name), self.settings.batch_size, self.draw(purpose))
+
+    def optimizer(
+        self, network: nn.Module, page_rate: float, override: float | None = None, *, weight_decay: float | None = None
+    ) -> torch.optim.Optimizer:
         """The recipe's optimiser with fresh state; `override` is the user's exact rate, where given."""
-        scaled = self.settings.optimizer.learning_rate * page_rate / PAGE_RATE
-        rate = scaled if override is None else override
-        return replace(self.settings.optimizer, learning_rate=rate).build(network.parameters())
+        recipe = self.settings.optimizer
+        rate = recipe.learning_rate * page_rate / PAGE_RATE if override is None else override
+        decay = recipe.weight_decay if weight_decay is None else weight_decay
+        return replace(recipe, learning_rate=rate, weight_decay=decay).build(network.parameters())
 
     def impair(
-        self, network: nn.Module, objective: Objective, *, page_rate: float = PAGE_RATE, **hooks: Any
+        self,
+        network: nn.Module,
+        objective: Objective,
+        *,
+        page_rate: float = PAGE_RATE,
+        epochs: int | None = None,
+        **hooks: Any,
     ) -> nn.Module:
-        """Train on the forget set for the impair epochs; the clock books it as impairing."""
+        """Train on the forget set, for the impair epochs unless told; the clock books it as impairing."""
         return self.fit(
             network,
             "forget",
             objective,
-            epochs=self.settings.n_epoch_impair,
+            epochs=self.settings.n_epoch_impair if epochs is None else epochs,
             optimizer=self.optimizer(network, page_rate, self.settings.impair_learning_rate),
             purpose="impair",
             **hooks,
@@ -149,15 +164,16 @@ class Task:
         objective: Objective = cross_entropy,
         *,
         page_rate: float = PAGE_RATE,
+        epochs: int | None = None,
         **hooks: Any,
     ) -> nn.Module:
-        """Train on the remain set for the repair epochs; the clock books it as repairing."""
+        """Train on the remain set, for the repair epochs unless told; the clock books it as repairing."""
         with self.repairing():
             return self.fit(
                 network,
                 "remain",
                 objective,
-                epochs=self.settings.n_epoch_repair,
+                epochs=self.settings.n_epoch_repair if epochs is None else epochs,
                 optimizer=self.optimizer(network, page_rate, self.settings.repair_learning_rate),
                 purpose="repair",
                 **hooks,
@@ -166,7 +182,7 @@ class Task:
     def fit(
         self,
         network: nn.Module,
-        name: str,
+        clips: str | Examples,
         objective: Objective,
         *,
         epochs: int,
@@ -175,10 +191,10 @@ class Task:
         batch_size: int | None = None,
         **hooks: Any,
     ) -> nn.Module:
-        """Train `network` in place on a declared set; see `audio_mu.training.fit` for the hooks."""
+        """Train `network` in place on a declared set or on clips of one; see `audio_mu.training.fit` for the hooks."""
         fit(
             network,
-            self.examples(name),
+            self.examples(clips) if isinstance(clips, str) else clips,
             optimizer,
             epochs=epochs,
             batch_size=batch_size or self.settings.batch_size,
@@ -188,9 +204,9 @@ class Task:
         )
         return network
 
-    def logits(self, network: nn.Module, name: str) -> Tensor:
-        """Logits [n, classes] of a network on a declared set, in its order, without gradient."""
-        examples = self.examples(name)
+    def logits(self, network: nn.Module, clips: str | Examples) -> Tensor:
+        """Logits [n, classes] of a network on a declared set or on clips of one, in order, without gradient."""
+        examples = self.examples(clips) if isinstance(clips, str) else clips
         return torch.from_numpy(predict(network, examples.features, examples.indices)).to(self._device)
 
     def retrain(self, name: str) -> nn.Module:

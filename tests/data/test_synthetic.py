@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import wave
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -40,11 +41,22 @@ def start_generation(root: Path, **environment: str) -> "subprocess.Popen[bytes]
 
 
 def test_fresh_processes_write_the_same_bytes(tmp_path: Path) -> None:
-    """Would catch an unseeded eSpeak NG, noise from global state, or a hash order or locale that leaks in."""
+    """Would catch noise from global state, and a hash order, a locale or other voice data that leaks in."""
     first = start_generation(tmp_path / "first", PYTHONHASHSEED="1", LC_ALL="C")
     second = start_generation(tmp_path / "second", PYTHONHASHSEED="2", ESPEAK_DATA_PATH=str(tmp_path))
     assert (first.wait(60), second.wait(60)) == (0, 0)
     assert contents(tmp_path / "first") == contents(tmp_path / "second")
+
+
+def test_breathy_voice_is_the_same_at_another_time() -> None:
+    """Would catch an unseeded eSpeak NG: breath is noise, which it seeds with the second of the clock."""
+    speaker = synthetic.speakers(3)[2]
+    assert speaker.voice.endswith("+f2")
+    library, data = Path(espeakng_loader.get_library_path()), Path(espeakng_loader.get_data_path())
+    utterances = [synthetic._Utterance(word, 50, 170) for word in synthetic.WORDS]
+    first = synthetic._speak(speaker, utterances, library, data)
+    time.sleep(1.1)
+    assert synthetic._speak(speaker, utterances, library, data) == first
 
 
 def test_fewer_speakers_and_takes_give_a_subset(digits: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,12 @@ def small_problem(
         epochs=settings.n_epochs, batch_size=settings.batch_size, seed=40,
     )  # fmt: skip
     return Problem(base, initialise, features, labels, n_train, forget, settings)
+
+
+@cache
+def trained() -> Problem:
+    """The problem as it is by default; no test may change it."""
+    return small_problem()
 
 
 def weights(network: nn.Module) -> dict[str, Tensor]:

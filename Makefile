@@ -1,0 +1,41 @@
+# `make demo`: set up, then run the whole chain on the built-in data. `make test`: set up, then check and test.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+export PATH := $(BIN):$(PATH)
+export MLFLOW_DISABLE_TELEMETRY ?= true
+
+STUDY_DATASETS ?= audioMNIST SpeechCommands
+STUDY_NETWORKS ?= VGGishMel CTCmel ViTmel
+STUDY_REQUESTS ?= item:forget_percentage=10 item:forget_percentage=20 item:forget_percentage=30 \
+	class:forget_classes_num=1 class:forget_classes_num=2 class:forget_classes_num=3
+
+.PHONY: demo test check ui study clean
+
+demo: $(VENV)/ready
+	mlflow run . --env-manager local
+
+test: check
+	OMP_NUM_THREADS=1 python -m pytest
+
+check: $(VENV)/ready
+	ruff check .
+	ruff format --check .
+
+ui: $(VENV)/ready
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --workers 1 --backend-store-uri sqlite:///$(CURDIR)/mlflow.db
+
+# The study's tables with its settings. Finished steps are reused: stop it when you like, run it again to go on.
+study: $(VENV)/ready
+	set -e; for dataset in $(STUDY_DATASETS); do for network in $(STUDY_NETWORKS); do for request in $(STUDY_REQUESTS); do \
+	  mlflow run . --env-manager local -P dataset=$$dataset -P architecture=$$network \
+	    -P forget=$${request%%:*} -P $${request#*:} $(STUDY_OPTIONS); \
+	done; done; done
+
+$(VENV)/ready: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV)

@@ -186,8 +186,9 @@ class Config:
     threads: int | None = _parameter("auto", _or_auto(_integer(1)), "threads of one task (auto: 1 on a CPU)")
     workers: int | None = _parameter("auto", _or_auto(_integer(1)), "tasks at once (auto: cores / threads)")
     engine: str = _parameter("local", _choice("local", "ray"), "local|ray")
-    register: str = _parameter("none", _text, "method whose models are registered as unlearned")
+    register: str = _parameter("none", _text, "none|best|method whose models are registered as unlearned")
     save_models: str = _parameter("all", _choice("all", "naive", "none"), "which methods' models to keep")
+    deep_audits: bool = _parameter("false", _flag, "true: relearn time and linear probe of every method too")
     force: bool = _parameter("false", _flag, "true: redo steps that the store has finished")
 
     @classmethod

@@ -14,6 +14,9 @@ from typing import Any
 
 from filelock import FileLock
 
+MANY = 1_000
+"""Files from which a folder is flushed as a whole."""
+
 
 def cache_root() -> Path:
     """Folder of everything that can be made again: `AUDIO_MU_CACHE`, or `audio-mu` in the user's cache folder."""
@@ -69,8 +72,11 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     try:
         yield temporary
-        for path in temporary.rglob("*"):
-            if path.is_file():
+        files = [path for path in temporary.rglob("*") if path.is_file()]
+        if len(files) > MANY:
+            os.sync()  # one flush of everything beats thousands, at some milliseconds each
+        else:
+            for path in files:
                 _flush(path)
         if target.exists():
             shutil.rmtree(target)

@@ -10,6 +10,7 @@ from sklearn.model_selection import train_test_split
 from audio_mu.errors import UserError
 
 TEST_SHARE = 0.2
+VALIDATION_SHARE = 0.125
 
 
 @dataclass(frozen=True)
@@ -60,3 +61,16 @@ def split_clips(
     trained = {hashes[i] for i in train}
     nonmembers = np.array([i for i in test if hashes[i] not in trained], dtype=np.int64)
     return Split(kind, train, test, nonmembers)
+
+
+def choosing_parts(split: Split, parts: tuple[str, ...], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(training, validation) index arrays for choosing settings; the test set has no part in it.
+
+    The official validation list where the split is official and there is one, otherwise one eighth of the training
+    set, drawn with the seed.
+    """
+    listed = np.array([i for i, part in enumerate(parts) if part == "validation"], dtype=np.int64)
+    if split.kind == "official" and len(listed):
+        return split.train, listed
+    train, validation = train_test_split(split.train, test_size=VALIDATION_SHARE, random_state=seed)
+    return np.sort(train), np.sort(validation)

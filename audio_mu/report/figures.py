@@ -1,8 +1,11 @@
-"""The figures of a comparison."""
+"""The figures of a comparison: as PNG for the tracking store, as SVG in the page's own colours for the report."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import matplotlib
 
@@ -10,76 +13,307 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-SETS = {"forget": "#c0392b", "remain": "#2471a3", "test": "#7d8a97"}
-NAIVE = "#1b1b1b"
-LOSS_FLOOR = 1e-6
+from audio_mu.unlearning.pruning import CUTS, RATES
+
+NAIVE, ORIGINAL = "#1b1b1b", "#a8703a"
+SETS = {"forget": "#b5432f", "remain": "#2f5f8f", "test": "#7d8a97"}
+AXIS, GRID = "#5b5b60", "#dcdad5"
+VARIABLES = {
+    NAIVE: "ink", ORIGINAL: "original", SETS["forget"]: "forget", SETS["remain"]: "remain", SETS["test"]: "test",
+    AXIS: "muted", GRID: "rule",
+}  # fmt: skip
+"""Colour → name of the style variable that the report puts in its place, so that figures follow light and dark."""
+
+LOSS_FLOOR, LOSS_CEILING = 1e-6, 1e2
+LABEL_PLACES = [(7, 0), (-7, 0)] + [
+    (dx, sign * dy) for dy in range(10, 130, 10) for sign in (1, -1) for dx in (12, -12)
+]
+"""Where a point's name may stand, in points from it, the best place first."""
+POWERS = FuncFormatter(lambda value, _: f"{value:g}")  # matplotlib's own writes formulas
+CUT_NAMES = {"cosine": "cosine", "orthogonal": "orthogonal", "post_optimal": "POP"}
+STYLE = {
+    "axes.edgecolor": AXIS, "axes.labelcolor": AXIS, "xtick.color": AXIS, "ytick.color": AXIS, "text.color": NAIVE,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.7, "axes.titlesize": 9,
+    "axes.labelsize": 9, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5, "font.size": 9, "grid.color": GRID,
+    "grid.linewidth": 0.6, "legend.frameon": False, "legend.fontsize": 8.5, "svg.fonttype": "none",
+    # Names of classes and speakers come from the user's folders: a $ in one is no formula.
+    "text.parse_math": False,
+}  # fmt: skip
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    with plt.rc_context(STYLE):
+        yield
 
 
 def _values(long: pd.DataFrame, metric: str, methods: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """(mean [n], distances to the interval's ends [2, n], 0 where there is no interval)."""
     rows = long[long["metric"] == metric].set_index("method").reindex(methods)
-    return rows["mean"].to_numpy(float), rows["std"].fillna(0.0).to_numpy(float)
+    mean = rows["mean"].to_numpy(float)
+    ends = np.stack([mean - rows["ci_low"].to_numpy(float), rows["ci_high"].to_numpy(float) - mean])
+    return mean, np.nan_to_num(ends, nan=0.0)
+
+
+def _name_positions(axes: Axes, methods: Sequence[str]) -> None:
+    axes.set_xticks(np.arange(len(methods)), methods, rotation=30, ha="right")
 
 
 def accuracy_figure(long: pd.DataFrame, methods: Sequence[str], title: str) -> Figure:
     """Accuracy on the forget, remain and test sets per method, with naive's forget accuracy as the target."""
-    figure, axes = plt.subplots(figsize=(1.6 + 0.95 * len(methods), 4.2), layout="constrained")
-    positions = np.arange(len(methods))
-    for i, (name, colour) in enumerate(SETS.items()):
-        mean, deviation = _values(long, f"{name}/accuracy", methods)
-        axes.bar(positions + (i - 1) * 0.27, mean, 0.25, yerr=deviation, label=name, color=colour, capsize=2)
-    if "naive" in methods:
-        target = _values(long, "forget/accuracy", ["naive"])[0][0]
-        axes.axhline(target, color=NAIVE, linewidth=1, linestyle="--", label="naive on forget (target)")
-    axes.set_xticks(positions, methods, rotation=30, ha="right")
-    axes.set(ylabel="accuracy", ylim=(0, 1.02), title=title)
-    axes.legend(loc="lower right", fontsize=8)
+    with _style():
+        figure, axes = plt.subplots(figsize=(1.6 + 0.95 * len(methods), 4.2), layout="constrained")
+        positions = np.arange(len(methods))
+        for i, (name, colour) in enumerate(SETS.items()):
+            mean, ends = _values(long, f"{name}/accuracy", methods)
+            bar = {"elinewidth": 0.8, "ecolor": AXIS, "capsize": 2}
+            axes.bar(positions + (i - 1) * 0.27, mean, 0.25, yerr=ends, label=name, color=colour, error_kw=bar)
+        if "naive" in methods:
+            target = _values(long, "forget/accuracy", ["naive"])[0][0]
+            axes.axhline(target, color=NAIVE, linewidth=1, linestyle="--", label="naive on forget (target)")
+        _name_positions(axes, methods)
+        axes.set(ylabel="accuracy", ylim=(0, 1.02), title=title)
+        axes.legend(loc="lower right")
     return figure
 
 
-def mia_figure(long: pd.DataFrame, methods: Sequence[str], title: str) -> Figure:
-    """Share of forget clips that the attack models call non-member, per method; naive's value is the target."""
-    figure, axes = plt.subplots(figsize=(1.6 + 0.8 * len(methods), 3.8), layout="constrained")
-    mean, deviation = _values(long, "mia/score", methods)
-    axes.errorbar(np.arange(len(methods)), mean, yerr=deviation, fmt="o", color=SETS["forget"], capsize=3)
-    if "naive" in methods:
-        target, spread = _values(long, "mia/score", ["naive"])
-        axes.axhline(target[0], color=NAIVE, linewidth=1, linestyle="--", label="naive (target)")
-        axes.axhspan(target[0] - spread[0], target[0] + spread[0], color=NAIVE, alpha=0.08)
-        axes.legend(fontsize=8)
-    axes.set_xticks(np.arange(len(methods)), methods, rotation=30, ha="right")
-    axes.set(ylabel="forget clips called non-member", ylim=(-0.02, 1.02), title=title)
+def trade_off_figure(long: pd.DataFrame, methods: Sequence[str]) -> Figure:
+    """Forget against test accuracy with 95 % intervals; naive's point, with cross-hairs, is the target."""
+    with _style():
+        figure, axes = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
+        x, x_ends = _values(long, "forget/accuracy", methods)
+        y, y_ends = _values(long, "test/accuracy", methods)
+        for i, method in enumerate(methods):
+            colour = {"naive": NAIVE, "original": ORIGINAL}.get(method, SETS["forget"])
+            axes.errorbar(x[i], y[i], xerr=x_ends[:, [i]], yerr=y_ends[:, [i]], color=colour, fmt="none",
+                          elinewidth=0.7, alpha=0.45)  # fmt: skip
+            axes.plot(x[i], y[i], "D" if method == "naive" else "o", color=colour, markersize=6)
+        if "naive" in methods:
+            i = list(methods).index("naive")
+            axes.axvline(x[i], color=NAIVE, linewidth=0.7, linestyle=":")
+            axes.axhline(y[i], color=NAIVE, linewidth=0.7, linestyle=":")
+        _limit_to_points(axes, x, y)
+        _label_points(axes, x, y, methods)
+        axes.set(xlabel="accuracy on the forget set", ylabel="accuracy on the test set")
+        axes.grid(True)
     return figure
 
 
-def forget_loss_figure(losses: Mapping[str, np.ndarray], methods: Sequence[str], title: str) -> Figure:
+def _limit_to_points(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
+    """Show the points; intervals of few seeds may be wider than everything else and are cut."""
+    for values, limit in ((x, axes.set_xlim), (y, axes.set_ylim)):
+        known = values[np.isfinite(values)]
+        if len(known):
+            margin = max(0.15 * float(np.ptp(known)), 0.02)
+            limit(float(known.min()) - margin, float(known.max()) + 1.6 * margin)
+
+
+def _label_points(axes: Axes, x: np.ndarray, y: np.ndarray, methods: Sequence[str]) -> None:
+    """Write each method beside its point, where it covers neither a point nor another name; a line leads to it."""
+    unit = axes.figure.dpi / 72
+    axes.figure.draw_without_rendering()
+    at = axes.transData.transform(np.column_stack([x, y])) / unit
+    known = np.isfinite(at).all(axis=1)
+    taken = [(px - 3, py - 3, px + 3, py + 3) for px, py in at[known]]
+    for i in np.flatnonzero(known):
+        width = 4.9 * len(methods[i])
+        for dx, dy in LABEL_PLACES:
+            left = at[i, 0] + dx - (width if dx < 0 else 0)
+            box = (left, at[i, 1] + dy - 4.5, left + width, at[i, 1] + dy + 4.5)
+            if not any(_overlap(box, other) for other in taken):
+                break
+        taken.append(box)
+        axes.annotate(
+            methods[i], (x[i], y[i]), (dx, dy), textcoords="offset points", va="center", fontsize=8.5,
+            ha="right" if dx < 0 else "left", fontweight="bold" if methods[i] == "naive" else "normal",
+            arrowprops={"arrowstyle": "-", "color": AXIS, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3} if dy else None,
+        )  # fmt: skip
+
+
+def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def mia_figure(long: pd.DataFrame, methods: Sequence[str], title: str = "") -> Figure:
+    """What membership attacks see per method, with 95 % intervals; naive's value is the target."""
+    panels = {"mia/score": "forget clips called non-member", "mia/auc": "AUC of the attack by the loss"}
+    known = [metric for metric in panels if (long["metric"] == metric).any()]
+    with _style():
+        size = (1.6 + 0.8 * len(methods), 0.6 + 2.5 * max(1, len(known)))
+        figure, grid = plt.subplots(max(1, len(known)), 1, figsize=size, layout="constrained", squeeze=False,
+                                    sharex=True)  # fmt: skip
+        for axes, metric in zip(grid[:, 0], known):
+            mean, ends = _values(long, metric, methods)
+            colours = [{"naive": NAIVE, "original": ORIGINAL}.get(method, SETS["forget"]) for method in methods]
+            for i, colour in enumerate(colours):
+                axes.errorbar(i, mean[i], yerr=ends[:, [i]], fmt="o", color=colour, capsize=3, elinewidth=1)
+            if "naive" in methods:
+                target, spread = _values(long, metric, ["naive"])
+                axes.axhline(target[0], color=NAIVE, linewidth=0.8, linestyle="--")
+                axes.axhspan(target[0] - spread[0, 0], target[0] + spread[1, 0], color=NAIVE, alpha=0.07, linewidth=0)
+            low, high = np.nanmin(mean - ends[0]), np.nanmax(mean + ends[1])
+            margin = max(0.05 * (high - low), 0.01)
+            axes.set(ylabel=panels[metric], ylim=(max(-0.02, low - margin), min(1.02, high + margin)))
+            axes.grid(True, axis="y")
+            _name_positions(axes, methods)
+        if title:
+            figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _small_multiples(n: int, height: float = 1.9) -> tuple[Figure, list[Axes]]:
+    columns = min(4, max(1, n))
+    rows = max(1, -(-n // columns))
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(2.6 * columns, height * rows + 0.5), sharex=True, sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    panels = list(grid.flat)
+    for i, axes in enumerate(panels):
+        if i >= n:
+            axes.set_axis_off()
+        if i + columns >= n:  # the lowest panel of its column
+            axes.tick_params(labelbottom=True)
+    return figure, panels[:n]
+
+
+def forget_loss_figure(losses: Mapping[str, np.ndarray], methods: Sequence[str], title: str = "") -> Figure:
     """Distribution of the forget set's losses (all seeds) of each method over naive's, on a log scale."""
     shown = [method for method in methods if method in losses and method != "naive"]
-    columns = min(4, max(1, len(shown)))
-    rows = max(1, -(-len(shown) // columns))
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(3.1 * columns, 2.3 * rows + 0.4), sharex=True, squeeze=False, layout="constrained"
-    )
-    bins = np.logspace(np.log10(LOSS_FLOOR), 2, 45)
-    for axes, method in zip(grid.flat, shown, strict=False):
-        if "naive" in losses:
-            axes.hist(np.clip(losses["naive"], LOSS_FLOOR, 100), bins, color=NAIVE, alpha=0.35, label="naive")
-        axes.hist(np.clip(losses[method], LOSS_FLOOR, 100), bins, histtype="step", color=SETS["forget"], label=method)
+    bins = np.logspace(np.log10(LOSS_FLOOR), np.log10(LOSS_CEILING), 45)
+    with _style():
+        figure, panels = _small_multiples(len(shown))
+        for axes, method in zip(panels, shown):
+            if "naive" in losses:
+                axes.hist(np.clip(losses["naive"], LOSS_FLOOR, LOSS_CEILING), bins, color=NAIVE, alpha=0.25)
+            colour = ORIGINAL if method == "original" else SETS["forget"]
+            axes.hist(np.clip(losses[method], LOSS_FLOOR, LOSS_CEILING), bins, histtype="step", color=colour,
+                      linewidth=1.2)  # fmt: skip
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(POWERS)
+            axes.set_title(method, loc="left")
+        figure.supxlabel("cross-entropy of forget clips, log scale (filled: naive)", fontsize=9, color=AXIS)
+        figure.supylabel("clips", fontsize=9, color=AXIS)
+        if title:
+            figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def roc(members: np.ndarray, nonmembers: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """True-positive rate [len(grid)] at false-positive rates `grid` of the attack that calls low losses members.
+
+    At each rate the lowest threshold that calls no more than that share of the n non-members is taken.
+    """
+    ordered = np.sort(nonmembers)
+    allowed = np.floor(np.clip(grid, 0, 1) * len(ordered) + 1e-9).astype(int)
+    limits = np.concatenate([ordered, [np.inf]])[allowed]
+    return (members[None, :] < limits[:, None]).mean(axis=1)
+
+
+def roc_figure(pairs: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], methods: Sequence[str]) -> Figure:
+    """ROC of the attack by the loss on log axes, mean over the seeds, each method over naive's.
+
+    pairs: method → per seed (losses of the forget set, losses of the non-members).
+    """
+    shown = [method for method in methods if method in pairs and method != "naive"]
+    n = max((len(b) for seeds in pairs.values() for _, b in seeds), default=100)
+    grid = np.logspace(np.log10(1 / n), 0, 120)
+    with _style():
+        figure, panels = _small_multiples(len(shown), 2.3)
+        for axes, method in zip(panels, shown):
+            axes.plot(grid, grid, color=GRID, linewidth=1)
+            for name, colour in (("naive", NAIVE), (method, ORIGINAL if method == "original" else SETS["forget"])):
+                if name in pairs:
+                    mean = np.mean([roc(a, b, grid) for a, b in pairs[name]], axis=0)
+                    # A rate of 0 has no place on a log axis: the curve begins where it is above.
+                    axes.plot(grid, np.where(mean > 0, mean, np.nan), color=colour,
+                              linewidth=1.4 if name == method else 1.0)  # fmt: skip
+            axes.set(xscale="log", yscale="log", xlim=(1 / n, 1), ylim=(1 / n, 1))
+            axes.xaxis.set_major_formatter(POWERS)
+            axes.yaxis.set_major_formatter(POWERS)
+            axes.set_title(method, loc="left")
+        figure.supxlabel("false-positive rate (dark: naive)", fontsize=9, color=AXIS)
+        figure.supylabel("true-positive rate", fontsize=9, color=AXIS)
+    return figure
+
+
+def speed_figure(long: pd.DataFrame, methods: Sequence[str]) -> Figure | None:
+    """Speed-up over retraining against the gap to naive (1 − ToW), or None where nothing has both."""
+    timed = [method for method in methods if method not in ("naive", "original")]
+    x, y = _values(long, "time/speedup", timed)[0], 1 - _values(long, "gap/tow", timed)[0]
+    known = np.isfinite(x) & np.isfinite(y)
+    if not known.any():
+        return None
+    names = [method for method, is_known in zip(timed, known) if is_known]
+    with _style():
+        figure, axes = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
         axes.set_xscale("log")
-        axes.set_title(method, fontsize=9)
-    for axes in list(grid.flat)[len(shown) :]:
-        axes.set_axis_off()
-    figure.supxlabel("cross-entropy of forget clips (log)", fontsize=9)
-    figure.suptitle(f"{title} (grey: naive)", fontsize=10)
+        axes.plot(x[known], y[known], "o", color=SETS["forget"], markersize=6)
+        axes.plot(1, 0, "D", color=NAIVE, markersize=6)
+        x, y, names = np.append(x[known], 1.0), np.append(y[known], 0.0), [*names, "naive"]
+        axes.set(
+            xlabel="times as fast as retraining (log scale)", ylabel="gap to retraining, 1 − ToW",
+            xlim=(0.8 * x.min(), 1.9 * x.max()), ylim=(-0.06 * y.max() - 0.005, 1.12 * y.max() + 0.005),
+        )  # fmt: skip
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.grid(True)
+        _label_points(axes, x, y, names)
+    return figure
+
+
+def prune_figure(curves: Mapping[str, np.ndarray]) -> Figure | None:
+    """Cosine similarity to the base against the prune rate, with the three cuts marked; None without curves.
+
+    curves: seed → cosine at the 101 prune rates 0, 0.01 … 1.
+    """
+    if not curves:
+        return None
+    with _style():
+        figure, axes = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
+        for curve in curves.values():
+            axes.plot(RATES, curve, color=SETS["test"], linewidth=0.8, alpha=0.7)
+        mean = np.mean(list(curves.values()), axis=0)
+        axes.plot(RATES, mean, color=NAIVE, linewidth=1.4)
+        for i, (name, cut) in enumerate(CUTS.items()):
+            rate = cut(mean)
+            height = mean[round(rate * 100)]
+            axes.plot(rate, height, "o", color=SETS["forget"], markersize=6)
+            axes.annotate(f"{CUT_NAMES[name]} {rate:.2f}", (rate, height), (-12, -14 - 6 * i), ha="right",
+                          textcoords="offset points", fontsize=8.5)  # fmt: skip
+        axes.set(xlabel="share of weights pruned", ylabel="cosine to the base model", xlim=(0, 1.02), ylim=(0, 1.04))
+        axes.grid(True)
     return figure
 
 
 def as_png(figure: Figure) -> bytes:
     """The figure as PNG bytes; it is closed."""
-    import io
-
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     plt.close(figure)
     return buffer.getvalue()
+
+
+def as_svg(figure: Figure, name: str) -> str:
+    """The figure as an SVG element in the page's fonts and colours; it is closed.
+
+    `name` keeps the ids of several figures on one page apart.
+    """
+    buffer = io.StringIO()
+    with plt.rc_context({**STYLE, "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)  # a style here would hold for the page
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", svg)
+    svg = re.sub(r' id="(?![mp][0-9a-f]{10}")[^"]*"', "", svg)  # keep those of markers and clip paths, drop the rest
+    for colour, variable in VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    return svg

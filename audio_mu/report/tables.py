@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-from audio_mu.audit.statistics import t_interval
+from audio_mu.audit.statistics import FriedmanResult, friedman, paired_difference, t_interval
 
 COLUMNS = ["cell", "request", "method", "metric", "mean", "std", "n", "seeds", "ci_low", "ci_high"]
 SHOWN = {
@@ -24,12 +24,46 @@ SHOWN = {
 }
 """Metrics of the table for people, in its order, with their headings."""
 
+AUDITED = {
+    "mia/auc": "MIA AUC",
+    "gap/mia_auc": "AUC − naive's",
+    "mia/balanced_accuracy": "MIA bal. acc.",
+    "mia/tpr_at_fpr_1pct": "TPR at 1 % FPR",
+    "mia/tpr_at_fpr_0.1pct": "TPR at 0.1 % FPR",
+    "audit/rmia_auc": "RMIA AUC",
+    "audit/ulira_auc": "U-LiRA AUC",
+    "audit/epsilon_bound": "bound",
+    "audit/epsilon_null_relabelled": "its null",
+    "audit/epsilon_separated_share": "separated",
+    "audit/epsilon_separated_by_chance": "by chance",
+    "deep/relearn_epochs": "relearn epochs",
+    "deep/probe_accuracy": "probe acc",
+}
+"""Metrics of the audit table, in its order, with their headings."""
+
+AUDIT_EXPLANATION = (
+    "Mean ± standard deviation over the seeds. MIA: population attack of the forget recordings against the "
+    "non-members by loss alone; AUC 0.5 = they look like unseen ones, far below 0.5 = over-unlearned. RMIA: the same "
+    "with the other seeds' naive models as references. U-LiRA: whether this method's models can be told from naive's "
+    "on the forget recordings, each seed attacked with the others; 0.5 = no. bound: largest distinguishability seen "
+    "per recording (no guarantee, no epsilon of differential privacy), beside its mean under exchanged labels; "
+    "separated: share of recordings on which all of its models and all naive models lie apart."
+)
+
+PAIRED_PREFIXES = ("forget/", "remain/", "test/", "held_out/", "mia/", "audit/rmia", "deep/")
+PAIRED_SHOWN = ("forget/accuracy", "test/accuracy", "forget/loss", "mia/score", "mia/auc", "audit/rmia_auc")
+PAIRED_COLUMNS = ["cell", "request", "method", "metric", "difference", "ci_low", "ci_high", "n", "seeds",
+                  "p_sign_flip", "p_wilcoxon", "p_floor"]  # fmt: skip
+NOT_RANKED = ("original", "naive", "retrain_floor")
+RANKED = {"gap/tow": True, "distance/js": False, "|gap/mia_auc|": False}
+"""What methods are ranked by, and whether higher is better."""
+
 EXPLANATION = (
     "Mean ± standard deviation over the seeds. forget/remain/test acc: accuracy on the recordings to forget, on the "
     "rest of the training set, on the test set. MIA score: share of forget recordings that the attack models call "
     "non-member; MIA AUC: 0.5 = forget recordings look like unseen ones. act. dist., JS: distance to naive on the "
-    "forget set. ToW: 1 = same accuracies as naive. naive (retrained without the recordings) is the target in every "
-    "column, not the extreme."
+    "forget set, whose yardstick is retrain_floor: naive models of different seeds to each other. ToW: 1 = same "
+    "accuracies as naive. naive (retrained without the recordings) is the target in every column, not the extreme."
 )
 
 
@@ -49,14 +83,101 @@ def long_table(values: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def wide_table(long: pd.DataFrame, order: Iterable[str]) -> pd.DataFrame:
-    """One row per method, `mean ± std` under people's headings; columns that nothing fills are left out."""
-    shown = long[long["metric"].isin(SHOWN)]
+def whole_rows(values: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the long table for numbers that take all seeds at once: they have no deviation and no interval.
+
+    `values` has the columns cell, request, method, metric, value, seeds (separated by spaces).
+    """
+    rows = values.rename(columns={"value": "mean"}).assign(std=float("nan"), ci_low=float("nan"), ci_high=float("nan"))
+    return rows.assign(n=rows["seeds"].str.split().str.len())[COLUMNS]
+
+
+def paired_table(values: pd.DataFrame) -> pd.DataFrame:
+    """Every method's difference to naive, paired by seed, with its 95 % t interval and exact p values.
+
+    `values` as in `long_table`. Cells without naive give no rows. The columns are `PAIRED_COLUMNS`.
+    """
+    wanted = values[values["metric"].str.startswith(PAIRED_PREFIXES)]
+    by_key = {
+        key: dict(zip(group["seed"], group["value"]))
+        for key, group in wanted.groupby(["cell", "request", "method", "metric"], sort=False)
+    }
+    rows = []
+    for (cell, request, method, metric), ours in by_key.items():
+        naive = by_key.get((cell, request, "naive", metric), {})
+        if method == "naive" or not set(ours) & set(naive):
+            continue
+        pair = paired_difference(ours, naive)
+        interval, seeds = pair.interval, " ".join(map(str, pair.seeds))
+        rows.append(
+            [cell, request, method, metric, interval.mean, interval.low, interval.high, interval.n, seeds,
+             pair.p_sign_flip, pair.p_wilcoxon, pair.p_floor]
+        )  # fmt: skip
+    return pd.DataFrame(rows, columns=PAIRED_COLUMNS)
+
+
+def paired_shown(paired: pd.DataFrame, order: Iterable[str]) -> pd.DataFrame:
+    """One row per method: difference to naive [95 % interval] and sign-flip p of the metrics that people ask for."""
+    shown = paired[paired["metric"].isin(PAIRED_SHOWN)]
+    text = shown.assign(text=[_difference(row) for row in shown.itertuples()])
+    wide = text.pivot(index="method", columns="metric", values="text")
+    columns = [metric for metric in PAIRED_SHOWN if metric in wide.columns]
+    wide = wide.reindex(index=[method for method in order if method in wide.index], columns=columns).fillna("–")
+    return wide.rename_axis(index="method", columns=None).reset_index()
+
+
+def _difference(row: object) -> str:
+    if pd.isna(row.ci_low):
+        return f"{row.difference:+.3f}"
+    return f"{row.difference:+.3f} [{row.ci_low:+.3f}, {row.ci_high:+.3f}] p {row.p_sign_flip:.3g}"
+
+
+def rank_table(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """One row per cell, one column per method, for `friedman`.
+
+    `cells`: long tables of several cells, one below the other. `|metric|` takes the mean's distance from 0.
+    """
+    name = metric.strip("|")
+    rows = cells[(cells["metric"] == name) & ~cells["method"].isin(NOT_RANKED)]
+    values = rows["mean"].abs() if name != metric else rows["mean"]
+    return rows.assign(mean=values).pivot(index="cell", columns="method", values="mean")
+
+
+def ranking(cells: pd.DataFrame, methods: Iterable[str]) -> dict[str, FriedmanResult]:
+    """Friedman ranking of these methods by each of `RANKED` over the cells that have them all."""
+    results = {}
+    for metric, higher_is_better in RANKED.items():
+        table = rank_table(cells, metric)
+        columns = [method for method in methods if method in table.columns]
+        results[metric] = friedman(table[columns], higher_is_better=higher_is_better)
+    return results
+
+
+def ranking_markdown(results: Mapping[str, FriedmanResult]) -> str:
+    """The rankings in words: average ranks, Friedman's p, Nemenyi's critical difference, pairs that differ by Holm."""
+    lines = []
+    for metric, result in results.items():
+        ranked = sorted(zip(result.average_ranks, result.methods))
+        listed = ", ".join(f"{method} {rank:.2f}" for rank, method in ranked)
+        lines.append(f"- {metric}, {result.n_cells} cells, average ranks (1 is best): {listed or 'none'}")
+        if result.p_value is not None:
+            pairs = [f"{pair.first} / {pair.second}" for pair in result.pairs if pair.p_holm < 0.05]
+            lines.append(
+                f"  Friedman p {result.p_value:.3g}; by Nemenyi ranks {result.critical_difference:.2f} apart or "
+                f"more differ at 5 %; pairs with Holm's p below 0.05: {', '.join(pairs) or 'none'}"
+            )
+        lines.append(f"  {result.note}")
+    return "\n".join(lines) + "\n"
+
+
+def wide_table(long: pd.DataFrame, order: Iterable[str], headings: Mapping[str, str] = SHOWN) -> pd.DataFrame:
+    """One row per method, `mean ± std` under people's headings; columns and rows that nothing fills are left out."""
+    shown = long[long["metric"].isin(headings)]
     text = shown.assign(text=[_mean_and_deviation(row) for row in shown.itertuples()])
     wide = text.pivot(index="method", columns="metric", values="text")
-    columns = [metric for metric in SHOWN if metric in wide.columns]
+    columns = [metric for metric in headings if metric in wide.columns]
     rows = [method for method in order if method in wide.index]
-    wide = wide.reindex(index=rows, columns=columns).rename(columns=SHOWN).fillna("–")
+    wide = wide.reindex(index=rows, columns=columns).rename(columns=dict(headings)).fillna("–")
     return wide.rename_axis(index="method", columns=None).reset_index()
 
 

@@ -33,7 +33,6 @@ def magnitudes(weights: np.ndarray) -> Magnitudes:
     pruned = np.round(RATES * len(weights)).astype(np.int64)
     total = removed[-1]
     remaining = np.clip(total - removed[pruned], 0.0, None)
-    remaining[pruned == len(weights)] = 0.0
     return Magnitudes(order, np.sqrt(remaining / total) if total > 0 else np.zeros(len(RATES)))
 
 

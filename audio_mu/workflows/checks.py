@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from audio_mu.config import Config
-from audio_mu.data.clips import DATASETS
+from audio_mu.data.datasets import DATASETS
 from audio_mu.data.features import feature_shape
 from audio_mu.errors import UserError
 from audio_mu.models import build
+from audio_mu.unlearning import choose
 from audio_mu.workflows.unlearn import check_methods
 
 
@@ -22,8 +23,25 @@ def check(config: Config) -> None:
     if config.dataset not in DATASETS:
         raise UserError(f"dataset={config.dataset!r} is not available: choose {', '.join(DATASETS)}")
     if config.data_dir is not None:
-        DATASETS[config.dataset].catalog(config.data_dir, config)
+        dataset = DATASETS[config.dataset]
+        dataset.catalog(dataset.root(config), config)
     if config.engine != "local":
         raise UserError(f"engine={config.engine!r} is not available yet: use engine=local")
-    if config.register != "none":
-        raise UserError(f"register={config.register!r} is not available yet: use register=none")
+    _check_register(config)
+
+
+def _check_register(config: Config) -> None:
+    """Raise `UserError` where `register` names a method that is not asked for, or whose model would not be kept."""
+    if config.register == "none":
+        return
+    methods = choose(config.methods, config.forget)
+    if config.register not in ("best", *methods):
+        raise UserError(
+            f"register={config.register!r} is not among the methods: choose none, best, or one of {', '.join(methods)}"
+        )
+    kept = config.save_models == "all" or (config.save_models, config.register) == ("naive", "naive")
+    if not kept:
+        raise UserError(
+            f"register={config.register!r} needs its models but save_models={config.save_models!r} was given: "
+            "give save_models=all"
+        )

@@ -1,24 +1,31 @@
-"""Query the store, average the seeds within each cell, and show the methods side by side."""
+"""Query the store, average the seeds within each cell, audit across seeds, and show the methods side by side."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
+from audio_mu.audit.statistics import SHARED_NETWORKS
 from audio_mu.config import Config
 from audio_mu.errors import UserError
 from audio_mu.progress import say
 from audio_mu.report import figures, tables
 from audio_mu.store import queries
 from audio_mu.store.queries import Finished
-from audio_mu.store.runs import Run, Store, read_csv
+from audio_mu.store.runs import Run, Store, read_csv, read_json, read_npz
 from audio_mu.unlearning import METHODS, STUDY
+from audio_mu.workflows.audits import FLOOR, Cell, CellAudit, StoredLogits, audit_cell
+from audio_mu.workflows.evaluation import CONFOUNDED
 from audio_mu.workflows.prepare import base_tags, stage_run
 
 CURVE_PREFIXES = ("epoch/", "prune/")
 UNLEARNED = {"stage": "unlearn", "role": "method"}
+CELLS_OF_RANKING = 3
+NETWORK_TAGS = ("dataset_name", "pipeline", "architecture")
 
 
 @dataclass(frozen=True)
@@ -29,13 +36,35 @@ class CellRuns:
     request: str
     runs: dict[tuple[str, str], Finished]
 
-    @property
+    @cached_property
     def methods(self) -> list[str]:
         """Original and naive first, then in the registry's order."""
         order = ["original", *STUDY, *METHODS]
         present = {method for method, _ in self.runs}
         known = [method for method in dict.fromkeys(order) if method in present]
         return known + sorted(present - set(known))
+
+    @property
+    def rows(self) -> list[str]:
+        """The methods, with the distances of retrained models to each other below naive."""
+        known = self.methods
+        after = known.index("naive") + 1 if "naive" in known else len(known)
+        return [*known[:after], FLOOR, *known[after:]]
+
+    def seeds(self, method: str) -> list[int]:
+        """The seeds that a method has, sorted."""
+        return sorted(int(seed) for of, seed in self.runs if of == method)
+
+    @property
+    def any_run(self) -> Finished:
+        """A run that says what all of the cell share. Raises `UserError` where none has its audit."""
+        for run in self.runs.values():
+            if "audit" in run.tags:
+                return run
+        raise UserError(
+            f"the runs of request {self.request} (cell {self.cell}) carry no audit, an earlier version made them: run "
+            "`mlflow run . -e unlearn -P force=true` with the same parameters first"
+        )
 
 
 def compare(config: Config, store: Store, parent: Run | None = None, cell: str | None = None) -> pd.DataFrame:
@@ -48,11 +77,23 @@ def compare(config: Config, store: Store, parent: Run | None = None, cell: str |
             f"no finished unlearning of {resolved.registered_model} in this experiment: run `mlflow run . -e unlearn` "
             "first, with the same dataset, pipeline and architecture"
         )
-    long = tables.long_table(pd.concat([_values(runs) for runs in cells], ignore_index=True))
+    audits = {runs.cell: audit_cell(_stored(store, runs)) for runs in cells}
+    values = pd.concat([_values(runs, audits[runs.cell]) for runs in cells], ignore_index=True)
+    whole = pd.concat([_whole(runs, audits[runs.cell]) for runs in cells], ignore_index=True)
+    long = pd.concat([tables.long_table(values), tables.whole_rows(whole)], ignore_index=True)
+    paired = tables.paired_table(values)
     with stage_run(store, parent, "compare", resolved, {"cell": cells[0].cell, "request": cells[0].request}) as run:
         run.csv("comparison.csv", long)
-        texts = [_show(store, run, resolved, runs, long[long["cell"] == runs.cell]) for runs in cells]
-        run.text("comparison.md", "\n".join(texts))
+        run.csv("paired.csv", paired)
+        texts = [
+            _show(
+                store, run, resolved, runs, audits[runs.cell], long[long["cell"] == runs.cell],
+                paired[paired["cell"] == runs.cell],
+            )
+            for runs in cells
+        ]  # fmt: skip
+        ranked = _ranking(store, run, resolved, cells[0], long)
+        run.text("comparison.md", "\n".join([*texts, ranked]))
         run.note(texts[0])
         first = long[long["cell"] == cells[0].cell]
         run.metrics({f"{row.method}/{row.metric}": row.mean for row in first.itertuples()})
@@ -69,39 +110,118 @@ def _cells(found: list[Finished]) -> list[CellRuns]:
     ]
 
 
-def _values(cell: CellRuns) -> pd.DataFrame:
+def _stored(store: Store, cell: CellRuns) -> Cell:
+    """The cell's logits as the audits read them; which clips are non-members is in any of its runs."""
+    about = read_json(store, cell.any_run.id, "audit/audit.json")
+    clips = read_csv(store, cell.any_run.id, "audit/per_clip.csv")
+    nonmember_ids = clips.loc[clips["role"] == "nonmember", "clip_id"].to_numpy(str)
+
+    def forget_and_nonmembers(run: Finished) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        forget = read_npz(store, run.id, "logits/forget.npz")
+        if not len(nonmember_ids):
+            return forget, {name: values[:0] for name, values in forget.items()}
+        held_out = read_npz(store, run.id, f"logits/{about['nonmembers']['set']}.npz")
+        fair = np.isin(held_out["clip_id"], nonmember_ids)
+        return forget, {name: values[fair] for name, values in held_out.items()}
+
+    def read(method: str, seed: int) -> StoredLogits:
+        forget, nonmembers = forget_and_nonmembers(cell.runs[method, str(seed)])
+        return StoredLogits(forget["logits"], nonmembers["logits"])
+
+    forget, nonmembers = forget_and_nonmembers(cell.any_run)
+    seeds = {method: cell.seeds(method) for method in cell.methods}
+    return Cell(forget["clip_id"].tolist(), forget["label"], nonmembers["label"], seeds, read)
+
+
+def _values(cell: CellRuns, audit: CellAudit) -> pd.DataFrame:
     rows = [
-        (cell.cell, cell.request, method, metric, int(seed), value)
+        (method, metric, int(seed), value)
         for method in cell.methods
         for (of, seed), run in cell.runs.items()
         if of == method
         for metric, value in run.metrics.items()
         if not metric.startswith(CURVE_PREFIXES)
     ]
-    return pd.DataFrame(rows, columns=["cell", "request", "method", "metric", "seed", "value"])
+    own = pd.DataFrame(rows, columns=["method", "metric", "seed", "value"])
+    return pd.concat([own, audit.by_seed], ignore_index=True).assign(cell=cell.cell, request=cell.request)
 
 
-def _show(store: Store, run: Run, config: Config, cell: CellRuns, long: pd.DataFrame) -> str:
-    """Figures of one cell into the run; its table on the screen and as Markdown."""
+def _whole(cell: CellRuns, audit: CellAudit) -> pd.DataFrame:
+    return audit.whole.assign(cell=cell.cell, request=cell.request)
+
+
+def _show(store: Store, run: Run, config: Config, cell: CellRuns, audit: CellAudit, long: pd.DataFrame,
+          paired: pd.DataFrame) -> str:  # fmt: skip
+    """Figures and per-clip table of one cell into the run; its tables on the screen and as Markdown."""
     title = f"{config.name} {config.pipeline} {config.architecture}, {cell.request}"
-    table = tables.markdown(tables.wide_table(long, cell.methods))
-    notes = _notes(config, cell)
+    table = tables.markdown(tables.wide_table(long, cell.rows))
+    audited = tables.markdown(tables.wide_table(long, cell.rows, tables.AUDITED))
+    notes = [*_notes(store, config, cell), *audit.notes]
     for note in notes:
         say(f"note: {note}")
-    say(f"\n{title} (cell {cell.cell})\n\n{table}\n{tables.EXPLANATION}")
+    say(f"\n{title} (cell {cell.cell})\n\n{table}\n{tables.EXPLANATION}\n\n{audited}\n{tables.AUDIT_EXPLANATION}")
+    folder = f"{cell.request}-{cell.cell[:6]}"
     drawn = {
         "accuracy": figures.accuracy_figure(long, cell.methods, title),
         "mia": figures.mia_figure(long, cell.methods, title),
         "forget_loss": figures.forget_loss_figure(_forget_losses(store, cell), cell.methods, title),
     }
     for name, figure in drawn.items():
-        run.bytes(f"figures/{cell.request}-{cell.cell[:6]}/{name}.png", figures.as_png(figure))
-    listed = "".join(f"- {note}\n" for note in notes)
-    return f"## {title}\n\ncell {cell.cell}\n\n{table}\n{tables.EXPLANATION}\n\n{listed}"
+        run.bytes(f"figures/{folder}/{name}.png", figures.as_png(figure))
+    if len(audit.per_clip):
+        run.csv(f"audits/{folder}/per_clip.csv", audit.per_clip.round(6))
+    parts = [
+        f"## {title}\n\ncell {cell.cell}\n\n{table}\n{tables.EXPLANATION}\n",
+        _listed(notes),
+        f"### Audits\n\n{audited}\n{tables.AUDIT_EXPLANATION}\n",
+        _listed(f"{method}: {_reading(cell, audit, method)}" for method in cell.methods),
+        _paired(cell, paired),
+    ]
+    return "\n".join(part for part in parts if part)
 
 
-def _notes(config: Config, cell: CellRuns) -> list[str]:
-    seeds = {method: {int(seed) for of, seed in cell.runs if of == method} for method in cell.methods}
+def _listed(sentences: Iterable[str]) -> str:
+    return "".join(f"- {sentence}\n" for sentence in sentences)
+
+
+def _reading(cell: CellRuns, audit: CellAudit, method: str) -> str:
+    """What all of a method's audits say together."""
+    metrics = [run.metrics for (of, _), run in cell.runs.items() if of == method]
+    aucs = [values["mia/auc"] for values in metrics if "mia/auc" in values]
+    words = []
+    if aucs:
+        seen = sum(values.get("mia/auc_low", 0.0) > 0.5 for values in metrics)
+        over = sum(values.get("mia/auc_high", 1.0) < 0.5 for values in metrics)
+        words.append(
+            f"population attack AUC {np.mean(aucs):.3f}, recognisable on {seen} of {len(aucs)} seeds"
+            + (f", over-unlearned on {over} (fits worse than clips never trained on)" if over else "")
+        )
+        naive = [run.metrics["mia/auc"] for (of, _), run in cell.runs.items() if of == "naive"]
+        if naive and method != "naive":
+            words[-1] += f", naive's AUC {np.mean(naive):.3f}"
+    else:
+        words.append("no population attack: there are no non-members")
+    return "; ".join([*words, *([audit.readings[method]] if method in audit.readings else [])])
+
+
+def _paired(cell: CellRuns, paired: pd.DataFrame) -> str:
+    if not len(paired):
+        return ""
+    table = tables.markdown(tables.paired_shown(paired, cell.methods))
+    n = int(paired["n"].max())
+    floor = float(paired["p_floor"].min())
+    verdict = (
+        ": no difference of this cell can be significant at 5 % without assuming normality" if floor > 0.05 else ""
+    )
+    return (
+        f"### Differences to naive, paired by seed\n\n{table}\nDifference [95 % t interval], p of the exact sign-flip "
+        f"test. With {n} pairs no exact p can go below {floor:.4g}{verdict}; the intervals rest "
+        "on normality. Every metric is in paired.csv.\n"
+    )
+
+
+def _notes(store: Store, config: Config, cell: CellRuns) -> list[str]:
+    seeds = {method: set(cell.seeds(method)) for method in cell.methods}
     # A seed that any method has is expected of every method, as are the configured ones.
     expected = set(config.seeds) | set().union(*seeds.values())
     notes = [
@@ -112,9 +232,74 @@ def _notes(config: Config, cell: CellRuns) -> list[str]:
     failed = sorted({of for (of, _), run in cell.runs.items() if run.tags.get("not_recovered") == "true"})
     if failed:
         notes.append(f"not recovered (remain accuracy more than 0.1 below naive's) on at least one seed: {failed}")
+    return notes + _audit_notes(store, config, cell, seeds)
+
+
+def _audit_notes(store: Store, config: Config, cell: CellRuns, seeds: Mapping[str, set[int]]) -> list[str]:
+    """What the membership figures of this cell rest on."""
+    about = read_json(store, cell.any_run.id, "audit/audit.json")
+    notes = [f"non-members of the membership attacks: {about['nonmembers']['are']}"]
+    if not about["nonmembers"]["n"]:
+        notes.append("the population attack is left out: against other clips it would measure speaker or class")
+    elif about["nonmembers"]["speaker_confounded"]:
+        notes.append(CONFOUNDED)
+    rates = {"1 %": "tpr_at_fpr_1pct", "0.1 %": "tpr_at_fpr_01pct"}
+    refused = {at: about["population_attack"][rate] for at, rate in rates.items()}
+    notes += [
+        f"true-positive rate at {at} false positives refused: {rate['note']}"
+        for at, rate in refused.items()
+        if rate["value"] is None and about["nonmembers"]["n"]
+    ]
+    attack = store.client.get_run(cell.any_run.tags["attack_run_id"]).data.metrics
+    if attack.get("attack/at_chance", 0.0) > 0:
+        notes.append(
+            f"{attack['attack/at_chance']:.0%} of the attack models are at chance on clips that they were not trained "
+            "on: the MIA score says little about membership here"
+        )
+    if config.dataset == "SyntheticDigits":
+        notes.append(
+            "SyntheticDigits: takes of one voice and digit are nearly identical, so that held-out clips are almost "
+            "copies of trained ones; membership figures prove little here"
+        )
     if "naive" not in seeds:
-        notes.append("no naive model in this cell: distances and gaps to it are left out")
+        notes.append(
+            "no naive model in this cell: distances, gaps and the speed-up are left out. The evidence is one-sided: it "
+            "shows what the attacks see in the unlearned model beside the original, not whether retraining would have "
+            "given the same; an AUC at 0.5 means that these attacks found nothing, not that nothing is left"
+        )
     return notes
+
+
+def _ranking(store: Store, run: Run, config: Config, first: CellRuns, long: pd.DataFrame) -> str:
+    """Friedman ranking of the first cell's methods over every network and request compared in this experiment.
+
+    Of each network and request the newest comparison counts. Empty with fewer than three cells.
+    """
+    own = {(*(base_tags(config)[tag] for tag in NETWORK_TAGS), r): t for r, t in _newest_cells(long).items()}
+    for other in queries.find(store, {"stage": "compare", "role": "parent"}):
+        if other.id != run.id:
+            network = tuple(other.tags[tag] for tag in NETWORK_TAGS)
+            earlier = read_csv(store, other.id, "comparison.csv")
+            for request, table in _newest_cells(earlier).items():
+                own.setdefault((*network, request), table)
+    if len(own) < CELLS_OF_RANKING:
+        return ""
+    pooled = pd.concat(own.values(), ignore_index=True)
+    pooled["mean"] = pd.to_numeric(pooled["mean"])
+    methods = [method for method in first.methods if method not in tables.NOT_RANKED]
+    named = _listed(" ".join(key) for key in own)
+    return (
+        f"## Ranking over cells\n\nFriedman's test over\n\n{named}\n"
+        f"{tables.ranking_markdown(tables.ranking(pooled, methods))}\n{SHARED_NETWORKS}\n"
+    )
+
+
+def _newest_cells(long: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Request → the rows of its first, which is the newest, cell."""
+    chosen: dict[str, pd.DataFrame] = {}
+    for _, table in long.groupby("cell", sort=False):
+        chosen.setdefault(str(table["request"].iloc[0]), table)
+    return chosen
 
 
 def _forget_losses(store: Store, cell: CellRuns) -> dict[str, np.ndarray]:

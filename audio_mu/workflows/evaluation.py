@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from audio_mu.audit.attack_models import Attack
-from audio_mu.audit.distances import distances, tug_of_war
+from audio_mu.audit.distances import activation_distance, distances, js_divergence, tug_of_war
 from audio_mu.audit.performance import cross_entropy, performance
-from audio_mu.audit.population import population_attack
+from audio_mu.audit.population import PopulationResult, Rate, population_attack
 from audio_mu.request import Request
+from audio_mu.store.runs import Run
 
 Logits = Mapping[str, np.ndarray]
 RECOVERY_TOLERANCE = 0.1
 COMPARED = ("forget", "remain", "test")
+CONFOUNDED = (
+    "speaker-confounded: the non-members are not known to be of the same speakers, so that the attack may tell voices "
+    "apart and not membership"
+)
 
 
 @dataclass(frozen=True)
@@ -39,34 +48,140 @@ class Evaluator:
         metrics["mia/score"] = called["forget"]
         metrics["mia/remain_called_nonmember"] = called["remain"]
         metrics["mia/test_called_nonmember"] = called["test"]
-        against = "held_out" if self.request.kind in ("class", "speaker") else "test"
-        if against in sets:
-            fair = np.isin(sets[against], self.request.nonmembers)
-            population = population_attack(losses["forget"], losses[against][fair])
-            metrics |= {f"mia/{key}": value for key, value in population.as_metrics().items()}
-        return metrics
+        return metrics | {f"mia/{key}": value for key, value in self.population(logits).as_metrics().items()}
+
+    def population(self, logits: Logits) -> PopulationResult:
+        """The population attack of the forget set against the request's non-members; empty where it has none."""
+        members = cross_entropy(logits["forget"], self.labels[self.request.forget])
+        indices, nonmember_logits = self._nonmembers(logits)
+        return population_attack(members, cross_entropy(nonmember_logits, self.labels[indices]))
+
+    def _nonmembers(self, logits: Logits) -> tuple[np.ndarray, np.ndarray]:
+        """The request's non-members: their indices [m] and logits [m, classes]."""
+        indices = self.request.sets().get(self.request.nonmember_set, np.zeros(0, dtype=np.int64))
+        fair = np.isin(indices, self.request.nonmembers)
+        if not fair.any():
+            return indices[:0], logits["forget"][:0]
+        return indices[fair], logits[self.request.nonmember_set][fair]
 
     def against_naive(self, metrics: Mapping[str, float], logits: Logits, naive: Mapping[str, float],
                       naive_logits: Logits) -> dict[str, float]:  # fmt: skip
         """Gaps and distances to the retrained model of the same seed, and how much faster the method was.
 
-        `metrics` and `naive` hold the two models' own figures.
+        `metrics` and `naive` hold the two models' own figures; a gap is the method's minus naive's.
         """
         result = {
             f"distance/{name}": value for name, value in distances(logits["forget"], naive_logits["forget"]).items()
         }
         accuracy = {name: metrics[f"{name}/accuracy"] for name in COMPARED}
         reference = {name: naive[f"{name}/accuracy"] for name in COMPARED}
-        result |= {f"gap/{name}_accuracy": accuracy[name] - reference[name] for name in COMPARED}
-        result["gap/mia_score"] = metrics["mia/score"] - naive["mia/score"]
-        if "mia/auc" in metrics and "mia/auc" in naive:
-            result["gap/mia_auc"] = metrics["mia/auc"] - naive["mia/auc"]
+        compared = [f"{name}/{figure}" for name in COMPARED for figure in ("accuracy", "loss", "ece")]
+        for metric in (*compared, "mia/score", "mia/auc"):
+            if metric in metrics and metric in naive:
+                result[f"gap/{metric.replace('/', '_')}"] = metrics[metric] - naive[metric]
         tow = tug_of_war(accuracy, reference)
         if tow is not None:
             result["gap/tow"] = tow
         if metrics.get("time/total_s"):
             result["time/speedup"] = naive["time/total_s"] / metrics["time/total_s"]
         return result
+
+    def per_clip(
+        self, ids: tuple[str, ...], logits: Logits, seed: int, naive_logits: Logits | None = None
+    ) -> pd.DataFrame:
+        """One row for each forget clip and each non-member.
+
+        Columns: clip_id, role (forget, nonmember), loss (nats), called_nonmember (share of the attack models), and
+        for forget clips js (nats) and activation, the distances to naive, empty without it.
+        """
+        indices, nonmember_logits = self._nonmembers(logits)
+        frames = []
+        for role, rows, values in (
+            ("forget", self.request.forget, logits["forget"]),
+            ("nonmember", indices, nonmember_logits),
+        ):
+            losses = cross_entropy(values, self.labels[rows])
+            called = self.attack.called_nonmember(losses, seed) if len(losses) else losses
+            frame = pd.DataFrame({"clip_id": [ids[i] for i in rows], "role": role})
+            frames.append(frame.assign(loss=losses, called_nonmember=called))
+        if naive_logits is not None:
+            frames[0]["js"] = js_divergence(logits["forget"], naive_logits["forget"])
+            frames[0]["activation"] = activation_distance(logits["forget"], naive_logits["forget"])
+        columns = ["clip_id", "role", "loss", "called_nonmember", "js", "activation"]
+        return pd.concat(frames, ignore_index=True).reindex(columns=columns)
+
+    def evidence(self, logits: Logits, metrics: Mapping[str, float]) -> dict[str, Any]:
+        """What the model's own figures say, in words and numbers; a number below its power is refused in words."""
+        request, population = self.request, self.population(logits)
+        return {
+            "request": {
+                "name": request.name,
+                "kind": request.kind,
+                "hash": request.hash,
+                "clips_hash": request.clips_hash,
+                "n_forget": len(request.forget),
+                "n_requested": request.n_requested,
+                "n_duplicates_added": request.n_duplicates_added,
+            },
+            "nonmembers": {
+                "are": request.nonmembers_are,
+                "n": len(request.nonmembers),
+                "set": request.nonmember_set,
+                "speaker_confounded": request.speaker_confounded,
+            },
+            "population_attack": dataclasses.asdict(population),
+            "readings": self._readings(population, metrics),
+        }
+
+    def _readings(self, population: PopulationResult, metrics: Mapping[str, float]) -> list[str]:
+        request = self.request
+        readings = [
+            f"request {request.name}: {len(request.forget)} recordings, {request.n_requested} asked for and "
+            f"{request.n_duplicates_added} copies of them added",
+            f"non-members: {request.nonmembers_are}",
+        ]
+        if population.auc is None:
+            readings.append("population attack left out: without non-members it would measure speaker or class")
+        else:
+            readings.append(f"population attack: {population.reading}")
+            readings += [CONFOUNDED] if request.speaker_confounded else []
+            rates = {"1 %": population.tpr_at_fpr_1pct, "0.1 %": population.tpr_at_fpr_01pct}
+            readings += [f"true-positive rate at {at} false positives: {_in_words(rate)}" for at, rate in rates.items()]
+        readings.append(
+            f"attack models: {metrics['mia/score']:.1%} of the forget recordings called non-member, "
+            f"{metrics['mia/remain_called_nonmember']:.1%} of the remain set, "
+            f"{metrics['mia/test_called_nonmember']:.1%} of the test set (the target is naive's value, not 100 %)"
+        )
+        return readings
+
+
+def _in_words(rate: Rate) -> str:
+    if rate.value is None:
+        return f"refused, {rate.note}"
+    return f"{rate.value:.3f} [{rate.low:.3f}, {rate.high:.3f}] of {rate.n}, {rate.note}"
+
+
+def log_audit(
+    run: Run,
+    evaluator: Evaluator,
+    ids: tuple[str, ...],
+    seed: int,
+    logits: Logits,
+    metrics: Mapping[str, float],
+    naive_logits: Logits | None,
+) -> None:
+    """Write a model's evidence into its run: audit/audit.json, audit.md, per_clip.csv, and its reading as a tag."""
+    evidence = evaluator.evidence(logits, metrics)
+    run.text("audit/audit.json", json.dumps(evidence, indent=1, ensure_ascii=False))
+    run.text("audit/audit.md", "".join(f"- {reading}\n" for reading in evidence["readings"]))
+    run.csv("audit/per_clip.csv", evaluator.per_clip(ids, logits, seed, naive_logits))
+    run.tags(
+        {
+            "audit": evidence["readings"][2],
+            "nonmembers": evaluator.request.nonmembers_are,
+            "speaker_confounded": str(evaluator.request.speaker_confounded).lower(),
+        }
+    )
 
 
 def not_recovered(metrics: Mapping[str, float], naive: Mapping[str, float]) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from audio_mu.audit.deeper import deep_figures
 from audio_mu.models import build
 from audio_mu.seeding import seeded
 from audio_mu.training import Examples, OptimizerSettings, pick_device, predict, train_from_scratch
@@ -71,6 +72,7 @@ class UnlearnJob:
     settings: Settings
     hyper_parameters: Mapping[str, Any]
     best_on: str | None
+    deep_audits: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,13 +155,19 @@ def unlearn_job(job: UnlearnJob) -> Result:
         hyper_parameters=job.hyper_parameters,
         checkpoint=None if job.best_on is None else _accuracy_on(job.problem, features, job.sets[job.best_on]),
     )
+    deep = {}
+    if job.deep_audits:  # after the method, outside its clock
+        recipe, size = job.settings.optimizer, job.settings.batch_size
+        deep = deep_figures(
+            outcome.network, base, sets["forget"], sets["remain"], recipe, batch_size=size, seed=job.seed
+        )
     return Result(
         state=_state(outcome.network),
         logits={name: predict(outcome.network, features, indices) for name, indices in job.sets.items()},
         impair_seconds=outcome.impair_seconds,
         repair_seconds=outcome.repair_seconds,
         cpu_seconds=outcome.cpu_seconds,
-        figures=outcome.figures,
+        figures={**outcome.figures, **deep},
         curves=outcome.curves,
         warnings=outcome.warnings,
     )

@@ -8,6 +8,7 @@ from audio_mu.workflows.attack import attack
 from audio_mu.workflows.compare import compare
 from audio_mu.workflows.engine import Engine
 from audio_mu.workflows.prepare import stage_run
+from audio_mu.workflows.register import register_unlearned
 from audio_mu.workflows.train import train
 from audio_mu.workflows.unlearn import unlearn
 
@@ -20,3 +21,4 @@ def run_all(config: Config, store: Store, engine: Engine) -> None:
         attack(config, store, run)
         cell = unlearn(config, store, engine, run)
         compare(config, store, run, cell)
+        register_unlearned(resolved, store, run, cell)

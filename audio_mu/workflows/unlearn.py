@@ -15,14 +15,14 @@ from audio_mu.config import Config
 from audio_mu.errors import UserError
 from audio_mu.files import hash_of
 from audio_mu.progress import say
-from audio_mu.request import Request, resolve_request
+from audio_mu.request import Request, request_table, resolve_request
 from audio_mu.store import queries, registry
 from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Run, Store, read_npz
 from audio_mu.unlearning import METHODS, Settings, choose
 from audio_mu.workflows.attack import find_attack, load_attack
 from audio_mu.workflows.engine import Engine
-from audio_mu.workflows.evaluation import Evaluator, Logits, not_recovered
+from audio_mu.workflows.evaluation import Evaluator, Logits, log_audit, not_recovered
 from audio_mu.workflows.jobs import Result, UnlearnJob, unlearn_job
 from audio_mu.workflows.prepare import (
     UNLEARNING_SOURCE,
@@ -39,10 +39,12 @@ from audio_mu.workflows.prepare import (
     source_hash,
     stage_run,
 )
+from audio_mu.workflows.register import register_unlearned
 from audio_mu.workflows.train import log_servable
 
 ORIGINAL = "original"
 REPAIR_FIELDS = ("n_epoch_impair", "n_epoch_repair", "impair_learning_rate", "repair_learning_rate")
+DEEP_SOURCE = ("audit/deeper.py",)
 RETRAINS = frozenset({"naive"})
 """Methods that read the base recipe and no repair setting: one result serves every cell of a request."""
 
@@ -106,6 +108,7 @@ class Cell:
                 "unlearn", seed, method, self.bases.versions[seed].tags["fingerprint"], self.request.hash, reads,
                 dict(self.hyper_parameters.get(method, {})), self.attack.tags["fingerprint"], machine(self.config),
                 source_hash(UNLEARNING_SOURCE),
+                *([source_hash(DEEP_SOURCE)] if self.config.deep_audits else []),
             ]
         )  # fmt: skip
 
@@ -153,22 +156,14 @@ def unlearn(config: Config, store: Store, engine: Engine, parent: Run | None = N
     with stage_run(store, parent, "unlearn", config, cell.tags()) as run:
         _describe(run, cell)
         Unlearning(cell, store, engine, run, evaluator).run(methods)
+    if parent is None:  # the whole chain registers after its comparison
+        register_unlearned(config, store, run, cell.id)
     return cell.id
 
 
 def _describe(run: Run, cell: Cell) -> None:
     request, clips = cell.request, cell.data.clips
-    run.csv(
-        "request.csv",
-        pd.DataFrame(
-            {
-                "clip_id": [clips.ids[i] for i in request.forget],
-                "label": [clips.class_names[clips.labels[i]] for i in request.forget],
-                "speaker": [clips.speakers[i] for i in request.forget],
-                "audio_hash": [clips.hashes[i] for i in request.forget],
-            }
-        ),
-    )
+    run.csv("request.csv", request_table(cell.config, clips, request))
     sizes = {
         "n_forget": len(request.forget),
         "n_remain": len(request.remain),
@@ -282,6 +277,7 @@ class Unlearning:
             ),
             hyper_parameters=dict(self.cell.hyper_parameters.get(method, {})),
             best_on="test" if config.checkpoint == "best_test" else None,
+            deep_audits=config.deep_audits,
         )
 
     def _log(self, seed: int, method: str, result: Result) -> None:
@@ -304,6 +300,7 @@ class Unlearning:
             run.curves(result.curves)
             metrics |= self._compare_with_naive(run, seed, method, metrics, result.logits)
             run.metrics(metrics)
+            self._log_audit(run, seed, method, metrics, result.logits)
             for warning in result.warnings:
                 say(f"WARNING: {method} seed {seed}: {warning}")
             if result.warnings:
@@ -335,8 +332,13 @@ class Unlearning:
             )
         return self.evaluator.against_naive(metrics, logits, known.naive_metrics, known.naive_logits)
 
+    def _log_audit(self, run: Run, seed: int, method: str, metrics: Mapping[str, float], logits: Logits) -> None:
+        naive_logits = None if method == "naive" else self.seeds[seed].naive_logits
+        log_audit(run, self.evaluator, self.cell.data.clips.ids, seed, logits, metrics, naive_logits)
+
     def _log_artifacts(self, run: Run, logits: Logits) -> None:
         clips = self.cell.data.clips
+        run.csv("request.csv", request_table(self.cell.config, clips, self.cell.request))
         labels = clips.labels.numpy()
         for name, indices in self.cell.request.sets().items():
             ids = [clips.ids[i] for i in indices]
@@ -365,8 +367,10 @@ class Unlearning:
         tags = self.cell.tags(seed, method) | {"reused_run_id": finished.id}
         params = {**self.cell.config.as_text(), "seed": str(seed), "method": method}
         with self.store.child_run(self.parent, "unlearn", "method", f"{method} seed-{seed}", tags, params) as run:
-            self._log_artifacts(run, self._stored_logits(finished.id))
+            logits = self._stored_logits(finished.id)
+            self._log_artifacts(run, logits)
             run.metrics(finished.metrics)
+            self._log_audit(run, seed, method, finished.metrics, logits)
 
     def _complete(self, seed: int) -> None:
         """Give earlier runs of this cell that were made without naive their distances to it."""
@@ -379,6 +383,7 @@ class Unlearning:
                 run = Run(self.store, finished.id, finished.name)
                 logits = self._stored_logits(finished.id)
                 run.metrics(self._compare_with_naive(run, seed, finished.tags["method"], finished.metrics, logits))
+                self._log_audit(run, seed, finished.tags["method"], finished.metrics, logits)
 
 
 def _network_state(served: Mapping[str, Any]) -> dict[str, np.ndarray]:

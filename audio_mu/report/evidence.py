@@ -1,0 +1,426 @@
+"""What the figures of an unlearning say in words: verdicts by a stated rule, and the sentences of the evidence record.
+
+Everything here is a pure function of figures, so that no sentence can disagree with its number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import pandas as pd
+
+REFERENCE, ORIGINAL = "naive", "original"
+FLOOR = "retrain_floor"  # the row of distances between retrained models of different seeds
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When an unlearned model may go into service; every figure is a mean of differences paired by seed.
+
+    kept: largest loss of accuracy on the remain and test sets against naive.
+    forget: largest difference, either way, of the accuracy on the forget set from naive's; never more than half of
+    the original's own difference, except that `least` is always allowed.
+    mia: largest difference, either way, of the population attack's AUC from naive's.
+    """
+
+    kept: float = 0.02
+    forget: float = 0.05
+    least: float = 0.01
+    mia: float = 0.05
+
+    def forget_tolerance(self, original_gap: float | None) -> float:
+        """What is allowed on the forget set, given the original's difference from naive."""
+        if original_gap is None:
+            return self.forget
+        return max(self.least, min(self.forget, abs(original_gap) / 2))
+
+    @property
+    def text(self) -> str:
+        """The rule in words."""
+        return (
+            f"accuracy on the remain and the test set at most {points(self.kept)} below naive's; accuracy on the "
+            f"forget set within {points(self.forget)} of naive's and within half of the original's difference from it "
+            f"({points(self.least)} is always allowed); AUC of the membership attack within {self.mia:g} of naive's"
+        )
+
+
+RULE = Rule()
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over n seeds with its 95 % t interval; low and high are None for a single seed."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+Figures = Mapping[str, Estimate]
+"""Metric → estimate, of one method in one cell."""
+
+
+class Outcome(Enum):
+    """What is said of a method; the value is how the report writes it."""
+
+    REFERENCE = "target"
+    UNTOUCHED = "before unlearning"
+    NOT_JUDGED = "not judged"
+    DAMAGED = "accuracy lost"
+    NOT_FORGOTTEN = "not forgotten"
+    OVER_UNLEARNED = "over-unlearned"
+    PASSED = "meets the rule"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An outcome with its reasons; `settled` says whether the intervals lie on the same side of the rule."""
+
+    outcome: Outcome
+    reasons: tuple[str, ...]
+    settled: bool = True
+
+    @property
+    def passed(self) -> bool:
+        """Whether the model may go into service by the rule."""
+        return self.outcome in (Outcome.PASSED, Outcome.REFERENCE)
+
+
+@dataclass(frozen=True)
+class RequestFacts:
+    """What was asked to be forgotten, counts in clips; what the attack's non-members are, and whether they give the
+    speaker away rather than membership."""
+
+    kind: str
+    name: str
+    hash: str
+    n_forget: int
+    n_remain: int
+    n_test: int
+    n_held_out: int
+    n_duplicates_added: int
+    nonmembers: str = ""
+    speaker_confounded: bool = False
+
+
+def figures_of(long: pd.DataFrame, method: str) -> dict[str, Estimate]:
+    """The figures of a method from the long table of one cell (columns method, metric, mean, n, ci_low, ci_high)."""
+    return {
+        row.metric: Estimate(row.mean, _number(row.ci_low), _number(row.ci_high), int(row.n))
+        for row in long[long["method"] == method].itertuples()
+    }
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or pd.isna(value) else float(value)
+
+
+def judge(method: str, figures: Figures, original: Figures | None = None, rule: Rule = RULE) -> Verdict:
+    """Apply the rule to a method; `original` are the figures of the model before unlearning, where they are known."""
+    if method == REFERENCE:
+        return Verdict(Outcome.REFERENCE, ("retrained from scratch without the recordings",))
+    if "gap/forget_accuracy" not in figures:
+        return Verdict(Outcome.NOT_JUDGED, ("there is no retrained model (naive) to compare with",), settled=False)
+    if method == ORIGINAL:
+        return Verdict(Outcome.UNTOUCHED, ("still holds the recordings",))
+    own = original.get("gap/forget_accuracy") if original else None
+    tolerance = rule.forget_tolerance(own.mean if own else None)
+    forget, auc = figures["gap/forget_accuracy"], figures.get("gap/mia_auc")
+    damaged = [
+        f"{name} accuracy is {points(-gap.mean)} below naive's, {points(rule.kept)} are allowed"
+        for name in ("remain", "test")
+        if (gap := figures.get(f"gap/{name}_accuracy")) is not None and gap.mean < -rule.kept
+    ]
+    remembered, beyond = [], []
+    if abs(forget.mean) > tolerance:
+        side = "above" if forget.mean > 0 else "below"
+        reason = f"forget accuracy is {points(abs(forget.mean))} {side} naive's, {points(tolerance)} are allowed"
+        (remembered if forget.mean > 0 else beyond).append(reason)
+    if auc is not None and abs(auc.mean) > rule.mia:
+        side = "above" if auc.mean > 0 else "below"
+        reason = f"the membership attack's AUC is {abs(auc.mean):.3f} {side} naive's, {rule.mia:g} is allowed"
+        (remembered if auc.mean > 0 else beyond).append(reason)
+    reasons = (*damaged, *remembered, *beyond)
+    settled = _settled(figures, rule, tolerance)
+    if damaged:
+        return Verdict(Outcome.DAMAGED, reasons, settled)
+    if remembered:
+        return Verdict(Outcome.NOT_FORGOTTEN, reasons, settled)
+    if beyond:
+        return Verdict(Outcome.OVER_UNLEARNED, reasons, settled)
+    return Verdict(Outcome.PASSED, ("every figure lies within the rule's tolerances",), settled)
+
+
+def _settled(figures: Figures, rule: Rule, forget_tolerance: float) -> bool:
+    """Whether each 95 % interval lies wholly inside or wholly outside of what the rule allows."""
+    bounds = {
+        "gap/remain_accuracy": (-rule.kept, None),
+        "gap/test_accuracy": (-rule.kept, None),
+        "gap/forget_accuracy": (-forget_tolerance, forget_tolerance),
+        "gap/mia_auc": (-rule.mia, rule.mia),
+    }
+    for metric, limits in bounds.items():
+        estimate = figures.get(metric)
+        if estimate is None:
+            continue
+        if estimate.low is None or estimate.high is None:
+            return False
+        if any(limit is not None and estimate.low < limit < estimate.high for limit in limits):
+            return False
+    return True
+
+
+def verdicts(long: pd.DataFrame, methods: Sequence[str], rule: Rule = RULE) -> dict[str, Verdict]:
+    """The verdict on every method of one cell."""
+    original = figures_of(long, ORIGINAL) or None
+    return {method: judge(method, figures_of(long, method), original, rule) for method in methods}
+
+
+def best_method(long: pd.DataFrame, methods: Sequence[str], rule: Rule = RULE) -> str | None:
+    """The method of highest mean ToW among those that meet the rule, or None; neither naive nor the original."""
+    passed = [m for m, v in verdicts(long, methods, rule).items() if v.outcome is Outcome.PASSED]
+    return closest(long, passed)
+
+
+def closest(long: pd.DataFrame, methods: Sequence[str]) -> str | None:
+    """The method of highest mean ToW, the first of equals, whether it meets the rule or not."""
+    scores = {m: figures_of(long, m).get("gap/tow") for m in methods if m not in (REFERENCE, ORIGINAL)}
+    known = {method: score.mean for method, score in scores.items() if score is not None}
+    return max(known, key=lambda method: known[method]) if known else None
+
+
+def summary(long: pd.DataFrame, methods: Sequence[str], request: RequestFacts, rule: Rule = RULE) -> list[str]:
+    """What a reader should know first, in sentences made from the figures of one cell."""
+    judged = verdicts(long, methods, rule)
+    lines = [_request_sentence(request), *_reference_sentences(long, methods)]
+    candidates = [m for m in methods if m not in (REFERENCE, ORIGINAL)]
+    if REFERENCE not in methods:
+        return lines
+    passed = [m for m in candidates if judged[m].outcome is Outcome.PASSED]
+    if passed:
+        best = closest(long, passed)
+        assert best is not None  # a method that was judged has its gaps, and so its ToW
+        figures = figures_of(long, best)
+        lines.append(
+            f"{len(passed)} of {len(candidates)} methods {'meets' if len(passed) == 1 else 'meet'} the rule: "
+            f"{_listed(passed)}. {best} comes closest to retraining (ToW {figures['gap/tow'].mean:.3f})"
+            + (f" and {_speed(figures['time/speedup'])}." if "time/speedup" in figures else ".")
+        )
+    elif candidates:
+        lines.append(f"None of the {len(candidates)} methods meets the rule.")
+    for outcome, words in (
+        (Outcome.NOT_FORGOTTEN, "Not forgotten"),
+        (Outcome.OVER_UNLEARNED, "Over-unlearned"),
+        (Outcome.DAMAGED, "Accuracy lost"),
+    ):
+        failing = [m for m in candidates if judged[m].outcome is outcome]
+        if failing:
+            lines.append(f"{words}: " + "; ".join(f"{m} ({judged[m].reasons[0]})" for m in failing) + ".")
+    unsettled = [m for m in candidates if not judged[m].settled]
+    if unsettled and len(unsettled) == len(candidates):
+        lines.append("No verdict is settled: the intervals over the seeds reach across the rule's limits.")
+    elif unsettled:
+        lines.append(f"Not settled, because an interval reaches across one of the rule's limits: {_listed(unsettled)}.")
+    return lines
+
+
+def _request_sentence(request: RequestFacts) -> str:
+    total = request.n_forget + request.n_remain
+    share = request.n_forget / total if total else 0.0
+    copies = (
+        f", {request.n_duplicates_added} of them copies of requested recordings" if request.n_duplicates_added else ""
+    )
+    return (
+        f"To be forgotten: {request.n_forget:,} of {total:,} training recordings ({percent(share)}; request "
+        f"{request.name}{copies})."
+    )
+
+
+def _reference_sentences(long: pd.DataFrame, methods: Sequence[str]) -> list[str]:
+    naive, original = figures_of(long, REFERENCE), figures_of(long, ORIGINAL)
+    parts = []
+    if "forget/accuracy" in original:
+        parts.append(f"The original model recognises {interval_percent(original['forget/accuracy'])} of them")
+    if "forget/accuracy" in naive:
+        start = "the one" if parts else "A model"
+        parts.append(
+            f"{start} retrained without them (naive, the target) {'' if parts else 'recognises '}"
+            f"{interval_percent(naive['forget/accuracy'])}{'' if parts else ' of them'}"
+        )
+    lines = [", ".join(parts) + "."] if parts else []
+    if REFERENCE not in methods:
+        lines.append("No model was retrained (naive), so nothing says how much a method should forget: none is judged.")
+    return lines
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The sentences of an evidence record."""
+
+    headline: str
+    shows: tuple[str, ...]
+    does_not_show: tuple[str, ...]
+
+
+def evidence(method: str, long: pd.DataFrame, request: RequestFacts, rule: Rule = RULE) -> Evidence:
+    """What the figures of one cell show about a method, and what they do not."""
+    figures, naive, original = (figures_of(long, m) for m in (method, REFERENCE, ORIGINAL))
+    verdict = judge(method, figures, original or None, rule)
+    shows = [
+        _accuracy_sentence("forget", figures, naive, original),
+        _accuracy_sentence("remain", figures, naive, original),
+        _accuracy_sentence("test", figures, naive, original),
+        *_membership_sentences(figures, naive),
+        *_distance_sentences(figures, original, figures_of(long, FLOOR)),
+        *_time_sentences(figures),
+    ]
+    return Evidence(
+        headline=_headline(method, verdict),
+        shows=tuple(sentence for sentence in shows if sentence),
+        does_not_show=tuple(_limits(figures, naive, request, verdict)),
+    )
+
+
+def _headline(method: str, verdict: Verdict) -> str:
+    because = "; ".join(verdict.reasons)
+    words = {
+        Outcome.REFERENCE: f"{method} is the target itself: {because}.",
+        Outcome.UNTOUCHED: f"{method} is the model before unlearning: it {because}.",
+        Outcome.NOT_JUDGED: f"Whether {method} has forgotten cannot be judged: {because}.",
+        Outcome.DAMAGED: f"{method} failed, it lost accuracy that retraining keeps: {because}.",
+        Outcome.NOT_FORGOTTEN: f"{method} failed, the recordings are not forgotten: {because}.",
+        Outcome.OVER_UNLEARNED: (
+            f"{method} failed, it is over-unlearned, which sets the recordings apart from unseen ones: {because}."
+        ),
+        Outcome.PASSED: f"{method} meets the stated rule: {because}.",
+    }
+    return words[verdict.outcome]
+
+
+def _accuracy_sentence(name: str, figures: Figures, naive: Figures, original: Figures) -> str:
+    metric = f"{name}/accuracy"
+    if metric not in figures:
+        return ""
+    others = [
+        f"{who} {interval_percent(known[metric])}"
+        for who, known in (("original", original), ("naive", naive))
+        if metric in known
+    ]
+    gap = figures.get(f"gap/{name}_accuracy")
+    difference = f" Difference from naive, paired by seed: {interval_points(gap)}." if gap else ""
+    compared = f" ({'; '.join(others)})" if others else ""
+    return f"Accuracy on the {name} set: {interval_percent(figures[metric])}{compared}.{difference}"
+
+
+def _membership_sentences(figures: Figures, naive: Figures) -> list[str]:
+    lines = []
+    if "mia/auc" in figures:
+        target = f" (naive {interval_number(naive['mia/auc'])})" if "mia/auc" in naive else ""
+        lines.append(
+            f"A membership attack by the loss reaches an AUC of {interval_number(figures['mia/auc'])}{target}; "
+            "0.5 means that forgotten and unseen recordings look alike."
+        )
+    if "mia/score" in figures:
+        target = f" (naive {interval_percent(naive['mia/score'])})" if "mia/score" in naive else ""
+        lines.append(f"Trained attack models call {interval_percent(figures['mia/score'])} of them unseen{target}.")
+    for metric, attack, meaning in (
+        ("audit/rmia_auc", "RMIA, an attack with retrained models as references,", "no membership seen"),
+        ("audit/ulira_auc", "U-LiRA", "not told from retrained models"),
+    ):
+        if metric in figures:
+            lines.append(f"{attack} reaches an AUC of {interval_number(figures[metric])}; 0.5 means {meaning}.")
+    return lines
+
+
+def _distance_sentences(figures: Figures, original: Figures, floor: Figures) -> list[str]:
+    own, before = figures.get("distance/js"), original.get("distance/js")
+    if own is None or before is None:
+        return []
+    apart = own.high is not None and before.low is not None and own.high < before.low
+    closer = "closer to" if apart else "closer, but within the spread of the seeds, to"
+    side = closer if own.mean < before.mean else "no closer to"
+    yardstick = f"; retrained models of two seeds {floor['distance/js'].mean:.3f}" if "distance/js" in floor else ""
+    return [
+        f"Its answers on the forgotten recordings are {side} the retrained model's than the original's were: "
+        f"Jensen-Shannon divergence {interval_number(own)}, before {interval_number(before)}{yardstick}."
+    ]
+
+
+def _time_sentences(figures: Figures) -> list[str]:
+    if "time/speedup" not in figures or "time/total_s" not in figures:
+        return []
+    return [f"It took {figures['time/total_s'].mean:.1f} s and {_speed(figures['time/speedup'])}."]
+
+
+def _speed(speedup: Estimate) -> str:
+    if speedup.mean >= 1:
+        return f"is {speedup.mean:.1f} times as fast as retraining"
+    return f"takes {1 / speedup.mean:.1f} times as long as retraining"
+
+
+def _limits(figures: Figures, naive: Figures, request: RequestFacts, verdict: Verdict) -> list[str]:
+    n = max((estimate.n for estimate in figures.values()), default=0)
+    lines = [
+        "It is no proof of deletion: it compares behaviour with retrained models, on these recordings, by these "
+        "attacks; a stronger attack may find more.",
+        "It says nothing about other copies: the base models, which still hold the recordings, stay in the registry "
+        "until they are deleted, as do the recordings themselves, backups, and models made from the base models.",
+    ]
+    if n == 1:
+        lines.append("One seed gives no interval: another seed could decide otherwise.")
+    elif n < 6:
+        lines.append(
+            f"With {n} seeds no distribution-free test can be significant at 5 % (its p cannot go below "
+            f"{2 / 2**n:.3g}); the intervals rest on the seeds' differences being normal."
+        )
+    if not verdict.settled and verdict.outcome not in (Outcome.NOT_JUDGED, Outcome.REFERENCE, Outcome.UNTOUCHED):
+        lines.append("The verdict is not settled: at least one interval reaches across the rule's limit.")
+    low, high = figures.get("mia/auc_low"), figures.get("mia/auc_high")
+    if low and high:
+        lines.append(
+            f"From {request.n_forget:,} recordings one model's AUC is known to ± {(high.mean - low.mean) / 2:.3f} only."
+        )
+    if "mia/auc" not in figures:
+        lines.append("There are no unseen recordings of the same kind: no membership attack by the loss was possible.")
+    if request.speaker_confounded:
+        lines.append("The unseen recordings are of other speakers: the attacks may recognise speakers, not membership.")
+    return lines
+
+
+def percent(share: float) -> str:
+    """A share in percent."""
+    return f"{100 * share:.1f} %"
+
+
+def points(share: float) -> str:
+    """A difference of shares in percentage points."""
+    return f"{100 * share:.1f} points"
+
+
+def interval_percent(estimate: Estimate) -> str:
+    """A share with its interval, in percent; the interval is cut to what a share can be."""
+    if estimate.low is None or estimate.high is None:
+        return percent(estimate.mean)
+    low, high = max(0.0, estimate.low), min(1.0, estimate.high)
+    return f"{percent(estimate.mean)} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def interval_points(estimate: Estimate) -> str:
+    """A signed difference of shares with its interval, in percentage points."""
+    if estimate.low is None or estimate.high is None:
+        return f"{100 * estimate.mean:+.1f} points"
+    return f"{100 * estimate.mean:+.1f} points [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
+
+
+def interval_number(estimate: Estimate) -> str:
+    """A number with its interval."""
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.mean:.3f}"
+    return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

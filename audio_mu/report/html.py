@@ -1,0 +1,307 @@
+"""The report and the evidence record as self-contained pages: no script, font or image from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import soundfile
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from audio_mu.report import figures
+from audio_mu.report.evidence import (
+    RULE,
+    Estimate,
+    Evidence,
+    RequestFacts,
+    Verdict,
+    figures_of,
+    interval_number,
+    percent,
+    summary,
+    verdicts,
+)
+
+PERCENT, NUMBER, FACTOR, SECONDS = "percent", "number", "factor", "seconds"
+LARGEST_AUDIO = 6_000_000  # bytes of recordings in one page, before base64
+SHOWN_CLIPS = 12  # per method
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table of methods; `about` is what the pointer shows."""
+
+    metric: str
+    heading: str
+    kind: str
+    about: str
+
+
+COLUMNS = (
+    Column("forget/accuracy", "Forget", PERCENT, "accuracy on the recordings to forget; the target is naive's"),
+    Column("remain/accuracy", "Remain", PERCENT, "accuracy on the rest of the training set"),
+    Column("test/accuracy", "Test", PERCENT, "accuracy on recordings never trained on"),
+    Column("held_out/accuracy", "Held out", PERCENT, "accuracy on test recordings of the removed class or speaker"),
+    Column("mia/score", "MIA score", PERCENT, "share of the forgotten recordings that the attack models call unseen"),
+    Column("mia/auc", "MIA AUC", NUMBER, "attack by the loss: 0.5 = forgotten and unseen recordings look alike"),
+    Column("audit/rmia_auc", "RMIA", NUMBER, "AUC of the attack with retrained models as references: 0.5 = none seen"),
+    Column("audit/ulira_auc", "U-LiRA", NUMBER, "AUC against retrained models: 0.5 = not told from them"),
+    Column("distance/js", "JS", NUMBER, "Jensen-Shannon divergence to naive on the forget set, nats"),
+    Column("gap/tow", "ToW", NUMBER, "1 = the same accuracies as naive"),
+    Column("time/total_s", "Time", SECONDS, "seconds of the method's own computation"),
+    Column("time/speedup", "Speed-up", FACTOR, "times as fast as retraining"),
+)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A recording, by its path below the data root."""
+
+    clip_id: str
+    label: str
+    speaker: str
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """A recording that a method still answers better than the retrained model.
+
+    loss, naive_loss: mean cross-entropy over the seeds; ratio: exp of their mean difference, how many times as
+    probable the method finds the right class (geometric mean); n_seeds of n have a ratio above 1.
+    """
+
+    method: str
+    clip: Clip
+    loss: float
+    naive_loss: float
+    ratio: float
+    n_seeds: int
+    n: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the report of one cell shows.
+
+    long: the cell's rows of the long table. forget_losses: method → losses of all seeds. roc_losses: method → per
+    seed (losses of the forget set, of the non-members). curves: seed → cosine at 101 prune rates. audio: clip id →
+    WAV bytes. provenance: what, value.
+    """
+
+    title: str
+    request: RequestFacts
+    examples: Sequence[Clip]
+    class_counts: Mapping[str, int]
+    n_speakers: int
+    long: pd.DataFrame
+    methods: Sequence[str]
+    forget_losses: Mapping[str, np.ndarray]
+    roc_losses: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]]
+    curves: Mapping[str, np.ndarray]
+    remembered: Sequence[Remembered]
+    provenance: Sequence[tuple[str, str]]
+    audio: Mapping[str, bytes] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everything on the evidence record of one method. rows: what, before, naive, after; provenance: what, value."""
+
+    method: str
+    title: str
+    evidence: Evidence
+    verdict: Verdict
+    rows: Sequence[tuple[str, str, str, str]]
+    provenance: Sequence[tuple[str, str]]
+
+
+def remembered(method: str, losses: Sequence[pd.DataFrame], naive: Sequence[pd.DataFrame]) -> list[Remembered]:
+    """Recordings of the forget set that a method knows better than naive, the best known first.
+
+    losses, naive: per seed, paired, a table clip_id, label, speaker, loss with the same clips.
+    """
+    own = np.stack([frame.set_index("clip_id")["loss"].to_numpy(float) for frame in losses])
+    target = np.stack(
+        [b.set_index("clip_id")["loss"].reindex(a["clip_id"]).to_numpy(float) for a, b in zip(losses, naive)]
+    )
+    difference = target - own
+    mean = difference.mean(axis=0)
+    order = [i for i in np.argsort(-mean, kind="stable") if mean[i] > 0]
+    first = losses[0]
+    return [
+        Remembered(
+            method, Clip(*(str(first[name].iloc[i]) for name in ("clip_id", "label", "speaker"))),
+            float(own[:, i].mean()), float(target[:, i].mean()), float(np.exp(mean[i])),
+            int((difference[:, i] > 0).sum()), len(losses),
+        )
+        for i in order
+    ]  # fmt: skip
+
+
+def as_wav(waveform: np.ndarray, rate: int) -> bytes:
+    """A waveform [samples] as a 16-bit WAV file."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.clip(waveform, -1, 1), rate, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def render_report(report: Report) -> str:
+    """The report as one HTML page."""
+    judged = verdicts(report.long, report.methods)
+    columns = [column for column in COLUMNS if (report.long["metric"] == column.metric).any()]
+    return _environment().get_template("report.html.j2").render(
+        report=report,
+        summary=summary(report.long, report.methods, report.request),
+        rule=RULE.text,
+        columns=columns,
+        rows=[_row(report.long, method, columns, judged[method]) for method in report.methods],
+        every=_every_figure(report.long, report.methods),
+        drawn=_drawn(report),
+        groups=[m for m in report.methods if any(r.method == m for r in report.remembered)],
+        audio={clip_id: _data_uri(data) for clip_id, data in within_limit(report.audio.items())},
+        n_seeds=max((int(n) for n in report.long["n"]), default=0),
+    )  # fmt: skip
+
+
+def render_record(record: Record) -> str:
+    """The evidence record as one HTML page."""
+    return _environment().get_template("evidence.html.j2").render(record=record, rule=RULE.text)
+
+
+def record_markdown(record: Record) -> str:
+    """The evidence record as Markdown; what comes from files or users is escaped."""
+    lines = [f"# Evidence record: {_plain(record.title)}", "", f"**{_plain(record.evidence.headline)}**", ""]
+    lines += [f"Rule: {RULE.text}.", "", "| | before | naive (target) | after |", "|---|---|---|---|"]
+    lines += ["| " + " | ".join(_plain(cell) for cell in row) + " |" for row in record.rows]
+    for heading, sentences in (
+        ("What the evidence shows", record.evidence.shows),
+        ("What it does not show", record.evidence.does_not_show),
+    ):
+        lines += ["", f"## {heading}", "", *(f"- {_plain(sentence)}" for sentence in sentences)]
+    lines += ["", "## Provenance", "", "| | |", "|---|---|"]
+    lines += [f"| {_plain(name)} | {_plain(value)} |" for name, value in record.provenance]
+    return "\n".join(lines) + "\n"
+
+
+def _plain(text: str) -> str:
+    for character in "\\`*<>|[]":
+        text = text.replace(character, f"\\{character}")
+    return " ".join(text.split())
+
+
+def within_limit(audio: Iterable[tuple[str, bytes]], limit: int = LARGEST_AUDIO) -> list[tuple[str, bytes]]:
+    """The first recordings whose bytes together stay within the limit."""
+    kept, total = [], 0
+    for clip_id, data in audio:
+        if total + len(data) <= limit:
+            kept.append((clip_id, data))
+            total += len(data)
+    return kept
+
+
+def _data_uri(data: bytes) -> str:
+    return f"data:audio/wav;base64,{base64.b64encode(data).decode()}"
+
+
+@dataclass(frozen=True)
+class _Cell:
+    value: float | None
+    text: str
+    interval: str
+
+
+@dataclass(frozen=True)
+class _Row:
+    method: str
+    verdict: Verdict
+    cells: Sequence[_Cell]
+
+    @property
+    def style(self) -> str:
+        return self.verdict.outcome.name.lower().replace("_", "-")
+
+
+def _row(long: pd.DataFrame, method: str, columns: Sequence[Column], verdict: Verdict) -> _Row:
+    known = figures_of(long, method)
+    return _Row(method, verdict, [_cell(known.get(column.metric), column.kind) for column in columns])
+
+
+def _cell(estimate: Estimate | None, kind: str) -> _Cell:
+    if estimate is None:
+        return _Cell(None, "–", "")
+    scale, digits, unit = {PERCENT: (100, 1, ""), NUMBER: (1, 3, ""), FACTOR: (1, 1, "×"), SECONDS: (1, 1, " s")}[kind]
+    interval = ""
+    if estimate.low is not None and estimate.high is not None:
+        low, high = estimate.low, estimate.high
+        if kind == PERCENT:
+            low, high = max(0.0, low), min(1.0, high)
+        interval = f"{scale * low:.{digits}f} – {scale * high:.{digits}f}"
+    return _Cell(estimate.mean, f"{scale * estimate.mean:.{digits}f}{unit}", interval)
+
+
+def _every_figure(long: pd.DataFrame, methods: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """metric → its estimate for each method, for the table of all figures."""
+    known = {method: figures_of(long, method) for method in methods}
+    metrics = sorted(set(long["metric"]))
+    return [(m, [interval_number(known[of][m]) if m in known[of] else "–" for of in methods]) for m in metrics]
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    heading: str
+    caption: str
+    svg: Markup
+    wide: bool
+
+
+def _drawn(report: Report) -> list[_Drawn]:
+    long, methods = report.long, report.methods
+    candidates = [
+        (
+            "Forgetting against accuracy", False, figures.trade_off_figure(long, methods),
+            "The target is naive, where the dotted lines cross: neither more nor less than retraining forgets. "
+            "Bars: 95 % intervals over the seeds.",
+        ),
+        (
+            "Speed against gap", False, figures.speed_figure(long, methods),
+            "To the right is faster than retraining, to the bottom closer to it.",
+        ),
+        (
+            "Membership inference", True, figures.mia_figure(long, methods),
+            "The dashed line is naive, its band naive's interval. A good method lies on it, not beyond it.",
+        ),
+        (
+            "Losses of the forgotten recordings", True, figures.forget_loss_figure(report.forget_losses, methods),
+            "All seeds. Lower losses than naive's are recordings still known, higher ones are set apart by unlearning.",
+        ),
+        (
+            "ROC of the attack by the loss", True,
+            figures.roc_figure(report.roc_losses, methods) if report.roc_losses else None,
+            "Both axes logarithmic, mean over the seeds: the left end shows what an attack finds that may hardly be "
+            "wrong. The grey diagonal is guessing.",
+        ),
+        (
+            "Cosine against prune rate", False, figures.prune_figure(report.curves),
+            "How similar the pruned network is to the base model; thin lines are seeds, dots the cuts of their mean.",
+        ),
+    ]  # fmt: skip
+    return [
+        _Drawn(heading, caption, Markup(figures.as_svg(figure, f"figure{i}")), wide)
+        for i, (heading, wide, figure, caption) in enumerate(candidates)
+        if figure is not None
+    ]
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("audio_mu.report", "templates"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["percent"] = percent
+    return environment

@@ -1,0 +1,63 @@
+"""One cell of the store as report and registration read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from audio_mu.errors import UserError
+from audio_mu.report import tables
+from audio_mu.store import queries
+from audio_mu.store.queries import Finished
+from audio_mu.store.runs import Store
+from audio_mu.unlearning import METHODS, STUDY
+
+CURVE_PREFIXES = ("epoch/", "prune/")
+ORDER = tuple(dict.fromkeys(["original", *STUDY, *METHODS]))
+
+
+@dataclass(frozen=True)
+class CellRuns:
+    """The newest finished run per method and seed of one cell."""
+
+    cell: str
+    request: str
+    runs: dict[tuple[str, str], Finished]
+
+    @property
+    def methods(self) -> list[str]:
+        """Original and naive first, then in the registry's order."""
+        present = {method for method, _ in self.runs}
+        return [method for method in ORDER if method in present] + sorted(present - set(ORDER))
+
+    def of(self, method: str) -> dict[int, Finished]:
+        """Seed → run of a method, seeds rising."""
+        return {int(seed): self.runs[name, seed] for name, seed in sorted(self.runs, key=_seed) if name == method}
+
+    def long(self) -> pd.DataFrame:
+        """The long table of this cell from the runs' own metrics."""
+        rows = [
+            (self.cell, self.request, method, metric, int(seed), value)
+            for method in self.methods
+            for (of, seed), run in self.runs.items()
+            if of == method
+            for metric, value in run.metrics.items()
+            if not metric.startswith(CURVE_PREFIXES)
+        ]
+        columns = ["cell", "request", "method", "metric", "seed", "value"]
+        return tables.long_table(pd.DataFrame(rows, columns=columns))
+
+
+def _seed(key: tuple[str, str]) -> int:
+    return int(key[1])
+
+
+def load_cell(store: Store, cell: str) -> CellRuns:
+    """The finished runs of a cell. Raises `UserError` where there are none."""
+    found = queries.find(store, {"stage": "unlearn", "role": "method", "cell": cell})
+    if not found:
+        raise UserError(
+            f"no finished unlearning of cell={cell!r} in this experiment: run `mlflow run . -e unlearn` first"
+        )
+    return CellRuns(cell, found[0].tags["request"], queries.newest_by(found, "method", "seed"))

@@ -1,0 +1,177 @@
+"""Put an unlearned model into the registry with its evidence, if the stated rule allows it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from audio_mu.config import Config
+from audio_mu.data.features import SAMPLE_RATE
+from audio_mu.errors import UserError
+from audio_mu.progress import say
+from audio_mu.report import cards
+from audio_mu.report.cards import ModelFacts, UnlearnedFacts
+from audio_mu.report.evidence import REFERENCE, RULE, best_method, closest, figures_of, judge
+from audio_mu.store import registry
+from audio_mu.store.queries import Finished
+from audio_mu.store.registry import Version
+from audio_mu.store.runs import Run, Store
+from audio_mu.workflows.cells import CellRuns, load_cell
+from audio_mu.workflows.pages import make_record, request_facts, write_record
+
+NONE, BEST = "none", "best"
+ALIAS = "unlearned"
+
+
+def register_unlearned(config: Config, store: Store, run: Run, cell_id: str) -> dict[int, Version]:
+    """Register the models that `register` names, one for each seed; nothing for `none`.
+
+    The method must meet the rule of `audio_mu.report.evidence` in the mean over the configured seeds; `best` is the
+    one of highest ToW that does. Each seed's model becomes a version of the base's registered model behind the alias
+    `unlearned-seed-NN`, the first configured seed's behind `unlearned` too: a choice that looks at no result. Evidence
+    and model card go into the runs that made the versions and into `run`. `config` is resolved. Raises `UserError`,
+    with the reason, where the rule is not met or a model was not kept.
+    """
+    if config.register == NONE:
+        return {}
+    cell = _of_seeds(load_cell(store, cell_id), config.seeds)
+    method = _allowed_method(config, cell)
+    runs = cell.of(method)
+    missing = sorted(set(config.seeds) - set(runs))
+    if missing:
+        raise UserError(f"register={config.register!r}: {method} has no finished run for seeds {missing}: run it first")
+    models = {seed: _model(store, method, finished) for seed, finished in runs.items()}
+    versions = {seed: _register(config, store, cell, method, seed, models[seed]) for seed in runs}
+    _attach(config, store, run, cell, method, versions)
+    for seed, version in versions.items():
+        registry.set_alias(store, version, f"{ALIAS}-seed-{seed}")
+    first = versions[config.seeds[0]]
+    registry.set_alias(store, first, ALIAS)
+    listed = ", ".join(f"seed {seed}: version {version.version}" for seed, version in versions.items())
+    say(f"registered {method} as {config.registered_model}, {listed}")
+    say(
+        f"serve it: mlflow models serve -m models:/{config.registered_model}@{ALIAS} --env-manager local "
+        f"(seed {config.seeds[0]}, MLFLOW_TRACKING_URI={store.uri})"
+    )
+    return versions
+
+
+def _of_seeds(cell: CellRuns, seeds: tuple[int, ...]) -> CellRuns:
+    """The cell's runs of these seeds alone: others are not asked for, and say nothing about these models."""
+    return CellRuns(cell.cell, cell.request, {key: run for key, run in cell.runs.items() if int(key[1]) in seeds})
+
+
+def _allowed_method(config: Config, cell: CellRuns) -> str:
+    """The method to register. Raises `UserError` where none, or not the one asked for, meets the rule."""
+    long = cell.long()
+    known = (
+        "" if REFERENCE in cell.methods else "there is no retrained model (naive) to compare with; add it to methods"
+    )
+    if config.register == BEST:
+        found = best_method(long, cell.methods)
+        if found is not None:
+            return found
+        nearest = closest(long, cell.methods)
+        reason = known or (
+            "no method meets the rule" + (f"; the closest is {nearest}: {_reasons(cell, nearest)}" if nearest else "")
+        )
+        raise UserError(f"register='best' is refused: {reason}")
+    if config.register not in cell.methods:
+        raise UserError(f"register={config.register!r}: this cell has no finished run of it: add it to methods")
+    if not judge(config.register, figures_of(long, config.register), figures_of(long, "original") or None).passed:
+        raise UserError(
+            f"register={config.register!r} is refused: {known or _reasons(cell, config.register)} (rule: {RULE.text})"
+        )
+    return config.register
+
+
+def _reasons(cell: CellRuns, method: str) -> str:
+    long = cell.long()
+    return "; ".join(judge(method, figures_of(long, method), figures_of(long, "original") or None).reasons)
+
+
+def _model(store: Store, method: str, finished: Finished) -> str:
+    """The URI of the model that a run has logged, or the run whose result it took over."""
+    for run_id in filter(None, (finished.id, finished.tags.get("reused_run_id"))):
+        outputs = store.client.get_run(run_id).outputs
+        if outputs is not None and outputs.model_outputs:
+            return f"models:/{outputs.model_outputs[0].model_id}"
+    raise UserError(
+        f"register: the model of {method}, seed {finished.tags['seed']}, was not kept: run again with save_models=all "
+        "force=true"
+    )
+
+
+def _register(config: Config, store: Store, cell: CellRuns, method: str, seed: int, model_uri: str) -> Version:
+    """The version of a run's model: made once, found again afterwards."""
+    finished = cell.runs[method, str(seed)]
+    found = registry.of_run(store, config.registered_model, finished.id)
+    if found is not None:
+        return found
+    base = _base_tags(config, store, finished)
+    tags = {name: value for name, value in base.items() if name not in ("fingerprint", "base_run_id")}
+    tags |= {
+        name: finished.tags[name]
+        for name in ("fingerprint", "base_run_id", "base_version", "cell", "method", "request", "request_hash")
+    }
+    tags["evidence"] = f"runs:/{finished.id}/evidence.html"
+    about = f"Unlearned by {method}, request {cell.request}"  # the card replaces it once the version has its number
+    return registry.register(store, config.registered_model, model_uri, finished.id, tags, about)
+
+
+def _base_tags(config: Config, store: Store, finished: Finished) -> Mapping[str, str]:
+    return store.client.get_model_version(config.registered_model, finished.tags["base_version"]).tags
+
+
+def _attach(
+    config: Config, store: Store, run: Run, cell: CellRuns, method: str, versions: Mapping[int, Version]
+) -> None:
+    """Evidence and model cards into the runs and the versions' descriptions."""
+    after = {seed: version.version for seed, version in versions.items()}
+    record = make_record(store, config, cell, method, cell.long(), after)
+    write_record(run, record)
+    n_forget = request_facts(store, cell).n_forget
+    for seed, version in versions.items():
+        finished = cell.runs[method, str(seed)]
+        before, naive = (cell.runs.get((name, str(seed))) for name in ("original", REFERENCE))
+        accuracies = {
+            name: (
+                before.metrics.get(f"{name}/accuracy") if before else None,
+                naive.metrics.get(f"{name}/accuracy") if naive else None,
+                finished.metrics[f"{name}/accuracy"],
+            )
+            for name in ("forget", "remain", "test")
+        }
+        card = cards.unlearned_card(
+            _model_facts(config, store, finished, seed),
+            UnlearnedFacts(
+                method=method,
+                request=cell.request,
+                request_hash=finished.tags["request_hash"],
+                n_forget=n_forget,
+                base_version=finished.tags["base_version"],
+                headline=record.evidence.headline,
+                rule=RULE.text,
+                accuracies=accuracies,
+            ),
+        )
+        own = Run(store, finished.id, finished.name)
+        write_record(own, record)
+        own.text("model_card.md", card)
+        store.client.update_model_version(version.name, version.version, card)
+
+
+def _model_facts(config: Config, store: Store, finished: Finished, seed: int) -> ModelFacts:
+    tags = _base_tags(config, store, finished)
+    return ModelFacts(
+        name=config.registered_model,
+        dataset=config.name,
+        pipeline=tags["pipeline"],
+        architecture=config.architecture,
+        seed=seed,
+        class_names=json.loads(tags["class_names"]),
+        samples=config.clip_samples,
+        sample_rate=SAMPLE_RATE,
+        split=tags["split"],
+        recipe=json.loads(tags["recipe"]),
+    )

@@ -1,0 +1,92 @@
+"""The report of one chosen cell, and the evidence record of one of its methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from audio_mu.config import Config, defaults
+from audio_mu.errors import UserError
+from audio_mu.progress import say
+from audio_mu.report.evidence import best_method, closest
+from audio_mu.store import queries, registry
+from audio_mu.store.runs import Store
+from audio_mu.workflows.cells import CellRuns, load_cell
+from audio_mu.workflows.compare import compare
+from audio_mu.workflows.pages import make_record, where, write_record
+from audio_mu.workflows.prepare import base_tags, stage_run
+from audio_mu.workflows.register import ALIAS, BEST, NONE
+
+REQUEST_FIELDS = {
+    "item": ("forget_percentage", "forget_seed"),
+    "class": ("forget_class_names", "forget_classes_num", "forget_seed"),
+    "speaker": ("forget_speakers", "forget_speakers_num", "forget_seed"),
+    "list": ("forget_list",),
+}
+"""What of a request must agree; the rest must agree where it was given."""
+
+CHOOSES = (
+    "n_epochs", "batch_size", "optimizer", "learning_rate", "n_epoch_impair", "n_epoch_repair", "impair_learning_rate",
+    "repair_learning_rate", "duplicates", "checkpoint", "split", "split_seed", "clip_seconds",
+)  # fmt: skip
+
+
+def report(config: Config, store: Store) -> str:
+    """Write comparison and report of the newest cell of the configured request, and an evidence record.
+
+    Needs no recordings. The record is of `register`'s method, of the only one in `methods`, or of the best one.
+    Returns the run's id. Raises `UserError` where the store has no such cell.
+    """
+    resolved = config.resolved()
+    cell = load_cell(store, choose_cell(config, store))
+    method_asked = _method_asked(config, cell)
+    with stage_run(store, None, "report", resolved, {"cell": cell.cell, "request": cell.request}) as run:
+        long = compare(config, store, run, cell.cell)
+        long = long[long["cell"] == cell.cell]
+        method = method_asked or best_method(long, cell.methods) or closest(long, cell.methods) or cell.methods[-1]
+        write_record(
+            run, record := make_record(store, resolved, cell, method, long, _registered(store, resolved, cell))
+        )
+        say(f"{record.evidence.headline}\nevidence record: {where(store, run, 'evidence.html')}")
+    return run.id
+
+
+def choose_cell(config: Config, store: Store) -> str:
+    """The newest cell whose runs had the configured request, and every other setting that was given explicitly."""
+    resolved = config.resolved()
+    tags = {**base_tags(resolved), "stage": "unlearn", "role": "method"}
+    newest = queries.newest_by(queries.find(store, tags), "cell")
+    given = config.as_text()
+    wanted = {"forget": config.forget, **{name: given[name] for name in REQUEST_FIELDS[config.forget]}}
+    wanted |= {name: given[name] for name in CHOOSES if given[name] != defaults()[name]}
+    matching = [
+        cell for (cell,), run in newest.items() if _agrees(wanted, store.client.get_run(run.id).data.params)
+    ]  # fmt: skip
+    if not matching:
+        settings = ", ".join(f"{name}={value}" for name, value in wanted.items() if value)
+        raise UserError(
+            f"no finished unlearning of {resolved.registered_model} with {settings} in this experiment: run "
+            "`mlflow run . -e unlearn` with these parameters first"
+        )
+    if len(matching) > 1:
+        say(f"{len(matching)} cells match: taking the newest, {matching[0]}; more parameters choose another one")
+    return matching[0]
+
+
+def _agrees(wanted: Mapping[str, str], params: Mapping[str, str]) -> bool:
+    return all(params.get(name, "") == value for name, value in wanted.items())
+
+
+def _method_asked(config: Config, cell: CellRuns) -> str | None:
+    """The method that was named, or None. Raises `UserError` where the cell does not have it."""
+    named = config.register if config.register not in (NONE, BEST) else None
+    if named is None and len(config.methods) == 1 and config.methods[0] not in ("study", "all"):
+        named = config.methods[0]
+    if named is not None and named not in cell.methods:
+        raise UserError(f"{named!r} has no finished run in this cell: choose from {', '.join(cell.methods)}")
+    return named
+
+
+def _registered(store: Store, config: Config, cell: CellRuns) -> dict[int, str]:
+    """Seed → version behind its alias, where that was made by this cell."""
+    found = {seed: registry.by_alias(store, config.registered_model, f"{ALIAS}-seed-{seed}") for seed in config.seeds}
+    return {seed: v.version for seed, v in found.items() if v is not None and v.tags.get("cell") == cell.cell}

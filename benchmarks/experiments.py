@@ -45,6 +45,8 @@ def parameters(entry: dict[str, str]) -> dict[str, str]:
 def command(entry: dict[str, str], data: str) -> list[str]:
     """The `mlflow run` command of an experiment."""
     given = {**parameters(entry), "data_dir": f"{data}/{entry['data_dir']}"}
+    if "forget_list" in given:
+        given["forget_list"] = f"results/{given['forget_list']}"
     options = [word for key, value in given.items() for word in ("-P", f"{key}={value}")]
     return ["mlflow", "run", ".", "-e", entry.get("entry_point", "main"), "--env-manager", "local", *options]
 
@@ -77,7 +79,9 @@ def make_tables() -> None:
         long.to_csv(ROOT / "results" / f"{name}.csv", index=False)
         order = list(dict.fromkeys(long["method"]))
         table = tables.markdown(tables.wide_table(long, order))
-        shown = " ".join(command(entry, "$AUDIO_MU_TEST_DATA")).replace("$AUDIO_MU_TEST_DATA", '"$AUDIO_MU_TEST_DATA"', 1)
+        shown = " ".join(command(entry, "$AUDIO_MU_TEST_DATA")).replace(
+            "$AUDIO_MU_TEST_DATA", '"$AUDIO_MU_TEST_DATA"', 1
+        )
         took = f" ({times[name] / 60:.0f} min on two cores)" if name in times else ""
         blocks.append(f"**{entry['title']}**{took}, `results/{name}.csv`\n\n```sh\n{shown}\n```\n\n{table}")
     readme = ROOT / "README.md"
@@ -94,23 +98,26 @@ def make_tables() -> None:
 
 def _comparison(store: Store, entry: dict[str, str]) -> pd.DataFrame | None:
     values = parameters(entry)
-    config = Config.from_text({key: value for key, value in values.items() if key != "data_dir"}).resolved()
-    request = entry.get("request") or _request(config)
-    wanted = {**base_tags(config), "stage": "compare", "request": request}
-    found = queries.newest(store, wanted)
+    text = {key: value for key, value in values.items() if key not in ("data_dir", "forget_list")}
+    config = Config.from_text({**text, "forget": "item"}).resolved()
+    request = _request(values["forget"] if "forget" in values else "item", config)
+    wanted = {**base_tags(config), "stage": "compare"}
+    runs = queries.find(store, wanted)
+    found = next((run for run in runs if re.fullmatch(request, run.tags["request"])), None)
     if found is None:
         return None
     long = read_csv(store, found.id, "comparison.csv", na_values={"std": "", "ci_low": "", "ci_high": ""})
     return long[long["cell"] == found.tags["cell"]]
 
 
-def _request(config: Config) -> str:
+def _request(kind: str, config: Config) -> str:
+    """A pattern of the request's name; a list is named by its hash."""
     names = {
         "item": f"{config.forget_percentage:g}",
         "class": "+".join(config.forget_class_names) or str(config.forget_classes_num),
         "speaker": "+".join(config.forget_speakers) or str(config.forget_speakers_num),
     }
-    return f"{config.forget}-{names[config.forget]}"
+    return f"{kind}-{re.escape(names[kind]) if kind in names else '.*'}"
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from types import TracebackType
@@ -52,6 +53,9 @@ class Browser:
         self._session = ""
         started = self._post("", {"capabilities": {"alwaysMatch": wanted}})
         self._session = f"/{started['sessionId']}"
+        # The window's size counts the browser's own bars; this is the page's.
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._post("/goog/cdp/execute", {"cmd": "Emulation.setDeviceMetricsOverride", "params": metrics})
 
     def __enter__(self) -> Browser:
         return self
@@ -72,8 +76,11 @@ class Browser:
         request = urllib.request.Request(
             self._address + self._session + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=SECONDS) as answer:
-            return json.load(answer)["value"]
+        try:
+            with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+                return json.load(answer)["value"]
+        except urllib.error.HTTPError as error:
+            raise RuntimeError(json.load(error)["value"]["message"]) from None
 
     def open(self, address: str) -> None:
         """Go to an address and wait until the page has loaded."""

@@ -16,7 +16,7 @@ from audio_mu.config import Config
 from audio_mu.data.clips import Clips, load_clips
 from audio_mu.data.splits import Split, split_clips
 from audio_mu.errors import UserError
-from audio_mu.request import Request, read_list, resolve_request
+from audio_mu.request import Request, read_list, request_table, resolve_request
 
 DIGITS = tuple("0123456789")
 WORDS = tuple(
@@ -290,6 +290,57 @@ def test_hash_follows_the_clips_not_the_way_they_were_named(clips: Clips, tmp_pa
     other_sound = replace(clips, hashes=("other", "other 1", *clips.hashes[2:]))
     assert first.hash != listed(other_sound, split, tmp_path / "c.txt", text).hash
     assert first.hash != listed(clips, split, tmp_path / "d.txt", "clip/000001.wav\n").hash
+
+
+def test_nonmembers_of_a_list_are_of_its_speakers_and_classes(clips: Clips, tmp_path: Path) -> None:
+    """Catches a list of one person compared with other people, and of one word compared with other words."""
+    clips = clips_of([(i // 10) % 2 for i in range(400)])  # two classes, ten speakers
+    split = split_of(clips, 200)
+    some = "\n".join(clips.ids[i] for i in range(200) if i % 10 in (3, 4) and (i // 10) % 2 == 0)
+    request = listed(clips, split, tmp_path / "some.txt", some)
+    assert {(clips.speakers[i], int(clips.labels[i])) for i in request.nonmembers} == {("03", 0), ("04", 0)}
+    assert request.nonmembers_are == "20 held-out clips of the same speakers and classes"
+    assert len(request.test) == 200
+    few = replace(clips, labels=torch.where(torch.arange(400) < 200, 0, torch.arange(400) % 7))
+    request = listed(few, split, tmp_path / "few.txt", "\n".join(few.ids[i] for i in range(200) if i % 10 == 3))
+    assert request.nonmembers_are == "20 held-out clips of the same speakers, of any class"
+    elsewhere = replace(clips, speakers=tuple("x" if i < 10 else s for i, s in enumerate(clips.speakers)))
+    request = listed(elsewhere, split, tmp_path / "elsewhere.txt", "\n".join(clips.ids[:5]))
+    assert request.speaker_confounded
+    assert "no held-out clips of the same speakers" in request.nonmembers_are
+    assert {int(clips.labels[i]) for i in request.nonmembers} == {0}
+
+
+def test_request_table_keeps_the_notes_and_tells_copies(clips: Clips, tmp_path: Path) -> None:
+    """Catches reasons and dates lost or moved to another recording, and copies that look as if asked for."""
+    clips = replace(clips, hashes=("hash 5", *clips.hashes[1:]))
+    text = 'path,reason,date\n/data/root/clip/000007.wav,left,2024-01-02\n./clip/000005.wav,"moved, away",2024-01-01\n'
+    path = tmp_path / "list.csv"
+    request = listed(clips, split_of(clips, 160), path, text)
+    table = request_table(Config.from_text({"forget": "list", "forget_list": str(path)}), clips, request)
+    assert table.drop(columns=["label", "speaker"]).to_numpy().tolist() == [
+        ["clip/000000.wav", "hash 5", False, "", ""],
+        ["clip/000005.wav", "hash 5", True, "moved, away", "2024-01-01"],
+        ["clip/000007.wav", "hash 7", True, "left", "2024-01-02"],
+    ]
+    assert list(table.columns[-2:]) == ["reason", "date"]
+    assert (request.n_requested, request.n_duplicates_added) == (2, 1)
+
+
+@pytest.mark.parametrize("values", [{}, {"forget": "class"}, {"forget": "speaker"}])
+def test_request_is_replayed_from_its_table(clips: Clips, tmp_path: Path, values: dict[str, str]) -> None:
+    """Catches a stored request that forgets other clips the second time, or recordings that were exchanged since."""
+    split = split_of(clips, 160)
+    request = resolved(clips, split, **values)
+    stored = request_table(Config.from_text(values), clips, request).to_csv(index=False)
+    again = listed(clips, split, tmp_path / "request.csv", stored)
+    assert again.forget.tolist() == request.forget.tolist()
+    assert again.clips_hash == request.clips_hash
+    once_more = listed(clips, split, tmp_path / "again.csv", stored)
+    assert once_more.hash == again.hash
+    exchanged = replace(clips, hashes=tuple("new" if i == request.forget[0] else h for i, h in enumerate(clips.hashes)))
+    with pytest.raises(UserError, match=r"1 not the recording of that audio_hash \(line 2 "):
+        listed(exchanged, split, tmp_path / "request.csv", stored)
 
 
 def test_real_speech_end_to_end(real_layout: Path) -> None:

@@ -118,7 +118,7 @@ def train_attack(rows: pd.DataFrame, n_models: int, feature: str) -> tuple[Attac
         scaling[int(seed)] = (float(values.mean()), float(values.std()) or 1.0)
     blank = Attack((), feature, scaling)
     inputs = torch.cat([blank.inputs(group["loss"].to_numpy(), int(seed)) for seed, group in rows.groupby("seed")])
-    labels = torch.from_numpy(rows["label"].to_numpy(np.int64))
+    labels = torch.tensor(rows["label"].to_numpy(np.int64))
     position = {part: np.flatnonzero(rows["part"].to_numpy() == part) for part in ("train", "validation", "test")}
     networks = [_train_one(inputs, labels, position, seed) for seed in range(n_models)]
     quality = [_quality(network, inputs, labels, position["test"], len(scaling)) for network in networks]

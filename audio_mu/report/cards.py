@@ -90,6 +90,14 @@ def unlearned_card(facts: ModelFacts, unlearned: UnlearnedFacts) -> str:
     )  # fmt: skip
 
 
+def family_note(facts: ModelFacts) -> str:
+    """The description of a registered model, which all its versions share."""
+    return (
+        f"{_what(facts)} Versions behind `seed-NN` are base models, those behind `unlearned-seed-NN` had recordings "
+        "removed, `unlearned` is the one for service. Each version's description is its model card."
+    )
+
+
 def method_note(method: str, request: str, seed: str, metrics: Mapping[str, float]) -> str:
     """The description of a method's run."""
     shown = {"forget/accuracy": "forget accuracy", "remain/accuracy": "remain", "test/accuracy": "test",

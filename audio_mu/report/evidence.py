@@ -331,7 +331,13 @@ def _membership_sentences(figures: Figures, naive: Figures) -> list[str]:
         ("audit/ulira_auc", "U-LiRA", "not told from retrained models"),
     ):
         if metric in figures:
-            lines.append(f"{attack} reaches an AUC of {interval_number(figures[metric])}; 0.5 means {meaning}.")
+            found = figures[metric]
+            apart = found.low is not None and found.low > 0.5
+            reading = "the interval lies above it" if apart else "the interval is not above it"
+            lines.append(
+                f"{attack} reaches an AUC of {interval_number(found)}; 0.5 means {meaning}"
+                + (f", {reading}." if found.low is not None else ".")
+            )
     return lines
 
 

@@ -241,7 +241,7 @@ def _cell(estimate: Estimate | None, kind: str) -> _Cell:
         low, high = estimate.low, estimate.high
         if kind == PERCENT:
             low, high = max(0.0, low), min(1.0, high)
-        interval = f"{scale * low:.{digits}f} – {scale * high:.{digits}f}"
+        interval = f"{scale * low:.{digits}f}–{scale * high:.{digits}f}"
     return _Cell(estimate.mean, f"{scale * estimate.mean:.{digits}f}{unit}", interval)
 
 

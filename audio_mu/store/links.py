@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import json
+
 from audio_mu.store.runs import Store
 
 LOCAL_UI = "http://127.0.0.1:5000"
+VIEW = "audio-mu"
+VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
+
+
+def share_charts(store: Store, cell: str) -> None:
+    """Let the charts show the methods of one cell, averaged over the seeds: a shared view of MLflow's UI."""
+    view = {
+        "searchFilter": f"tags.role = 'method' and tags.cell = '{cell}'",
+        "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "method"}]},
+        "useGroupedValuesInCharts": True,
+        "hideEmptyCharts": True,
+    }
+    store.client.set_experiment_tag(store.experiment_id, VIEW_TAG, json.dumps(view))
 
 
 def charts_link(store: Store) -> str:
-    """The experiment's chart view; MLflow would otherwise open another one."""
+    """The experiment's chart view, as `share_charts` left it; MLflow would otherwise open another one."""
     base = store.uri if store.uri.startswith("http") else LOCAL_UI
     view = "workflowType=machine_learning&compareRunsMode=CHART"
+    if VIEW_TAG in store.client.get_experiment(store.experiment_id).tags:
+        view += f"&viewStateShareKey={VIEW}"
     return f"{base.rstrip('/')}/#/experiments/{store.experiment_id}/runs?{view}"
 
 

@@ -10,7 +10,7 @@ from audio_mu.errors import UserError
 from audio_mu.report import tables
 from audio_mu.store import queries
 from audio_mu.store.queries import Finished
-from audio_mu.store.runs import Store
+from audio_mu.store.runs import Store, read_csv
 from audio_mu.unlearning import METHODS, STUDY
 
 CURVE_PREFIXES = ("epoch/", "prune/")
@@ -47,6 +47,19 @@ class CellRuns:
         ]
         columns = ["cell", "request", "method", "metric", "seed", "value"]
         return tables.long_table(pd.DataFrame(rows, columns=columns))
+
+
+def audited_long(store: Store, cell: CellRuns) -> pd.DataFrame:
+    """The long table of a cell with the audits that take several seeds, where a comparison of these runs made them."""
+    own = cell.long()
+    compared = queries.newest(store, {"stage": "compare", "cell": cell.cell})
+    if compared is None or compared.start_time < max(run.start_time for run in cell.runs.values()):
+        return own
+    seeds = " ".join(sorted({seed for _, seed in cell.runs}, key=int))
+    table = read_csv(store, compared.id, "comparison.csv", na_values=[""])
+    # Numbers of other seeds than this cell's say nothing about its models.
+    audits = table[(table["cell"] == cell.cell) & ~table["metric"].isin(own["metric"])]
+    return pd.concat([own, audits[audits["seeds"] == seeds]], ignore_index=True)
 
 
 def _seed(key: tuple[str, str]) -> int:

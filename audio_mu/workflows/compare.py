@@ -19,7 +19,8 @@ from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Run, Store, read_csv, read_json, read_npz
 from audio_mu.unlearning import METHODS, STUDY
 from audio_mu.workflows.audits import FLOOR, Cell, CellAudit, StoredLogits, audit_cell
-from audio_mu.workflows.evaluation import CONFOUNDED
+from audio_mu.workflows.evaluation import CONFOUNDED, few_clips
+from audio_mu.workflows.pages import write_report
 from audio_mu.workflows.prepare import base_tags, stage_run
 
 CURVE_PREFIXES = ("epoch/", "prune/")
@@ -94,9 +95,9 @@ def compare(config: Config, store: Store, parent: Run | None = None, cell: str |
         ]  # fmt: skip
         ranked = _ranking(store, run, resolved, cells[0], long)
         run.text("comparison.md", "\n".join([*texts, ranked]))
-        run.note(texts[0])
         first = long[long["cell"] == cells[0].cell]
         run.metrics({f"{row.method}/{row.metric}": row.mean for row in first.itertuples()})
+        write_report(store, run, resolved, cells[0].cell, long, _notes(store, resolved, cells[0]))
     return long
 
 
@@ -238,7 +239,9 @@ def _notes(store: Store, config: Config, cell: CellRuns) -> list[str]:
 def _audit_notes(store: Store, config: Config, cell: CellRuns, seeds: Mapping[str, set[int]]) -> list[str]:
     """What the membership figures of this cell rest on."""
     about = read_json(store, cell.any_run.id, "audit/audit.json")
-    notes = [f"non-members of the membership attacks: {about['nonmembers']['are']}"]
+    n_forget = about["request"]["n_forget"]
+    notes = [f"the forget set has {n_forget} recordings{warning}"] if (warning := few_clips(n_forget)) else []
+    notes.append(f"non-members of the membership attacks: {about['nonmembers']['are']}")
     if not about["nonmembers"]["n"]:
         notes.append("the population attack is left out: against other clips it would measure speaker or class")
     elif about["nonmembers"]["speaker_confounded"]:

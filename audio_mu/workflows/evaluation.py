@@ -21,6 +21,7 @@ from audio_mu.store.runs import Run
 Logits = Mapping[str, np.ndarray]
 RECOVERY_TOLERANCE = 0.1
 COMPARED = ("forget", "remain", "test")
+FEW_CLIPS = 10
 CONFOUNDED = (
     "speaker-confounded: the non-members are not known to be of the same speakers, so that the attack may tell voices "
     "apart and not membership"
@@ -137,7 +138,7 @@ class Evaluator:
         request = self.request
         readings = [
             f"request {request.name}: {len(request.forget)} recordings, {request.n_requested} asked for and "
-            f"{request.n_duplicates_added} copies of them added",
+            f"{request.n_duplicates_added} copies of them added{few_clips(len(request.forget))}",
             f"non-members: {request.nonmembers_are}",
         ]
         if population.auc is None:
@@ -153,6 +154,11 @@ class Evaluator:
             f"{metrics['mia/test_called_nonmember']:.1%} of the test set (the target is naive's value, not 100 %)"
         )
         return readings
+
+
+def few_clips(n_forget: int) -> str:
+    """A warning about figures of a handful of recordings, to be appended; empty where there are enough."""
+    return "" if n_forget >= FEW_CLIPS else f"; {n_forget} are too few for a share or an AUC of them to say much"
 
 
 def _in_words(rate: Rate) -> str:

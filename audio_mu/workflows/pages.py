@@ -45,7 +45,7 @@ from audio_mu.report.html import (
     render_record,
     render_report,
 )
-from audio_mu.store import registry
+from audio_mu.store.links import share_charts
 from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Run, Store, read_csv
 from audio_mu.workflows.cells import CellRuns, load_cell
@@ -104,7 +104,11 @@ def write_report(
     )
     path = f"report/{cell.request}-{cell.cell[:6]}.html"
     run.text(path, render_report(report))
-    _describe(store, cell, title, summary(table, cell.methods, request))
+    run.dataset(config.name, _digest(store, config, cell), request.n_forget + request.n_remain, "compare")
+    lines = summary(table, cell.methods, request)
+    found = "".join(f"- {line}\n" for line in lines)
+    run.note(f"## {title}\n\n{found}\nReport: `{path}`; tables: `comparison.md`; figures: `figures/`.")
+    _describe(store, cell, title, lines)
     say(f"report: {where(store, run, path)}")
     return path
 
@@ -176,7 +180,7 @@ def request_facts(store: Store, cell: CellRuns) -> RequestFacts:
 def provenance(store: Store, config: Config, cell: CellRuns) -> list[tuple[str, str]]:
     """Where the figures come from: cell, runs, code, data, settings, packages, machine."""
     run = _any(cell)
-    base = registry.by_alias(store, config.registered_model, f"seed-{run.tags['seed']}")
+    base = store.client.get_model_version(config.registered_model, run.tags["base_version"])
     commits = {
         other.tags.get("git_commit", "unknown") + (" with changes" if other.tags.get("git_dirty") == "true" else "")
         for other in cell.runs.values()
@@ -187,12 +191,11 @@ def provenance(store: Store, config: Config, cell: CellRuns) -> list[tuple[str, 
         ("code, commit", ", ".join(sorted(commits))),
         ("attack run", run.tags["attack_run_id"]),
     ]
-    if base is not None:
-        recipe = json.loads(base.tags["recipe"])
-        rows += [
-            ("recordings, digest", base.tags["clips_digest"]),
-            ("base training", ", ".join(f"{name} {value}" for name, value in recipe.items())),
-        ]
+    recipe = json.loads(base.tags["recipe"])
+    rows += [
+        ("recordings, digest", base.tags["clips_digest"]),
+        ("base training", ", ".join(f"{name} {value}" for name, value in recipe.items())),
+    ]
     repair = ("n_epoch_impair", "n_epoch_repair", "impair_learning_rate", "repair_learning_rate")
     return [
         *rows,
@@ -201,6 +204,12 @@ def provenance(store: Store, config: Config, cell: CellRuns) -> list[tuple[str, 
         ("machine", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"),
         ("written", datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")),
     ]
+
+
+def _digest(store: Store, config: Config, cell: CellRuns) -> str:
+    """The digest of the recordings that the base models were trained on."""
+    base = store.client.get_model_version(config.registered_model, _any(cell).tags["base_version"])
+    return base.tags["clips_digest"]
 
 
 def where(store: Store, run: Run, path: str) -> str:
@@ -310,7 +319,8 @@ def _root_at_hand(config: Config, recorded_folder: str) -> Path | None:
 
 
 def _describe(store: Store, cell: CellRuns, title: str, lines: Iterable[str]) -> None:
-    """Descriptions of the experiment, unless someone wrote an own one, and of the methods' runs."""
+    """The experiment's view and description, unless someone wrote an own one, and those of the methods' runs."""
+    share_charts(store, cell.cell)
     key, start = "mlflow.note.content", "# audio-mu"
     present = store.client.get_experiment(store.experiment_id).tags.get(key, "")
     if not present or present.startswith(start):

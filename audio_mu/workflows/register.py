@@ -16,7 +16,7 @@ from audio_mu.store import registry
 from audio_mu.store.queries import Finished
 from audio_mu.store.registry import Version
 from audio_mu.store.runs import Run, Store
-from audio_mu.workflows.cells import CellRuns, load_cell
+from audio_mu.workflows.cells import CellRuns, audited_long, load_cell
 from audio_mu.workflows.pages import make_record, request_facts, write_record
 
 NONE, BEST = "none", "best"
@@ -128,7 +128,7 @@ def _attach(
 ) -> None:
     """Evidence and model cards into the runs and the versions' descriptions."""
     after = {seed: version.version for seed, version in versions.items()}
-    record = make_record(store, config, cell, method, cell.long(), after)
+    record = make_record(store, config, cell, method, audited_long(store, cell), after)
     write_record(run, record)
     n_forget = request_facts(store, cell).n_forget
     for seed, version in versions.items():

@@ -13,7 +13,7 @@ from audio_mu.data.features import SAMPLE_RATE, Frontend
 from audio_mu.files import hash_of
 from audio_mu.models.waveform import servable
 from audio_mu.progress import say
-from audio_mu.report.cards import BaseFacts, ModelFacts, base_card
+from audio_mu.report.cards import BaseFacts, ModelFacts, base_card, family_note
 from audio_mu.store import queries, registry
 from audio_mu.store.runs import Run, Store
 from audio_mu.workflows.engine import Engine
@@ -112,7 +112,9 @@ def _log(config: Config, store: Store, parent: Run, data: Data, seed: int, finge
                 logits=result.logits[name],
             )
         uri = log_servable(run, config, data, seed, result)
-        card = _card(config, data, seed, metrics)
+        sizes = len(data.split.train), len(data.split.test)
+        facts = _facts(config, data, seed)
+        card = base_card(facts, BaseFacts(*sizes, metrics["train/accuracy"], metrics["test/accuracy"]))
         run.text("model_card.md", card)
         version = registry.register(
             store,
@@ -134,17 +136,16 @@ def _log(config: Config, store: Store, parent: Run, data: Data, seed: int, finge
         run.tags({"base_version": version.version})
     # Only now: an alias never points to a version whose run was not finished.
     registry.set_alias(store, version, f"seed-{seed}")
+    store.client.update_registered_model(version.name, family_note(facts))
     return metrics["test/accuracy"]
 
 
-def _card(config: Config, data: Data, seed: int, metrics: dict[str, float]) -> str:
+def _facts(config: Config, data: Data, seed: int) -> ModelFacts:
     assert config.pipeline is not None  # resolved
-    facts = ModelFacts(
+    return ModelFacts(
         config.registered_model, config.name, config.pipeline, config.architecture, seed, data.clips.class_names,
         config.clip_samples, SAMPLE_RATE, data.split.kind, recipe_of(config),
     )  # fmt: skip
-    sizes = len(data.split.train), len(data.split.test)
-    return base_card(facts, BaseFacts(*sizes, metrics["train/accuracy"], metrics["test/accuracy"]))
 
 
 def losses_table(data: Data, logits: dict[str, np.ndarray]) -> pd.DataFrame:

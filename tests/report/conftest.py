@@ -45,13 +45,13 @@ def table(means: dict[str, tuple[float | None, ...]], noise: np.ndarray = NOISE)
     return long_table(pd.DataFrame(rows, columns=["cell", "request", "method", "metric", "seed", "value"]))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def long() -> pd.DataFrame:
     """Five seeds of every kind of method."""
     return table(MEANS)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def request_facts() -> RequestFacts:
     """A request for 144 of 1,440 recordings."""
     return RequestFacts("item", "item-10", "ab" * 32, 144, 1296, 360, 0, 3)

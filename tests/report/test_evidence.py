@@ -53,7 +53,9 @@ def test_every_kind_of_method_gets_its_verdict(long: pd.DataFrame) -> None:
         ("original", "the model before unlearning: it still holds the recordings"),
     ],
 )
-def test_the_headline_says_the_verdict(method: str, words: str, long: pd.DataFrame, request_facts: RequestFacts) -> None:
+def test_the_headline_says_the_verdict(
+    method: str, words: str, long: pd.DataFrame, request_facts: RequestFacts
+) -> None:
     """Catches a record whose first sentence is kinder than its figures."""
     headline = evidence(method, long, request_facts).headline
     assert words in headline
@@ -80,8 +82,8 @@ def test_doing_nothing_never_passes() -> None:
         tolerance = RULE.forget_tolerance(gap)
         assert tolerance == pytest.approx(max(0.01, min(0.05, gap / 2)))
         assert tolerance < gap or gap <= RULE.least
-    unchanged = {f"gap/{name}": Estimate(value, value, value, 5) for name, value in
-                 {"forget_accuracy": 0.04, "remain_accuracy": 0.0, "test_accuracy": 0.0, "mia_auc": 0.02}.items()}  # fmt: skip
+    gaps = {"forget_accuracy": 0.04, "remain_accuracy": 0.0, "test_accuracy": 0.0, "mia_auc": 0.02}
+    unchanged = {f"gap/{name}": Estimate(value, value, value, 5) for name, value in gaps.items()}
     assert judge("idle", unchanged, unchanged).outcome is Outcome.NOT_FORGOTTEN
     assert judge("idle", unchanged).outcome is Outcome.PASSED  # without the original's figures 5 points are allowed
 

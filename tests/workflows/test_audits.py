@@ -332,3 +332,15 @@ def test_per_clip_table_of_a_run(clips: Clips) -> None:
     with_naive = judge.per_clip(copied.ids, logits, 40, other)
     assert with_naive.loc[with_naive["role"] == "forget", "js"].max() == pytest.approx(0, abs=1e-9)
     assert pd.isna(with_naive.loc[with_naive["role"] == "nonmember", "js"]).all()
+
+
+def test_a_handful_of_recordings_is_called_so(clips: Clips) -> None:
+    """Catches an accuracy of three recordings that reads like any other."""
+    split = split_clips("random", 42, clips.parts, clips.speakers, clips.hashes)
+    few = replace(clips, speakers=tuple("x" if i in split.train[:3] else "y" for i in range(N_CLIPS)))
+    for speaker, told in (("x", True), ("07", False)):
+        request = request_of(few if told else clips, forget="speaker", forget_speakers=speaker)
+        logits = logits_by_group(clips, request, np.zeros(N_CLIPS, dtype=bool))
+        judge = evaluator(clips, request)
+        first = judge.evidence(logits, judge.alone(logits, 40))["readings"][0]
+        assert ("3 are too few" in first) == told

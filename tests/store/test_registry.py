@@ -1,0 +1,86 @@
+"""Models in the registry: all six study networks answer raw waveforms, and nothing is unpickled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from audio_mu.config import STUDY_KEYS, load_recipe
+from audio_mu.data.features import Frontend, feature_shape
+from audio_mu.models import build
+from audio_mu.models.waveform import network_state, servable
+
+KEYS = ["VGGishMel", "VGGishSpec", "CTCmel", "CTCspec", "ViTmel", "ViTspec"]
+SAMPLES = 16_000
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory):
+    from audio_mu.store.runs import Store
+
+    folder = tmp_path_factory.mktemp("registry")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield Store.connect()
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_study_networks_are_served_from_waveforms(key: str, store) -> None:
+    """Catches a network that does not export, answers otherwise once registered, or loses weights on the way back."""
+    import mlflow
+
+    from audio_mu.store import registry
+
+    architecture, pipeline = STUDY_KEYS[key]
+    torch.manual_seed(0)
+    network = build(architecture, feature_shape(pipeline, SAMPLES), 10).to(memory_format=torch.channels_last).eval()
+    frontend = Frontend(pipeline, load_recipe("audioMNIST"))
+    run = store.open_run("train", key, {}, {})
+    with run:
+        uri = registry.log_model(run, servable(frontend, network), "model", SAMPLES, 10, {"sample_rate": 16_000})
+        version = registry.register(store, f"audio-mu.test.{key}", uri, run.id, {"seed": "40"}, "a test")
+    registry.set_alias(store, version, "seed-40")
+    waveforms = np.random.default_rng(1).normal(0, 0.1, (3, SAMPLES)).astype(np.float32)
+    with torch.inference_mode():
+        expected = network(frontend(torch.from_numpy(waveforms))).numpy()
+    served = mlflow.pyfunc.load_model(f"models:/audio-mu.test.{key}@seed-40")
+    np.testing.assert_allclose(served.predict(waveforms), expected, atol=1e-3, rtol=1e-4)
+    found = registry.by_alias(store, f"audio-mu.test.{key}", "seed-40")
+    assert found is not None and found.tags["seed"] == "40"
+    loaded = network_state(registry.load_state(found.source))
+    assert loaded.keys() == network.state_dict().keys()
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in loaded.items())
+    assert registry.by_alias(store, f"audio-mu.test.{key}", "seed-41") is None
+
+
+def test_pickled_models_are_refused(store, tmp_path: Path) -> None:
+    """Catches the protection against unpickling being switched off: a pickle runs what its author likes."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    folder = tmp_path / "pickled"
+    mlflow.pytorch.save_model(torch.nn.Linear(2, 2), str(folder), serialization_format="pickle", pip_requirements=[])
+    with pytest.raises(MlflowException, match=r"(?i)pickle|deserializ"):
+        mlflow.pytorch.load_model(str(folder))
+
+
+def test_versions_carry_the_newest_alias(store) -> None:
+    """Catches an alias that stays on an older version, or a run whose version is not found again."""
+    from audio_mu.store import registry
+
+    name = "audio-mu.test.alias"
+    ids = []
+    for _ in range(2):
+        run = store.open_run("train", "alias", {}, {})
+        with run:
+            uri = registry.log_model(run, torch.nn.Linear(4, 2).eval(), "model", 4, 2, {})
+            registry.set_alias(store, registry.register(store, name, uri, run.id, {}, ""), "seed-1")
+        ids.append(run.id)
+    newest = registry.by_alias(store, name, "seed-1")
+    assert newest is not None and (newest.run_id, newest.version) == (ids[1], "2")
+    older = registry.of_run(store, name, ids[0])
+    assert older is not None and older.version == "1"

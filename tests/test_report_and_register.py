@@ -1,0 +1,199 @@
+"""What a command leaves for people: the report, the evidence record, and an unlearned model in the registry."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.conftest import FAST, Command
+
+NAME = "audio-mu.SyntheticDigits.logmel.VGGish"
+METHODS = {"methods": "naive,omp,fine_tune"}
+
+
+class Store:
+    """A finished store, read with MLflow's own client."""
+
+    def __init__(self, folder: Path) -> None:
+        from mlflow.tracking import MlflowClient
+
+        self.folder = folder
+        uri = f"sqlite:///{folder / 'mlflow.db'}"
+        self.client = MlflowClient(uri, uri)
+
+    def runs(self, condition: str) -> list:
+        return list(self.client.search_runs(["0"], condition, max_results=1000))
+
+    def text(self, run_id: str, path: str) -> str:
+        return Path(self.client.download_artifacts(run_id, path)).read_text()
+
+    def report(self, run: object) -> str:
+        (entry,) = self.client.list_artifacts(run.info.run_id, "report")
+        return self.text(run.info.run_id, entry.path)
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory, entry: Command, small_digits: Path) -> Store:
+    """A chain whose retrained models are registered: naive meets the rule by definition."""
+    folder = tmp_path_factory.mktemp("registered")
+    done = entry("main", folder, data_dir=str(small_digits), register="naive", **METHODS, **FAST)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "truncated" not in done.stdout + done.stderr
+    (folder / "output.txt").write_text(done.stdout)
+    return Store(folder)
+
+
+def test_the_unlearned_models_are_versions_with_evidence(chain: Store) -> None:
+    """Catches an alias on the wrong seed or model, and a version that cannot say what it is."""
+    naive = {
+        run.data.tags["seed"]: run
+        for run in chain.runs("tags.role = 'method' and tags.method = 'naive' and tags.request = 'item-10'")
+    }
+    served = chain.client.get_model_version_by_alias(NAME, "unlearned")
+    for seed in ("40", "41"):
+        version = chain.client.get_model_version_by_alias(NAME, f"unlearned-seed-{seed}")
+        base = chain.client.get_model_version_by_alias(NAME, f"seed-{seed}")
+        assert (version.version == served.version) == (seed == "40")
+        assert version.run_id == naive[seed].info.run_id
+        assert version.tags["request_hash"] == naive[seed].data.tags["request_hash"]
+        assert (version.tags["method"], version.tags["seed"]) == ("naive", seed)
+        assert version.tags["base_version"] == base.version != version.version
+        assert "method" not in base.tags
+        assert version.description.startswith(f"# Unlearned model, seed {seed}: naive on item-10")
+        assert base.description.startswith(f"# Base model, seed {seed}")
+        assert version.description == chain.text(version.run_id, "model_card.md")
+        assert base.description == chain.text(base.run_id, "model_card.md")
+        assert f"| forget | {chain_accuracy(chain, 'original', seed)} | " in version.description
+        evidence = chain.text(version.run_id, "evidence.md")
+        assert version.tags["request_hash"] in evidence
+        assert f"seed {seed}: {version.version}" in evidence
+        assert "<!doctype html>" in chain.text(version.run_id, "evidence.html")
+    assert "serve it: mlflow models serve" in (chain.folder / "output.txt").read_text()
+    assert "unlearned" in chain.client.get_registered_model(NAME).description
+
+
+def chain_accuracy(chain: Store, method: str, seed: str) -> str:
+    """The forget accuracy of one run, as a card writes it."""
+    (run,) = chain.runs(f"tags.method = '{method}' and tags.seed = '{seed}' and tags.request = 'item-10'")
+    return f"{run.data.metrics['forget/accuracy']:.3f}"
+
+
+def test_the_registered_model_answers_as_the_unlearned_network_did(chain: Store, small_digits: Path) -> None:
+    """Catches the base model's weights behind the alias, or a model that needs this project to be loaded."""
+    import mlflow
+    import soundfile
+
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    mlflow.set_tracking_uri(f"sqlite:///{chain.folder / 'mlflow.db'}")
+    mlflow.set_registry_uri(f"sqlite:///{chain.folder / 'mlflow.db'}")
+    version = chain.client.get_model_version_by_alias(NAME, "unlearned")
+    with np.load(chain.client.download_artifacts(version.run_id, "logits/test.npz"), allow_pickle=False) as stored:
+        ids, logits = stored["clip_id"][:5], stored["logits"][:5]
+    waveforms = np.stack([soundfile.read(small_digits / id_, dtype="float32")[0] for id_ in ids])
+    np.testing.assert_allclose(
+        mlflow.pyfunc.load_model(f"models:/{NAME}@unlearned").predict(waveforms), logits, atol=1e-4
+    )
+
+
+def test_what_fails_the_rule_is_refused_with_the_reason(chain: Store, entry: Command, small_digits: Path) -> None:
+    """Catches a wrecked model in service, a refusal without its reason, and finished work thrown away."""
+    before = chain.client.get_model_version_by_alias(NAME, "unlearned").version
+    wrecked = {"seeds": "40,41", "n_epoch_repair": "0", "methods": "naive,omp", "data_dir": str(small_digits)}
+    for register in ("omp", "best"):  # 95 % of the weights are gone and nothing is repaired
+        done = entry("unlearn", chain.folder, register=register, **wrecked)
+        assert done.returncode == 2
+        assert f"error: register='{register}' is refused: " in done.stderr
+        assert re.search(r"remain accuracy is \d+\.\d points below naive's, 2\.0 points are allowed", done.stderr)
+        assert done.stderr.count("\n") == 1
+    assert chain.client.get_model_version_by_alias(NAME, "unlearned").version == before
+    assert len(chain.client.search_model_versions(f"name='{NAME}'")) == 4
+    done = entry("unlearn", chain.folder, **wrecked)
+    assert "reusing 6 finished runs" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"register": "foo"}, "register='foo' is not among the methods"),
+        ({"register": "original"}, "register='original' is not among the methods"),
+        ({"register": "pop", "methods": "naive,omp"}, "register='pop' is not among the methods"),
+        ({"register": "pop", "save_models": "none"}, "save_models='none'"),
+        ({"register": "pop", "save_models": "naive"}, "save_models='naive'"),
+    ],
+)
+def test_what_can_never_be_registered_is_refused_before_any_work(
+    parameters: dict[str, str], words: str, entry: Command, tmp_path: Path
+) -> None:
+    """Catches hours of work for a model that could not be registered from the start."""
+    done = entry("unlearn", tmp_path, **parameters)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_compare_writes_the_report_and_descriptions(chain: Store) -> None:
+    """Catches a report that is missing, too large, without sound, or of other figures; and blank descriptions."""
+    (run,) = chain.runs("tags.stage = 'compare'")
+    page = chain.report(run)
+    assert len(page) < 10_000_000
+    assert page.count("data:audio/wav") > 5
+    table = pd.read_csv(chain.client.download_artifacts(run.info.run_id, "comparison.csv"))
+    row = table[(table["method"] == "omp") & (table["metric"] == "forget/accuracy")].iloc[0]
+    assert f">{100 * row['mean']:.1f}<span" in page
+    assert "To be forgotten: 15 of 144 training recordings (10.4 %" in page
+    assert "To be forgotten: 15 of 144" in run.data.tags["mlflow.note.content"]
+    tags = chain.client.get_experiment("0").tags
+    assert tags["mlflow.note.content"].startswith("# audio-mu")
+    assert run.data.tags["cell"] in tags["mlflow.sharedViewState.audio-mu"]
+    assert "viewStateShareKey=audio-mu" in (chain.folder / "output.txt").read_text()
+    for method in chain.runs("tags.role = 'method' and tags.request = 'item-10'"):
+        assert method.data.tags["mlflow.note.content"]
+    assert [entry.dataset.name for entry in run.inputs.dataset_inputs] == ["SyntheticDigits"]
+
+
+def test_report_of_a_chosen_request_and_method(
+    chain: Store, entry: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Catches a record of another cell or method, recordings in a report that was to hold none."""
+    monkeypatch.setenv("AUDIO_MU_REPORT_AUDIO", "0")
+    done = entry("report", chain.folder, seeds="40,41", methods="omp", n_epoch_repair="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    newest = chain.runs("tags.stage = 'report'")[0]
+    evidence = chain.text(newest.info.run_id, "evidence.md")
+    assert evidence.startswith("# Evidence record: omp,")
+    assert "versions after | not registered" not in evidence.replace("\\", "").split("omp")[0]
+    (compared,) = chain.runs(f"tags.`mlflow.parentRunId` = '{newest.info.run_id}'")
+    assert "data:audio" not in chain.report(compared)
+    done = entry("report", chain.folder, seeds="40,41", forget_percentage="77")
+    assert done.returncode == 2
+    assert "no finished unlearning" in done.stderr
+    assert "forget_percentage=77" in done.stderr
+    done = entry("report", chain.folder, seeds="40,41", methods="pop")
+    assert done.returncode == 2
+    assert "'pop' has no finished run" in done.stderr
+
+
+def test_skipped_recordings_are_listed_in_the_run(entry: Command, small_digits: Path, tmp_path: Path) -> None:
+    """Catches recordings that are left out without a trace."""
+    data = shutil.copytree(small_digits, tmp_path / "data")
+    (data / "01" / "0_01_8.wav").write_bytes(b"RIFF of nothing")
+    (data / "01" / "0_01_9.wav").write_bytes(b"")
+    parameters = {"data_dir": str(data), "n_epochs": "1", "seeds": "40"}
+    folder = tmp_path / "run"
+    folder.mkdir()
+    done = entry("train", folder, **parameters)
+    assert done.returncode == 2
+    assert "01/0_01_8.wav" in done.stderr
+    done = entry("train", folder, bad_files="skip", **parameters)
+    assert done.returncode == 0, done.stdout + done.stderr
+    store = Store(folder)
+    (parent,) = store.runs("tags.stage = 'train' and tags.role = 'parent' and attributes.status = 'FINISHED'")
+    skipped = pd.read_csv(store.client.download_artifacts(parent.info.run_id, "skipped.csv"))
+    assert skipped["clip_id"].tolist() == ["01/0_01_8.wav", "01/0_01_9.wav"]
+    assert skipped["reason"].str.len().min() > 5

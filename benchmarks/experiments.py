@@ -100,7 +100,7 @@ def _comparison(store: Store, entry: dict[str, str]) -> pd.DataFrame | None:
     values = parameters(entry)
     text = {key: value for key, value in values.items() if key not in ("data_dir", "forget_list")}
     config = Config.from_text({**text, "forget": "item"}).resolved()
-    request = _request(values["forget"] if "forget" in values else "item", config)
+    request = _request(values.get("forget", "item"), config)
     wanted = {**base_tags(config), "stage": "compare"}
     runs = queries.find(store, wanted)
     found = next((run for run in runs if re.fullmatch(request, run.tags["request"])), None)

@@ -16,7 +16,15 @@ import pytest
 from audio_mu.files import sha256
 from tests.conftest import FAST, ROOT, Command
 
-METHODS = "naive,gradient_ascent,stochastic_teacher,omp,cosine,pop,amnesiac,label_smoothing,fine_tune".split(",")
+METHODS = [
+    "naive", "gradient_ascent", "stochastic_teacher", "omp", "cosine", "pop", "amnesiac", "label_smoothing",
+    "fine_tune",
+]  # fmt: skip
+TAGS = [
+    "contract_version", "dataset", "dataset_name", "pipeline", "architecture", "request", "request_hash", "cell",
+    "fingerprint", "base_run_id", "base_version", "attack_run_id", "git_commit", "git_dirty",
+]  # fmt: skip
+COLUMNS = ["cell", "request", "method", "metric", "mean", "std", "n", "seeds", "ci_low", "ci_high"]
 NAME = "audio-mu.SyntheticDigits.logmel.VGGish"
 
 
@@ -73,8 +81,7 @@ def test_tags_metrics_and_artifacts_of_the_contract(chain: Results) -> None:
     for (method, seed), run in chain.methods().items():
         tags, metrics = run.data.tags, run.data.metrics
         assert run.info.run_name == f"{method} seed-{seed}"
-        for name in ("contract_version dataset dataset_name pipeline architecture request request_hash cell "
-                     "fingerprint base_run_id base_version attack_run_id git_commit git_dirty").split():  # fmt: skip
+        for name in TAGS:
             assert tags[name], name
         wanted = {f"{s}/{m}" for s in sizes for m in ("accuracy", "loss", "ece")} | {"mia/score", "mia/auc"}
         if method != "original":
@@ -128,15 +135,16 @@ def test_comparison_averages_the_seeds(chain: Results) -> None:
     """Catches a mean over other runs than the two seeds', or a deviation with ddof 0."""
     (run,) = chain.runs("tags.stage = 'compare'")
     table = pd.read_csv(chain.artifact(run, "comparison.csv"))
-    assert list(table.columns) == "cell request method metric mean std n seeds ci_low ci_high".split()
+    assert list(table.columns) == COLUMNS
     values = [chain.methods()["pop", seed].data.metrics["forget/loss"] for seed in ("40", "41")]
     row = table[(table["method"] == "pop") & (table["metric"] == "forget/loss")].iloc[0]
     assert (row["n"], row["seeds"]) == (2, "40 41")
     assert row["mean"] == pytest.approx(np.mean(values))
     assert row["std"] == pytest.approx(abs(values[0] - values[1]) / np.sqrt(2))
     assert run.data.metrics["pop/forget/loss"] == pytest.approx(np.mean(values))
-    figures = chain.client.list_artifacts(run.info.run_id, chain.client.list_artifacts(run.info.run_id, "figures")[0].path)
-    assert {Path(f.path).name for f in figures} == {"accuracy.png", "mia.png", "forget_loss.png"}
+    (folder,) = chain.client.list_artifacts(run.info.run_id, "figures")
+    drawn = chain.client.list_artifacts(run.info.run_id, folder.path)
+    assert {Path(figure.path).name for figure in drawn} >= {"accuracy.png", "mia.png", "forget_loss.png"}
     output = (chain.folder / "output.txt").read_text()
     assert "| pop " in output
     assert "compareRunsMode=CHART" in output
@@ -159,7 +167,8 @@ def test_base_model_answers_waveforms_without_unpickling(chain: Results, small_d
     np.testing.assert_allclose(model.predict(waveforms), logits, atol=1e-4)
     (attack,) = chain.runs("tags.stage = 'attack'")
     for output in chain.client.get_run(attack.info.run_id).outputs.model_outputs:
-        assert mlflow.pyfunc.load_model(f"models:/{output.model_id}").predict(np.zeros((3, 1), np.float32)).shape == (3, 2)
+        answers = mlflow.pyfunc.load_model(f"models:/{output.model_id}").predict(np.zeros((3, 1), np.float32))
+        assert answers.shape == (3, 2)
 
 
 def test_models_predict_command(chain: Results) -> None:
@@ -190,8 +199,7 @@ def test_next_request_reuses_the_base_models(chain: Results, project: Command, s
     cells = {run.data.tags["cell"] for run in chain.methods("item-30").values()}
     assert len(cells) == 1
     assert cells.isdisjoint(run.data.tags["cell"] for run in chain.methods().values())
-    (record,) = {run.data.tags["base_run_id"] for run in chain.methods("item-30").values() if run.data.tags["seed"] == "40"}
-    assert record in before
+    assert {run.data.tags["base_run_id"] for run in chain.methods("item-30").values()} <= before
 
 
 def test_other_repair_settings_share_naive(chain: Results, entry: Command, small_digits: Path) -> None:
@@ -243,7 +251,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("parameters", WRONG, ids=lambda parameters: ",".join(f"{k}={v}" for k, v in parameters.items()))
+@pytest.mark.parametrize("parameters", WRONG, ids=",".join)
 def test_wrong_parameters_get_one_line(parameters: dict[str, str], entry: Command, tmp_path: Path) -> None:
     """Catches a traceback, a usage block, exit code 0, or work begun in spite of a wrong parameter."""
     done = entry("main", tmp_path, **parameters)
@@ -285,17 +293,14 @@ def test_unlearn_before_train_names_the_command(entry: Command, tmp_path: Path, 
 
 def figures(folder: Path) -> dict[tuple[str, ...], dict[str, float]]:
     """Every metric but times, by what the run is."""
-    return {
-        (run.data.tags["stage"], run.data.tags["role"], run.data.tags.get("seed", ""), run.data.tags.get("method", "")): {
-            name: value for name, value in run.data.metrics.items() if "time/" not in name
-        }
-        for run in Results(folder).runs()
-    }
+    found = {}
+    for run in Results(folder).runs():
+        key = tuple(run.data.tags.get(tag, "") for tag in ("stage", "role", "seed", "method"))
+        found[key] = {name: value for name, value in run.data.metrics.items() if "time/" not in name}
+    return found
 
 
-def test_figures_do_not_depend_on_the_number_of_workers(
-    entry: Command, tmp_path: Path, small_digits: Path
-) -> None:
+def test_figures_do_not_depend_on_the_number_of_workers(entry: Command, tmp_path: Path, small_digits: Path) -> None:
     """Catches results that depend on scheduling, on what ran before, or on anything but seed and inputs."""
     found = []
     for workers in ("1", "2"):

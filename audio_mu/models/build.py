@@ -12,6 +12,7 @@ from audio_mu.models.vit import ViT
 
 _NETWORKS = MappingProxyType({"VGGish": VGGish, "CCT": CCT, "ViT": ViT})
 
+
 def build(architecture: str, input_shape: tuple[int, int], n_classes: int, **widths: Any) -> AudioClassifier:
     """A new network, its weights drawn from torch's global generator.
 

@@ -35,4 +35,5 @@ def published(dataset: str, pipeline: str, architecture: str, request: str) -> p
 def published_table(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows for people: three digits, empty columns left out."""
     shown = rows[list(SHOWN)].dropna(axis="columns", how="all").rename(columns=SHOWN)
-    return shown.map(lambda value: f"{value:.3f}" if isinstance(value, float) and value == value else value).fillna("–")
+    digits = shown.map(lambda value: f"{value:.3f}" if isinstance(value, float) and not pd.isna(value) else value)
+    return digits.fillna("–")

@@ -89,9 +89,7 @@ def _log(run: Run, rows: pd.DataFrame, trained: Attack, quality: list[AttackQual
     )
     for i, q in enumerate(quality):
         if q.collapsed:
-            say(
-                f"WARNING: attack model {i} has collapsed: it gives one answer to every clip; its MIA score means nothing"
-            )
+            say(f"WARNING: attack model {i} has collapsed: every clip gets the same answer, the score means nothing")
         elif q.at_chance:
             say(
                 f"WARNING: attack model {i} is at chance (the 95 % interval of its balanced accuracy contains 0.5): "

@@ -210,6 +210,4 @@ def _summarise(config: Config, run: Run, data: Data, accuracies: dict[int, float
             "Try more epochs (n_epochs), pipeline=logmel, optimizer=adam learning_rate=0.001 batch_size=64"
         )
     if len(data.split.nonmembers) < len(data.split.test):
-        say(
-            f"note: {data.split.n_test_copies} test clips are copies of training clips and no non-members"
-        )
+        say(f"note: {data.split.n_test_copies} test clips are copies of training clips and no non-members")

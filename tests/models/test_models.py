@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audio_mu.errors import UserError
 from audio_mu.config import ARCHITECTURES, STUDY_KEYS
+from audio_mu.errors import UserError
 from audio_mu.models import AudioClassifier, build, tiny
 from audio_mu.models.cct import CCT, CCTLayer
 from audio_mu.models.vggish import VGGish

@@ -30,6 +30,14 @@ class Store:
     def runs(self, condition: str) -> list:
         return list(self.client.search_runs(["0"], condition, max_results=1000))
 
+    def first(self, stage: str) -> object:
+        """The chain's own run of a stage: later tests add others."""
+        return self.runs(f"tags.stage = '{stage}' and tags.role = 'parent'")[-1]
+
+    def methods(self) -> list:
+        """The methods' runs of the chain's own cell."""
+        return self.runs(f"tags.role = 'method' and tags.cell = '{self.first('unlearn').data.tags['cell']}'")
+
     def text(self, run_id: str, path: str) -> str:
         return Path(self.client.download_artifacts(run_id, path)).read_text()
 
@@ -51,10 +59,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory, entry: Command, small_digits
 
 def test_the_unlearned_models_are_versions_with_evidence(chain: Store) -> None:
     """Catches an alias on the wrong seed or model, and a version that cannot say what it is."""
-    naive = {
-        run.data.tags["seed"]: run
-        for run in chain.runs("tags.role = 'method' and tags.method = 'naive' and tags.request = 'item-10'")
-    }
+    naive = {run.data.tags["seed"]: run for run in chain.methods() if run.data.tags["method"] == "naive"}
     served = chain.client.get_model_version_by_alias(NAME, "unlearned")
     for seed in ("40", "41"):
         version = chain.client.get_model_version_by_alias(NAME, f"unlearned-seed-{seed}")
@@ -80,7 +85,7 @@ def test_the_unlearned_models_are_versions_with_evidence(chain: Store) -> None:
 
 def chain_accuracy(chain: Store, method: str, seed: str) -> str:
     """The forget accuracy of one run, as a card writes it."""
-    (run,) = chain.runs(f"tags.method = '{method}' and tags.seed = '{seed}' and tags.request = 'item-10'")
+    (run,) = [r for r in chain.methods() if (r.data.tags["method"], r.data.tags["seed"]) == (method, seed)]
     return f"{run.data.metrics['forget/accuracy']:.3f}"
 
 
@@ -139,7 +144,7 @@ def test_what_can_never_be_registered_is_refused_before_any_work(
 
 def test_compare_writes_the_report_and_descriptions(chain: Store) -> None:
     """Catches a report that is missing, too large, without sound, or of other figures; and blank descriptions."""
-    (run,) = chain.runs("tags.stage = 'compare'")
+    run = chain.first("compare")
     page = chain.report(run)
     assert len(page) < 10_000_000
     assert page.count("data:audio/wav") > 5
@@ -152,7 +157,7 @@ def test_compare_writes_the_report_and_descriptions(chain: Store) -> None:
     assert tags["mlflow.note.content"].startswith("# audio-mu")
     assert run.data.tags["cell"] in tags["mlflow.sharedViewState.audio-mu"]
     assert "viewStateShareKey=audio-mu" in (chain.folder / "output.txt").read_text()
-    for method in chain.runs("tags.role = 'method' and tags.request = 'item-10'"):
+    for method in chain.methods():
         assert method.data.tags["mlflow.note.content"]
     assert [entry.dataset.name for entry in run.inputs.dataset_inputs] == ["SyntheticDigits"]
 

@@ -14,6 +14,7 @@ from audio_mu.config import Config
 from audio_mu.errors import UserError
 from audio_mu.progress import say
 from audio_mu.report import figures, tables
+from audio_mu.report.published import published, published_table
 from audio_mu.store import queries
 from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Run, Store, read_csv, read_json, read_npz
@@ -161,6 +162,9 @@ def _show(store: Store, run: Run, config: Config, cell: CellRuns, audit: CellAud
     for note in notes:
         say(f"note: {note}")
     say(f"\n{title} (cell {cell.cell})\n\n{table}\n{tables.EXPLANATION}\n\n{audited}\n{tables.AUDIT_EXPLANATION}")
+    in_the_study = _published(config, cell.request)
+    if in_the_study:
+        say(f"\n{in_the_study}")
     folder = f"{cell.request}-{cell.cell[:6]}"
     drawn = {
         "accuracy": figures.accuracy_figure(long, cell.methods, title),
@@ -177,8 +181,20 @@ def _show(store: Store, run: Run, config: Config, cell: CellRuns, audit: CellAud
         f"### Audits\n\n{audited}\n{tables.AUDIT_EXPLANATION}\n",
         _listed(f"{method}: {_reading(cell, audit, method)}" for method in cell.methods),
         _paired(cell, paired),
+        in_the_study,
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _published(config: Config, request: str) -> str:
+    """The study's own figures for this data set, network and request, where it published any."""
+    assert config.pipeline is not None  # resolved
+    rows = published(config.dataset, config.pipeline, config.architecture, request)
+    if rows.empty:
+        return ""
+    table = tables.markdown(published_table(rows))
+    notes = "".join(f"- {note}\n" for note in rows["note"].unique())
+    return f"### The study's published figures (its recordings, its runs)\n\n{table}\n{notes}"
 
 
 def _listed(sentences: Iterable[str]) -> str:

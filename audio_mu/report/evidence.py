@@ -23,12 +23,15 @@ class Rule:
     forget: largest difference, either way, of the accuracy on the forget set from naive's; never more than half of
     the original's own difference, except that `least` is always allowed.
     mia: largest difference, either way, of the population attack's AUC from naive's.
+    works: smallest accuracy of naive on the remain set, which it was trained on. Below it nothing is judged: models at
+    chance all look alike, a wrecked one too.
     """
 
     kept: float = 0.02
     forget: float = 0.05
     least: float = 0.01
     mia: float = 0.05
+    works: float = 0.5
 
     def forget_tolerance(self, original_gap: float | None) -> float:
         """What is allowed on the forget set, given the original's difference from naive."""
@@ -42,7 +45,8 @@ class Rule:
         return (
             f"accuracy on the remain and the test set at most {points(self.kept)} below naive's; accuracy on the "
             f"forget set within {points(self.forget)} of naive's and within half of the original's difference from it "
-            f"({points(self.least)} is always allowed); AUC of the membership attack within {self.mia:g} of naive's"
+            f"({points(self.least)} is always allowed); AUC of the membership attack within {self.mia:g} of naive's; "
+            f"naive itself recognises at least {percent(self.works)} of the remain set"
         )
 
 
@@ -120,10 +124,14 @@ def _number(value: float | None) -> float | None:
 
 def judge(method: str, figures: Figures, original: Figures | None = None, rule: Rule = RULE) -> Verdict:
     """Apply the rule to a method; `original` are the figures of the model before unlearning, where they are known."""
+    if method != REFERENCE and "gap/forget_accuracy" not in figures:
+        return Verdict(Outcome.NOT_JUDGED, ("there is no retrained model (naive) to compare with",), settled=False)
+    learned = _accuracy_of_naive(figures)
+    if learned is not None and learned < rule.works:
+        reason = f"the retrained model (naive) recognises only {percent(learned)} of the recordings it was trained on"
+        return Verdict(Outcome.NOT_JUDGED, (reason,), settled=False)
     if method == REFERENCE:
         return Verdict(Outcome.REFERENCE, ("retrained from scratch without the recordings",))
-    if "gap/forget_accuracy" not in figures:
-        return Verdict(Outcome.NOT_JUDGED, ("there is no retrained model (naive) to compare with",), settled=False)
     if method == ORIGINAL:
         return Verdict(Outcome.UNTOUCHED, ("still holds the recordings",))
     own = original.get("gap/forget_accuracy") if original else None
@@ -152,6 +160,12 @@ def judge(method: str, figures: Figures, original: Figures | None = None, rule: 
     if beyond:
         return Verdict(Outcome.OVER_UNLEARNED, reasons, settled)
     return Verdict(Outcome.PASSED, ("every figure lies within the rule's tolerances",), settled)
+
+
+def _accuracy_of_naive(figures: Figures) -> float | None:
+    """Naive's accuracy on the remain set: a method's own less its difference, or naive's own, which has none."""
+    own, gap = figures.get("remain/accuracy"), figures.get("gap/remain_accuracy")
+    return None if own is None else own.mean - (gap.mean if gap else 0.0)
 
 
 def _settled(figures: Figures, rule: Rule, forget_tolerance: float) -> bool:
@@ -209,6 +223,9 @@ def summary(long: pd.DataFrame, methods: Sequence[str], request: RequestFacts, r
             f"{_listed(passed)}. {best} comes closest to retraining (ToW {figures['gap/tow'].mean:.3f})"
             + (f" and {_speed(figures['time/speedup'])}." if "time/speedup" in figures else ".")
         )
+    elif candidates and judged[candidates[0]].outcome is Outcome.NOT_JUDGED:
+        lines.append(f"No method is judged: {judged[candidates[0]].reasons[0]}. Train longer or with another recipe.")
+        return lines
     elif candidates:
         lines.append(f"None of the {len(candidates)} methods meets the rule.")
     for outcome, words in (

@@ -9,7 +9,6 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from audio_mu.audit.statistics import SHARED_NETWORKS
 from audio_mu.config import Config
 from audio_mu.errors import UserError
 from audio_mu.progress import say
@@ -309,7 +308,7 @@ def _ranking(store: Store, run: Run, config: Config, first: CellRuns, long: pd.D
     named = _listed(" ".join(key) for key in own)
     return (
         f"## Ranking over cells\n\nFriedman's test over\n\n{named}\n"
-        f"{tables.ranking_markdown(tables.ranking(pooled, methods))}\n{SHARED_NETWORKS}\n"
+        f"{tables.ranking_markdown(tables.ranking(pooled, methods))}"
     )
 
 

@@ -76,6 +76,22 @@ def test_without_naive_nothing_is_judged(request_facts: RequestFacts) -> None:
     assert not any("meet" in line and "rule" in line for line in lines)
 
 
+def test_models_at_chance_are_not_judged(request_facts: RequestFacts) -> None:
+    """Catches a wrecked model passing because the retrained one has learned nothing either."""
+    means = {
+        "original": (0.1, 0.11, 0.1, 0.5, None),
+        "naive": (0.1, 0.1, 0.1, 0.5, 9.0),
+        "omp": (0.1, 0.1, 0.1, 0.5, 1.0),
+    }
+    found = table(means)
+    assert {v.outcome for v in verdicts(found, list(means)).values()} == {Outcome.NOT_JUDGED}
+    assert (
+        "recognises only 10.0 % of the recordings it was trained on" in evidence("omp", found, request_facts).headline
+    )
+    assert any(line.startswith("No method is judged") for line in summary(found, list(means), request_facts))
+    assert best_method(found, list(means)) is None
+
+
 def test_doing_nothing_never_passes() -> None:
     """Catches a tolerance as wide as the original's own gap: then the untouched model would be called unlearned."""
     for gap in (0.0, 0.005, 0.02, 0.04, 0.2, 1.0):

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from audio_mu.errors import UserError
+from audio_mu.own_code import is_reference, name_of
 
 AUTO = "auto"
 DATASETS = ("SyntheticDigits", "audioMNIST", "SpeechCommands", "folder")
@@ -101,6 +102,15 @@ def _names(text: str) -> tuple[str, ...]:
     return names
 
 
+def _architecture(text: str) -> str:
+    known = (*ARCHITECTURES, *STUDY_KEYS)
+    if text not in known and not (is_reference(text) and name_of(text).isidentifier()):
+        raise _Refused("one of " + ", ".join(known) + ", or your own as /path/to/file.py:Class or module.path:Class")
+    if is_reference(text) and name_of(text) in known:
+        raise _Refused(f"a class of another name, {name_of(text)} is taken")
+    return text
+
+
 def _flag(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise _Refused("true or false")
@@ -146,7 +156,7 @@ class Config:
     data_dir: Path | None = _parameter("", _path, "folder with the recordings; empty: the cache")
     pipeline: str | None = _parameter("auto", _or_auto(_choice(*PIPELINES)), "features: mel|spec|logmel")
     architecture: str = _parameter(
-        "VGGish", _choice(*ARCHITECTURES, *STUDY_KEYS), "VGGish|CCT|ViT, or a key of the study (VGGishMel, …)"
+        "VGGish", _architecture, "VGGish|CCT|ViT, a key of the study (VGGishMel, …), or file.py:Class"
     )
     seeds: tuple[int, ...] = _parameter("40,41,42,43,44", _seeds, "seeds of the base models")
     n_epochs: int | None = _parameter("auto", _or_auto(_integer(1)), "epochs of base training and naive")
@@ -155,8 +165,9 @@ class Config:
     learning_rate: float | None = _parameter("auto", _or_auto(_number(0)), "rate of base training and naive")
     n_attack_models: int = _parameter("3", _integer(1), "membership attack models")
     attack_feature: str = _parameter("log_loss", _choice("log_loss", "loss"), "what attack models see")
-    methods: tuple[str, ...] = _parameter("study", _names, "study, all, or method names with commas")
+    methods: tuple[str, ...] = _parameter("study", _names, "study, all, method names, or file.py:name, with commas")
     method_config: Path | None = _parameter("", _path, "YAML file with the methods' hyper-parameters")
+    n_trials: int = _parameter("8", _integer(1), "tune: hyper-parameters to try for each method")
     n_epoch_impair: int = _parameter("1", _integer(0), "epochs of the impair step")
     n_epoch_repair: int | None = _parameter("auto", _or_auto(_integer(0)), "epochs of the repair step")
     impair_learning_rate: float | None = _parameter(
@@ -245,9 +256,14 @@ class Config:
         return round(self.clip_seconds * 16_000)
 
     @property
+    def network(self) -> str:
+        """The network's name in tags and in the registry: the architecture, or the class of the user's own."""
+        return name_of(self.architecture)
+
+    @property
     def registered_model(self) -> str:
         """Name of the registered base models (the pipeline must be resolved)."""
-        return f"audio-mu.{self.name}.{self.pipeline}.{self.architecture}"
+        return f"audio-mu.{self.name}.{self.pipeline}.{self.network}"
 
     def resolved(self) -> Config:
         """The same with every `auto` that the data set's recipe decides filled in."""

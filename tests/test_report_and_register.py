@@ -69,7 +69,7 @@ def test_the_unlearned_models_are_versions_with_evidence(chain: Store) -> None:
         assert version.run_id == naive[seed].info.run_id
         assert version.tags["request_hash"] == naive[seed].data.tags["request_hash"]
         assert (version.tags["method"], version.tags["seed"]) == ("naive", seed)
-        assert version.tags["base_version"] == base.version != version.version
+        assert int(version.tags["base_version"]) == base.version != version.version
         assert "method" not in base.tags
         assert version.description.startswith(f"# Unlearned model, seed {seed}: naive on item-10")
         assert base.description.startswith(f"# Base model, seed {seed}")
@@ -173,7 +173,7 @@ def test_report_of_a_chosen_request_and_method(
     newest = chain.runs("tags.stage = 'report'")[0]
     evidence = chain.text(newest.info.run_id, "evidence.md")
     assert evidence.startswith("# Evidence record: omp,")
-    assert "versions after | not registered" not in evidence.replace("\\", "").split("omp")[0]
+    assert "| versions after | not registered |" in evidence
     (compared,) = chain.runs(f"tags.`mlflow.parentRunId` = '{newest.info.run_id}'")
     assert "data:audio" not in chain.report(compared)
     done = entry("report", chain.folder, seeds="40,41", forget_percentage="77")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
 from audio_mu.errors import UserError
+from audio_mu.own_code import digest_of, is_reference, load
+from audio_mu.unlearning.search import IMPAIRS, RANGES, REPAIR_FIELDS, Range
 
 REQUESTS = frozenset({"item", "class", "speaker", "list"})
 STUDY = (
@@ -25,7 +27,8 @@ Scrub = Callable[..., nn.Module]
 class Method:
     """A registered method. `hyper_parameters` are the keyword-only arguments of `scrub` with their defaults.
 
-    `raises_forget_loss`: its impair step exists to raise the loss on the forget set.
+    `raises_forget_loss`: its impair step exists to raise the loss on the forget set. `search`: what `tune` may try.
+    `reference` and `digest`: of a method outside the package its `place:name` and the hash of its file, else empty.
     """
 
     name: str
@@ -34,6 +37,19 @@ class Method:
     requests: frozenset[str]
     hyper_parameters: Mapping[str, Any]
     raises_forget_loss: bool
+    search: Mapping[str, Range]
+    reference: str = ""
+    digest: str = ""
+
+    @property
+    def configurable(self) -> tuple[str, ...]:
+        """Names that a configuration may set: its hyper-parameters, and the repair settings that it can read.
+
+        One that does not read the forget set has nothing to impair, one that does not read the remain set nothing to
+        repair; naive follows the base recipe alone.
+        """
+        shared = (s for s in REPAIR_FIELDS if ("forget" if s in IMPAIRS else "remain") in self.reads)
+        return (*self.hyper_parameters, *(shared if self.name != "naive" else ()))
 
     @property
     def summary(self) -> str:
@@ -45,11 +61,16 @@ METHODS: dict[str, Method] = {}
 
 
 def method(
-    *, reads: set[str], requests: frozenset[str] | set[str] = REQUESTS, raises_forget_loss: bool = False
+    *,
+    reads: set[str],
+    requests: frozenset[str] | set[str] = REQUESTS,
+    raises_forget_loss: bool = False,
+    search: Mapping[str, Range] | None = None,
 ) -> Callable[[Scrub], Scrub]:
     """Register `scrub(task, *, hyper-parameters) -> network` under its function's name.
 
-    Raises ValueError for unknown sets or requests, a name that is taken, or an argument without a default.
+    `search` declares what `tune` may try (see `audio_mu.unlearning.search`). Raises ValueError for unknown sets or
+    requests, a name that is taken, an argument without a default, or a range of what the method does not have.
     """
     if reads - {"forget", "remain"} or set(requests) - REQUESTS:
         raise ValueError(f"reads={reads} or requests={requests} are not known")
@@ -61,30 +82,62 @@ def method(
         _, *arguments = inspect.signature(scrub).parameters.values()
         if any(a.kind is not a.KEYWORD_ONLY or a.default is a.empty for a in arguments):
             raise ValueError(f"{name}: hyper-parameters must be keyword-only with defaults")
-        METHODS[name] = Method(
+        registered = Method(
             name=name,
             scrub=scrub,
             reads=frozenset(reads),
             requests=frozenset(requests),
             hyper_parameters={a.name: a.default for a in arguments},
             raises_forget_loss=raises_forget_loss,
+            search=RANGES.get(name, {}) if search is None else search,
         )
+        unknown = sorted(set(registered.search) - set(registered.configurable))
+        if unknown:
+            raise ValueError(f"{name}: a range for {unknown}, it has {', '.join(registered.configurable)}")
+        METHODS[name] = registered
         return scrub
 
     return register
 
 
+def own_method(reference: str) -> str:
+    """Register the function `place:name` of a file or module outside the package; return the method's name.
+
+    A function without `@method` counts as one that reads both sets and supports every request. Raises `UserError`
+    where there is no such function, or where it cannot be registered.
+    """
+    place, _, name = reference.rpartition(":")
+    digest = digest_of(reference)
+    for old in [n for n, m in METHODS.items() if m.reference.startswith(f"{place}:") and m.digest != digest]:
+        del METHODS[old]  # the file has been edited since
+    function = load(reference)
+    if not inspect.isfunction(function):
+        raise UserError(f"methods={reference!r}: {name} is no function: name one of the form {name}(task, *, rate=0.1)")
+    if all(known.scrub is not function for known in METHODS.values()):
+        try:
+            method(reads={"forget", "remain"})(function)
+        except ValueError as error:
+            raise UserError(f"methods={reference!r}: {error}: mend {place}") from None
+    for known in [m for m in METHODS.values() if m.scrub.__module__ == function.__module__]:
+        METHODS[known.name] = replace(known, reference=f"{place}:{known.name}", digest=digest)
+    return function.__name__
+
+
 def choose(names: Sequence[str], request: str) -> tuple[str, ...]:
     """The methods that a list of names, `study` or `all` stands for, naive first; `original` may be named too.
 
-    Raises `UserError` for an unknown name and for a method that does not support the kind of request.
+    A method outside the package is named by its `place:name`, and by its name once it is known. Raises `UserError`
+    for an unknown name and for a method that does not support the kind of request.
     """
     chosen: dict[str, None] = {}
     for name in names:
         if name == "study":
             chosen |= dict.fromkeys(STUDY)
         elif name == "all":
-            chosen |= dict.fromkeys([*STUDY, *(n for n, m in METHODS.items() if request in m.requests)])
+            ours = (n for n, m in METHODS.items() if request in m.requests and not m.reference)
+            chosen |= dict.fromkeys([*STUDY, *ours])
+        elif is_reference(name):
+            chosen[own_method(name)] = None
         elif name in METHODS:
             chosen[name] = None
         elif name != "original":

@@ -1,4 +1,4 @@
-"""One cell of the store as report and registration read it."""
+"""One cell of the store as comparison, report and registration read it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from audio_mu.store import queries
 from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Store, read_csv
 from audio_mu.unlearning import METHODS, STUDY
+from audio_mu.workflows.audits import FLOOR
 
 CURVE_PREFIXES = ("epoch/", "prune/")
 ORDER = tuple(dict.fromkeys(["original", *STUDY, *METHODS]))
@@ -31,12 +32,34 @@ class CellRuns:
         present = {method for method, _ in self.runs}
         return [method for method in ORDER if method in present] + sorted(present - set(ORDER))
 
+    @property
+    def rows(self) -> list[str]:
+        """The methods, with the distances of retrained models to each other below naive."""
+        known = self.methods
+        after = known.index("naive") + 1 if "naive" in known else len(known)
+        return [*known[:after], FLOOR, *known[after:]]
+
+    def seeds(self, method: str) -> list[int]:
+        """The seeds that a method has, sorted."""
+        return list(self.of(method))
+
+    @property
+    def any_run(self) -> Finished:
+        """A run that says what all of the cell share. Raises `UserError` where none has its audit."""
+        for run in self.runs.values():
+            if "audit" in run.tags:
+                return run
+        raise UserError(
+            f"the runs of request {self.request} (cell {self.cell}) carry no audit, an earlier version made them: run "
+            "`mlflow run . -e unlearn -P force=true` with the same parameters first"
+        )
+
     def of(self, method: str) -> dict[int, Finished]:
         """Seed → run of a method, seeds rising."""
         return {int(seed): self.runs[name, seed] for name, seed in sorted(self.runs, key=_seed) if name == method}
 
-    def long(self) -> pd.DataFrame:
-        """The long table of this cell from the runs' own metrics."""
+    def values(self) -> pd.DataFrame:
+        """Every metric of every run: cell, request, method, metric, seed, value."""
         rows = [
             (self.cell, self.request, method, metric, int(seed), value)
             for method in self.methods
@@ -45,8 +68,11 @@ class CellRuns:
             for metric, value in run.metrics.items()
             if not metric.startswith(CURVE_PREFIXES)
         ]
-        columns = ["cell", "request", "method", "metric", "seed", "value"]
-        return tables.long_table(pd.DataFrame(rows, columns=columns))
+        return pd.DataFrame(rows, columns=["cell", "request", "method", "metric", "seed", "value"])
+
+    def long(self) -> pd.DataFrame:
+        """The long table of this cell from the runs' own metrics."""
+        return tables.long_table(self.values())
 
 
 def audited_long(store: Store, cell: CellRuns) -> pd.DataFrame:

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import torch
+from torch import nn
+
 from audio_mu.config import Config
 from audio_mu.data.datasets import DATASETS
 from audio_mu.data.features import feature_shape
 from audio_mu.errors import UserError
-from audio_mu.models import build
+from audio_mu.models import AudioClassifier
+from audio_mu.own_code import is_reference, load
 from audio_mu.unlearning import choose
+from audio_mu.workflows.jobs import make_network
 from audio_mu.workflows.unlearn import check_methods
+
+NEEDS = {"cf_k": "last_block", "eu_k": "last_block", "msg": "head"}
+"""Methods that ask the network for more than logits; a network of the user's own may lack it."""
 
 
 def check(config: Config) -> None:
     """Raise `UserError` for unknown methods, clips too short for the network, an engine or rule not there."""
-    check_methods(config)
+    methods = check_methods(config)
     resolved = config.resolved()
     assert resolved.pipeline is not None
-    try:
-        build(resolved.architecture, feature_shape(resolved.pipeline, resolved.clip_samples), 2)
-    except ValueError as error:
-        raise UserError(f"clip_seconds={resolved.clip_seconds:g}: {error}") from None
+    shape = feature_shape(resolved.pipeline, resolved.clip_samples)
+    if is_reference(config.architecture):
+        _check_own_network(config, methods, shape)
+    else:
+        try:
+            make_network(resolved.architecture, shape, 2)
+        except ValueError as error:
+            raise UserError(f"clip_seconds={resolved.clip_seconds:g}: {error}") from None
     if config.dataset not in DATASETS:
         raise UserError(f"dataset={config.dataset!r} is not available: choose {', '.join(DATASETS)}")
     if config.data_dir is not None:
@@ -28,6 +40,31 @@ def check(config: Config) -> None:
     if config.engine != "local":
         raise UserError(f"engine={config.engine!r} is not available yet: use engine=local")
     _check_register(config)
+
+
+def _check_own_network(config: Config, methods: tuple[str, ...], shape: tuple[int, int]) -> None:
+    """Raise `UserError` where the user's own network cannot be made, gives no logits, or lacks what is asked of it."""
+    where = f"architecture={config.architecture!r}"
+    network_class = load(config.architecture)
+    if not (isinstance(network_class, type) and issubclass(network_class, nn.Module)):
+        raise UserError(f"{where} is no class of torch.nn.Module: name one that is made by (n_classes, input_shape)")
+    try:
+        network = make_network(config.architecture, shape, 3).eval()
+        with torch.no_grad():
+            answer = network(torch.zeros(2, 1, *shape))
+    except Exception as error:  # whatever the user's class raises is the user's to mend
+        about = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise UserError(f"{where} fails on features of {shape[0]} x {shape[1]} ({about}): mend it") from error
+    if getattr(answer, "shape", None) != (2, 3):
+        raise UserError(f"{where} answers 2 clips of 3 classes with {getattr(answer, 'shape', answer)!r}: give [2, 3]")
+    missing = [(f"methods={name!r}", NEEDS[name]) for name in methods if name in NEEDS]
+    missing += [("deep_audits=true", "penultimate")] if config.deep_audits else []
+    for asks, attribute in missing:
+        if not hasattr(network, attribute):
+            raise UserError(
+                f"{asks} needs a network with {attribute!r}, which {where} lacks: add it as in "
+                f"audio_mu.models.{AudioClassifier.__name__}, or leave {asks} out"
+            )
 
 
 def _check_register(config: Config) -> None:

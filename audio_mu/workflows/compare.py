@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -17,55 +15,15 @@ from audio_mu.report.published import published, published_table
 from audio_mu.store import queries
 from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Run, Store, read_csv, read_json, read_npz
-from audio_mu.unlearning import METHODS, STUDY
-from audio_mu.workflows.audits import FLOOR, Cell, CellAudit, StoredLogits, audit_cell
+from audio_mu.workflows.audits import Cell, CellAudit, StoredLogits, audit_cell
+from audio_mu.workflows.cells import CellRuns
 from audio_mu.workflows.evaluation import CONFOUNDED, few_clips
 from audio_mu.workflows.pages import write_report
 from audio_mu.workflows.prepare import base_tags, stage_run
 
-CURVE_PREFIXES = ("epoch/", "prune/")
 UNLEARNED = {"stage": "unlearn", "role": "method"}
 CELLS_OF_RANKING = 3
 NETWORK_TAGS = ("dataset_name", "pipeline", "architecture")
-
-
-@dataclass(frozen=True)
-class CellRuns:
-    """The newest finished run per method and seed of one cell."""
-
-    cell: str
-    request: str
-    runs: dict[tuple[str, str], Finished]
-
-    @cached_property
-    def methods(self) -> list[str]:
-        """Original and naive first, then in the registry's order."""
-        order = ["original", *STUDY, *METHODS]
-        present = {method for method, _ in self.runs}
-        known = [method for method in dict.fromkeys(order) if method in present]
-        return known + sorted(present - set(known))
-
-    @property
-    def rows(self) -> list[str]:
-        """The methods, with the distances of retrained models to each other below naive."""
-        known = self.methods
-        after = known.index("naive") + 1 if "naive" in known else len(known)
-        return [*known[:after], FLOOR, *known[after:]]
-
-    def seeds(self, method: str) -> list[int]:
-        """The seeds that a method has, sorted."""
-        return sorted(int(seed) for of, seed in self.runs if of == method)
-
-    @property
-    def any_run(self) -> Finished:
-        """A run that says what all of the cell share. Raises `UserError` where none has its audit."""
-        for run in self.runs.values():
-            if "audit" in run.tags:
-                return run
-        raise UserError(
-            f"the runs of request {self.request} (cell {self.cell}) carry no audit, an earlier version made them: run "
-            "`mlflow run . -e unlearn -P force=true` with the same parameters first"
-        )
 
 
 def compare(config: Config, store: Store, parent: Run | None = None, cell: str | None = None) -> pd.DataFrame:
@@ -135,16 +93,8 @@ def _stored(store: Store, cell: CellRuns) -> Cell:
 
 
 def _values(cell: CellRuns, audit: CellAudit) -> pd.DataFrame:
-    rows = [
-        (method, metric, int(seed), value)
-        for method in cell.methods
-        for (of, seed), run in cell.runs.items()
-        if of == method
-        for metric, value in run.metrics.items()
-        if not metric.startswith(CURVE_PREFIXES)
-    ]
-    own = pd.DataFrame(rows, columns=["method", "metric", "seed", "value"])
-    return pd.concat([own, audit.by_seed], ignore_index=True).assign(cell=cell.cell, request=cell.request)
+    by_seed = audit.by_seed.assign(cell=cell.cell, request=cell.request)
+    return pd.concat([cell.values(), by_seed], ignore_index=True)
 
 
 def _whole(cell: CellRuns, audit: CellAudit) -> pd.DataFrame:

@@ -14,9 +14,21 @@ from torch import nn
 
 from audio_mu.audit.deeper import deep_figures
 from audio_mu.models import build
+from audio_mu.own_code import is_reference, load
 from audio_mu.seeding import seeded
 from audio_mu.training import Examples, OptimizerSettings, pick_device, predict, train_from_scratch
-from audio_mu.unlearning import Settings, run_method
+from audio_mu.unlearning import Settings, own_method, run_method
+
+
+def make_network(architecture: str, input_shape: tuple[int, int], n_classes: int) -> nn.Module:
+    """A new network of the package, or the user's own: a class called with (n_classes, input_shape).
+
+    `input_shape` = (frequencies, frames). Weights are drawn from torch's global generator. Float32 [batch, 1,
+    frequencies, frames] → logits [batch, n_classes].
+    """
+    if is_reference(architecture):
+        return load(architecture)(n_classes, input_shape)
+    return build(architecture, input_shape, n_classes)
 
 
 @dataclass(frozen=True)
@@ -41,7 +53,7 @@ class Problem:
         """A network with weights drawn from the seed, in the memory format that convolutions are fastest in."""
         shape = np.load(self.features_file, mmap_mode="r").shape[2:]
         with seeded(seed):
-            network = build(self.architecture, (int(shape[0]), int(shape[1])), self.n_classes)
+            network = make_network(self.architecture, (int(shape[0]), int(shape[1])), self.n_classes)
         return network.to(memory_format=torch.channels_last)
 
 
@@ -61,7 +73,7 @@ class TrainJob:
 
 @dataclass(frozen=True)
 class UnlearnJob:
-    """Run one method on one base model and evaluate `sets`."""
+    """Run one method on one base model and evaluate `sets`. `reference`: where a method of the user's own is."""
 
     problem: Problem
     seed: int
@@ -73,6 +85,7 @@ class UnlearnJob:
     hyper_parameters: Mapping[str, Any]
     best_on: str | None
     deep_audits: bool = False
+    reference: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,6 +148,8 @@ def train_job(job: TrainJob) -> Result:
 
 def unlearn_job(job: UnlearnJob) -> Result:
     """Run a method, then compute the unlearned network's logits on every set."""
+    if job.reference:
+        own_method(job.reference)
     features, labels = job.problem.tensors()
     base = job.problem.initialise(job.seed)
     base.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in job.base_state.items()})

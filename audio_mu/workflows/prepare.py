@@ -18,6 +18,7 @@ from audio_mu.data.clips import Clips, load_clips
 from audio_mu.data.splits import Split, split_clips
 from audio_mu.errors import UserError
 from audio_mu.files import file_sha256, hash_of
+from audio_mu.own_code import digest_of, is_reference
 from audio_mu.store import registry
 from audio_mu.store.registry import Version
 from audio_mu.store.runs import Run, Store
@@ -31,6 +32,7 @@ BASE_FIELDS = ("n_epochs", "batch_size", "optimizer", "learning_rate", "checkpoi
 
 TRAINING_SOURCE = ("seeding.py", "training.py", "data/audio.py", "data/features.py", "data/splits.py", "models")
 UNLEARNING_SOURCE = (*TRAINING_SOURCE, "unlearning", "request.py")
+NOT_NUMERIC = "search.py"  # the ranges that a search draws from: settings, not figures, come from there
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ def source_hash(parts: tuple[str, ...]) -> str:
     root = Path(audio_mu.__file__).parent
     files = sorted(
         path for part in parts for path in ([root / part] if part.endswith(".py") else (root / part).rglob("*.py"))
-    )
+        if path.name != NOT_NUMERIC
+    )  # fmt: skip
     return hash_of([[path.relative_to(root).as_posix(), file_sha256(path)] for path in files])
 
 
@@ -85,7 +88,7 @@ def base_tags(config: Config) -> dict[str, str]:
         "dataset": config.dataset,
         "dataset_name": config.name,
         "pipeline": config.pipeline,
-        "architecture": config.architecture,
+        "architecture": config.network,
     }
 
 
@@ -93,12 +96,23 @@ def stage_run(
     store: Store, parent: Run | None, stage: str, config: Config, tags: Mapping[str, str] | None = None
 ) -> Run:
     """The run of a stage: the entry point's own, or a child of `main`'s."""
-    name = f"{stage} {config.name} {config.pipeline} {config.architecture}"
+    name = f"{stage} {config.name} {config.pipeline} {config.network}"
     all_tags = {**base_tags(config), **(tags or {})}
     params = config.as_text()
     if parent is None:
         return store.open_run(stage, name, all_tags, params)
     return store.child_run(parent, stage, "parent", name, all_tags, params)
+
+
+def network_source(config: Config) -> str:
+    """Hash of the file of the user's own network, empty for the package's."""
+    return digest_of(config.architecture) if is_reference(config.architecture) else ""
+
+
+def network_identity(config: Config) -> str:
+    """What tells networks of one name apart: the name, and of the user's own the file's hash."""
+    source = network_source(config)
+    return f"{config.network}@{source}" if source else config.network
 
 
 def recipe_of(config: Config) -> dict[str, str]:
@@ -135,6 +149,12 @@ def find_bases(store: Store, config: Config) -> Bases:
             "with the same dataset, pipeline and architecture"
         )
     found = {seed: version for seed, version in versions.items() if version is not None}
+    edited = [seed for seed, v in found.items() if v.tags.get("network_source", "") != network_source(config)]
+    if edited:
+        raise UserError(
+            f"architecture={config.architecture!r} has been edited since seeds={','.join(map(str, edited))} of {name} "
+            "were trained: run `mlflow run . -e train` again"
+        )
     recipes = {seed: json.loads(version.tags["recipe"]) for seed, version in found.items()}
     first_seed, recipe = next(iter(recipes.items()))
     for seed, other in recipes.items():

@@ -44,7 +44,7 @@ def report(config: Config, store: Store) -> str:
         long = long[long["cell"] == cell.cell]
         method = method_asked or best_method(long, cell.methods) or closest(long, cell.methods) or cell.methods[-1]
         write_record(
-            run, record := make_record(store, resolved, cell, method, long, _registered(store, resolved, cell))
+            run, record := make_record(store, resolved, cell, method, long, _registered(store, resolved, cell, method))
         )
         say(f"{record.evidence.headline}\nevidence record: {where(store, run, 'evidence.html')}")
     return run.id
@@ -86,7 +86,8 @@ def _method_asked(config: Config, cell: CellRuns) -> str | None:
     return named
 
 
-def _registered(store: Store, config: Config, cell: CellRuns) -> dict[int, str]:
-    """Seed → version behind its alias, where that was made by this cell."""
+def _registered(store: Store, config: Config, cell: CellRuns, method: str) -> dict[int, str]:
+    """Seed → version behind its alias, where that was made by this method in this cell."""
+    wanted = {"cell": cell.cell, "method": method}
     found = {seed: registry.by_alias(store, config.registered_model, f"{ALIAS}-seed-{seed}") for seed in config.seeds}
-    return {seed: v.version for seed, v in found.items() if v is not None and v.tags.get("cell") == cell.cell}
+    return {seed: v.version for seed, v in found.items() if v is not None and wanted.items() <= v.tags.items()}

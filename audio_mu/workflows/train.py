@@ -24,6 +24,8 @@ from audio_mu.workflows.prepare import (
     base_tags,
     load_data,
     machine,
+    network_identity,
+    network_source,
     optimizer_settings,
     problem,
     recipe_of,
@@ -69,7 +71,7 @@ def _fingerprint(config: Config, data: Data, seed: int) -> str:
     recipe = load_recipe(config.dataset)
     return hash_of(
         [
-            "train", seed, config.pipeline, config.architecture, recipe_of(config),
+            "train", seed, config.pipeline, network_identity(config), recipe_of(config),
             [recipe.momentum, recipe.logmel_shift, recipe.logmel_scale],
             data.clips.digest, machine(config), source_hash(TRAINING_SOURCE),
         ]
@@ -130,6 +132,7 @@ def _log(config: Config, store: Store, parent: Run, data: Data, seed: int, finge
                 "base_run_id": run.id,
                 "fingerprint": fingerprint,
                 "class_names": json.dumps(clips.class_names)[:5000],
+                **({"network_source": source} if (source := network_source(config)) else {}),
             },
             card,
         )
@@ -143,7 +146,7 @@ def _log(config: Config, store: Store, parent: Run, data: Data, seed: int, finge
 def _facts(config: Config, data: Data, seed: int) -> ModelFacts:
     assert config.pipeline is not None  # resolved
     return ModelFacts(
-        config.registered_model, config.name, config.pipeline, config.architecture, seed, data.clips.class_names,
+        config.registered_model, config.name, config.pipeline, config.network, seed, data.clips.class_names,
         config.clip_samples, SAMPLE_RATE, data.split.kind, recipe_of(config),
     )  # fmt: skip
 
@@ -183,7 +186,7 @@ def log_servable(run: Run, config: Config, data: Data, seed: int, result: Result
             "sample_rate": SAMPLE_RATE,
             "samples": config.clip_samples,
             "class_names": list(data.clips.class_names),
-            "architecture": config.architecture,
+            "architecture": config.network,
             "pipeline": config.pipeline,
             "seed": seed,
         },
@@ -200,7 +203,7 @@ def _summarise(config: Config, run: Run, data: Data, accuracies: dict[int, float
     run.metrics({"test/accuracy": mean})
     for seed, accuracy in sorted(accuracies.items()):
         say(f"  seed {seed}: test accuracy {accuracy:.3f}")
-    say(f"base models of {config.name} ({config.pipeline}, {config.architecture}): test accuracy {mean:.3f}, "
+    say(f"base models of {config.name} ({config.pipeline}, {config.network}): test accuracy {mean:.3f}, "
         f"mean of {len(accuracies)} seeds")  # fmt: skip
     poor = [seed for seed, accuracy in accuracies.items() if accuracy < chance]
     if poor:

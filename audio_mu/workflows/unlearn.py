@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import pandas as pd
 import yaml
 
 from audio_mu.audit.performance import cross_entropy
-from audio_mu.config import Config
+from audio_mu.config import AUTO, Config
 from audio_mu.errors import UserError
 from audio_mu.files import hash_of
 from audio_mu.progress import say
@@ -20,6 +21,7 @@ from audio_mu.store import queries, registry
 from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Run, Store, read_npz
 from audio_mu.unlearning import METHODS, Settings, choose
+from audio_mu.unlearning.search import REPAIR_FIELDS
 from audio_mu.workflows.attack import find_attack, load_attack
 from audio_mu.workflows.engine import Engine
 from audio_mu.workflows.evaluation import Evaluator, Logits, log_audit, not_recovered
@@ -33,6 +35,7 @@ from audio_mu.workflows.prepare import (
     find_bases,
     load_data,
     machine,
+    network_identity,
     optimizer_settings,
     problem,
     recipe_of,
@@ -43,7 +46,6 @@ from audio_mu.workflows.register import register_unlearned
 from audio_mu.workflows.train import log_servable
 
 ORIGINAL = "original"
-REPAIR_FIELDS = ("n_epoch_impair", "n_epoch_repair", "impair_learning_rate", "repair_learning_rate")
 DEEP_SOURCE = ("audit/deeper.py",)
 RETRAINS = frozenset({"naive"})
 """Methods that read the base recipe and no repair setting: one result serves every cell of a request."""
@@ -70,10 +72,45 @@ def _hyper_parameters(config: Config) -> dict[str, dict[str, Any]]:
     for name, values in content.items():
         if name not in METHODS:
             raise UserError(f"{where} names the method {name!r}: choose from {', '.join(METHODS)}")
-        allowed = METHODS[name].hyper_parameters
+        allowed = METHODS[name].configurable
         if not isinstance(values, dict) or set(values) - set(allowed):
             raise UserError(f"{where}: {name} takes {', '.join(allowed) or 'no hyper-parameters'}, got {values!r}")
+        try:
+            own_settings(values)
+        except UserError as error:
+            raise UserError(f"{where}: {name}: {error}") from None
     return content
+
+
+def own_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The repair settings among a method's values, which for this method win over the configured ones.
+
+    Raises `UserError` where one is not allowed.
+    """
+    given = {name: str(value) for name, value in values.items() if name in REPAIR_FIELDS}
+    parsed = Config.from_text(given)
+    return {name: getattr(parsed, name) for name, text in given.items() if text != AUTO}
+
+
+def method_settings(config: Config, values: Mapping[str, Any]) -> Settings:
+    """What a method trains with: the base recipe and the repair settings, with the method's own where it has some."""
+    assert config.batch_size is not None and config.n_epochs is not None  # resolved
+    assert config.n_epoch_repair is not None
+    settings = Settings(
+        optimizer=optimizer_settings(config),
+        batch_size=config.batch_size,
+        n_epochs=config.n_epochs,
+        n_epoch_impair=config.n_epoch_impair,
+        n_epoch_repair=config.n_epoch_repair,
+        impair_learning_rate=config.impair_learning_rate,
+        repair_learning_rate=config.repair_learning_rate,
+    )
+    return dataclasses.replace(settings, **own_settings(values))
+
+
+def hyper_parameters_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's values without the repair settings among them."""
+    return {name: value for name, value in values.items() if name not in REPAIR_FIELDS}
 
 
 @dataclass(frozen=True)
@@ -93,8 +130,8 @@ class Cell:
         config = self.config
         return hash_of(
             [
-                self.data.clips.digest, self.data.split.kind, config.split_seed, config.pipeline, config.architecture,
-                recipe_of(config), self.request.hash, config.duplicates,
+                self.data.clips.digest, self.data.split.kind, config.split_seed, config.pipeline,
+                network_identity(config), recipe_of(config), self.request.hash, config.duplicates,
                 {name: config.as_text()[name] for name in REPAIR_FIELDS},
                 {name: dict(values) for name, values in sorted(self.hyper_parameters.items())},
             ]
@@ -109,6 +146,7 @@ class Cell:
                 dict(self.hyper_parameters.get(method, {})), self.attack.tags["fingerprint"], machine(self.config),
                 source_hash(UNLEARNING_SOURCE),
                 *([source_hash(DEEP_SOURCE)] if self.config.deep_audits else []),
+                *([METHODS[method].digest] if method in METHODS and METHODS[method].digest else []),
             ]
         )  # fmt: skip
 
@@ -256,9 +294,7 @@ class Unlearning:
         )
 
     def _job(self, seed: int, method: str) -> UnlearnJob:
-        config = self.cell.config
-        assert config.batch_size is not None and config.n_epochs is not None  # resolved
-        assert config.n_epoch_repair is not None
+        config, values = self.cell.config, self.cell.hyper_parameters.get(method, {})
         return UnlearnJob(
             problem=problem(config, self.cell.data.clips),
             seed=seed,
@@ -266,18 +302,11 @@ class Unlearning:
             request=self.cell.request.kind,
             base_state=self.seeds[seed].base_state,
             sets=self.cell.request.sets(),
-            settings=Settings(
-                optimizer=optimizer_settings(config),
-                batch_size=config.batch_size,
-                n_epochs=config.n_epochs,
-                n_epoch_impair=config.n_epoch_impair,
-                n_epoch_repair=config.n_epoch_repair,
-                impair_learning_rate=config.impair_learning_rate,
-                repair_learning_rate=config.repair_learning_rate,
-            ),
-            hyper_parameters=dict(self.cell.hyper_parameters.get(method, {})),
+            settings=method_settings(config, values),
+            hyper_parameters=hyper_parameters_of(values),
             best_on="test" if config.checkpoint == "best_test" else None,
             deep_audits=config.deep_audits,
+            reference=METHODS[method].reference,
         )
 
     def _log(self, seed: int, method: str, result: Result) -> None:

@@ -1,0 +1,98 @@
+"""The workflows as functions, for notebooks and scripts: the same parameters, the same store, tables as results.
+
+    from audio_mu import api
+    api.train(seeds=[40, 41], n_epochs=8)
+
+Parameters are those of the entry points, as text or as Python values. The store is the one of MLFLOW_TRACKING_URI,
+else `mlflow.db` in the current folder. Mistakes raise `audio_mu.errors.UserError`. Work runs in worker processes: a
+script must guard its calls with `if __name__ == "__main__":`, a notebook need not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from audio_mu.config import Config
+from audio_mu.errors import UserError
+from audio_mu.store import registry
+from audio_mu.store.runs import Store, read_csv
+from audio_mu.workflows import attack as attack_workflow
+from audio_mu.workflows import compare as compare_workflow
+from audio_mu.workflows import train as train_workflow
+from audio_mu.workflows import tune as tune_workflow
+from audio_mu.workflows import unlearn as unlearn_workflow
+from audio_mu.workflows.cells import CURVE_PREFIXES, load_cell
+from audio_mu.workflows.checks import check
+from audio_mu.workflows.engine import Engine, threads_and_workers
+
+
+def train(**parameters: Any) -> pd.DataFrame:
+    """Train and register the base models: seed, test_accuracy, model (the registered version's URI)."""
+    with _session(parameters) as (config, store, engine):
+        accuracies = train_workflow.train(config, store, engine)
+        name = config.resolved().registered_model
+        rows = []
+        for seed, accuracy in sorted(accuracies.items()):
+            version = registry.by_alias(store, name, f"seed-{seed}")
+            assert version is not None  # training has just set the alias
+            rows.append({"seed": seed, "test_accuracy": accuracy, "model": f"models:/{name}/{version.version}"})
+        return pd.DataFrame(rows)
+
+
+def attack(**parameters: Any) -> pd.DataFrame:
+    """Train the membership attack models: one row each, with its balanced accuracy and interval."""
+    with _session(parameters) as (config, store, _):
+        return read_csv(store, attack_workflow.attack(config, store), "attack_models.csv")
+
+
+def unlearn(**parameters: Any) -> pd.DataFrame:
+    """Unlearn the request: method, seed, run_id, cell, and every metric of the run (contract names) as a column.
+
+    The rows are those of the cell, earlier finished methods among them.
+    """
+    with _session(parameters) as (config, store, engine):
+        cell = load_cell(store, unlearn_workflow.unlearn(config, store, engine))
+        rows = [
+            {"method": method, "seed": seed, "run_id": run.id, "cell": cell.cell}
+            | {name: value for name, value in run.metrics.items() if not name.startswith(CURVE_PREFIXES)}
+            for method in cell.methods
+            for seed, run in cell.of(method).items()
+        ]
+        return pd.DataFrame(rows)
+
+
+def compare(**parameters: Any) -> pd.DataFrame:
+    """Compare the methods over the seeds: the long table, one row per cell, method and metric."""
+    with _session(parameters) as (config, store, _):
+        return compare_workflow.compare(config, store)
+
+
+def tune(**parameters: Any) -> pd.DataFrame:
+    """Search the methods' hyper-parameters in a rehearsal of the request: one row per trial, the best marked."""
+    with _session(parameters) as (config, store, engine):
+        return tune_workflow.tune(config, store, engine)
+
+
+@contextmanager
+def _session(parameters: dict[str, Any]) -> Iterator[tuple[Config, Store, Engine]]:
+    config = Config.from_text({name: _as_text(name, value) for name, value in parameters.items()})
+    check(config)
+    _, workers = threads_and_workers(config)
+    with Engine(workers) as engine:
+        yield config, Store.connect(), engine
+
+
+def _as_text(name: str, value: Any) -> str:
+    """A Python value as it would stand on a command line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | int | float | Path):
+        return str(value)
+    if isinstance(value, Sequence):
+        return ",".join(_as_text(name, part) for part in value)
+    raise UserError(f"{name}={value!r} is not allowed: give text, a number, true or false, or a list of them")

@@ -1,0 +1,100 @@
+"""Code of the user's own, outside the package, named as `place:name`: a Python file or an importable module."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from audio_mu.errors import UserError
+from audio_mu.files import file_sha256, sha256
+
+LOADED_AS = "__audio_mu_digest__"
+
+
+def is_reference(text: str) -> bool:
+    """Whether a text names own code, such as `/path/to/file.py:name` or `module.path:name`."""
+    return ":" in text
+
+
+def name_of(reference: str) -> str:
+    """What the code is called: the part behind the last colon; any other text is its own name."""
+    return reference.rpartition(":")[2]
+
+
+def digest_of(reference: str) -> str:
+    """SHA-256 of the file that holds the code. What that file imports is not part of it.
+
+    Raises `UserError` where the reference names no file or module.
+    """
+    return file_sha256(_file(reference))
+
+
+def load(reference: str) -> Any:
+    """The object of a reference. Its file is run once in a process, and again after it was edited.
+
+    Raises `UserError` where there is no such file, module or name, or where the file fails.
+    """
+    place, _, name = reference.rpartition(":")
+    module = _module(place, digest_of(reference), reference)
+    if not hasattr(module, name):
+        raise UserError(f"{reference!r}: {place} defines no {name!r}: name a function or class of it")
+    return getattr(module, name)
+
+
+def _is_file(place: str) -> bool:
+    return place.endswith(".py") or "/" in place
+
+
+def _file(reference: str) -> Path:
+    place, _, name = reference.rpartition(":")
+    if not place or not name.isidentifier():
+        raise UserError(f"{reference!r} is no reference: give /path/to/file.py:name or module.path:name")
+    if _is_file(place):
+        path = Path(place).expanduser().absolute()
+        if not path.is_file():
+            raise UserError(f"{reference!r}: {str(path)!r} is not a file: give an existing Python file")
+        return path
+    try:
+        found = importlib.util.find_spec(place)
+    except (ImportError, ValueError):
+        found = None
+    if found is None or found.origin is None or not Path(found.origin).is_file():
+        raise UserError(f"{reference!r}: no module {place!r} can be imported: give its file, /path/to/file.py:{name}")
+    return Path(found.origin)
+
+
+def _module(place: str, digest: str, reference: str) -> ModuleType:
+    name = f"audio_mu_own_{sha256(str(_file(reference)))[:12]}" if _is_file(place) else place
+    module = sys.modules.get(name)
+    if module is not None and getattr(module, LOADED_AS, digest) == digest:
+        return module
+    try:
+        module = _run_file(name, _file(reference)) if _is_file(place) else _import(name, module)
+    except UserError:
+        raise
+    except Exception as error:  # whatever the user's file raises is the user's to mend
+        about = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise UserError(f"{reference!r} cannot be loaded ({about}): mend {place}") from error
+    setattr(module, LOADED_AS, digest)
+    return module
+
+
+def _import(name: str, stale: ModuleType | None) -> ModuleType:
+    return importlib.import_module(name) if stale is None else importlib.reload(stale)
+
+
+def _run_file(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None  # a .py file has both
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses of the file look their module up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

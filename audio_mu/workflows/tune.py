@@ -1,0 +1,445 @@
+"""Choose the methods' hyper-parameters in a rehearsal of the request: without the test set, on networks of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from sklearn.model_selection import train_test_split
+
+from audio_mu.audit.performance import cross_entropy
+from audio_mu.config import Config
+from audio_mu.data.splits import VALIDATION_SHARE
+from audio_mu.errors import UserError
+from audio_mu.files import canonical_json, hash_of
+from audio_mu.progress import say
+from audio_mu.request import Request, resolve_request
+from audio_mu.seeding import derive
+from audio_mu.store import queries
+from audio_mu.store.runs import Run, Store
+from audio_mu.unlearning import METHODS
+from audio_mu.unlearning.search import REPAIR_FIELDS, Range
+from audio_mu.workflows.engine import Engine
+from audio_mu.workflows.jobs import Result, TrainJob, UnlearnJob, train_job, unlearn_job
+from audio_mu.workflows.pages import where
+from audio_mu.workflows.prepare import (
+    UNLEARNING_SOURCE,
+    Data,
+    base_tags,
+    check_digest,
+    find_bases,
+    load_data,
+    machine,
+    network_identity,
+    optimizer_settings,
+    problem,
+    recipe_of,
+    source_hash,
+    stage_run,
+)
+from audio_mu.workflows.unlearn import check_methods, hyper_parameters_of, method_settings
+
+TUNED = "tuned.yaml"
+WORST = 2.0
+"""The score of a diverged network: no answer can be further off."""
+ATTEMPTS = 20  # draws for each trial before a search space counts as exhausted
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One configuration of a method. Number 0 is the method as it comes; `values` holds what differs from that."""
+
+    method: str
+    number: int
+    values: Values
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a network answers on the forget set and on the validation part.
+
+    `confidence`: mean probability of the true class of the forget clips, the mean of exp(-loss); accuracies as
+    fractions; `forget_loss` in nats.
+    """
+
+    confidence: float
+    forget_accuracy: float
+    forget_loss: float
+    validation_accuracy: float
+
+    def against(self, reference: Score) -> float:
+        """|confidence on the forget set - the reference's| + what the validation accuracy lacks to the reference's.
+
+        0 is as good as retraining, 2 the worst.
+        """
+        lacking = max(0.0, reference.validation_accuracy - self.validation_accuracy)
+        return abs(self.confidence - reference.confidence) + lacking
+
+    def as_metrics(self) -> dict[str, float]:
+        """The figures under the names of the store."""
+        return {
+            "forget/confidence": self.confidence,
+            "forget/accuracy": self.forget_accuracy,
+            "forget/loss": self.forget_loss,
+            "validation/accuracy": self.validation_accuracy,
+        }
+
+    @classmethod
+    def from_metrics(cls, metrics: Mapping[str, float]) -> Score:
+        """The reverse of `as_metrics`."""
+        names = ("forget/confidence", "forget/accuracy", "forget/loss", "validation/accuracy")
+        return cls(*(metrics[name] for name in names))
+
+
+def draw_trials(method: str, ranges: Mapping[str, Range], n: int, recipe_rate: float, seed: int) -> list[Trial]:
+    """The method as it comes, then n - 1 different draws, fewer where the ranges hold no more.
+
+    The draws depend on the seed, the method and their number alone: a longer search goes on where a shorter ended.
+    """
+    trials, seen = [Trial(method, 0, {})], {canonical_json({})}
+    generator = np.random.default_rng(derive(seed, "tune", method))
+    for _ in range(ATTEMPTS * n):
+        if len(trials) >= n:
+            break
+        values = {name: value_range.draw(generator, recipe_rate) for name, value_range in ranges.items()}
+        key = canonical_json(values)
+        if key not in seen:
+            seen.add(key)
+            trials.append(Trial(method, len(trials), values))
+    return trials
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """The request on networks of its own: `validation` is kept from all of them, and the test set is not here.
+
+    The base is trained on forget + fit, the reference, a retrained network, on fit with another seed; neither seed is
+    that of a base model, so that no reported network has a part in the choice.
+    """
+
+    config: Config
+    data: Data
+    request: Request
+    fit: np.ndarray
+    validation: np.ndarray
+
+    @property
+    def base_seed(self) -> int:
+        """Seed of the network that the trials unlearn from."""
+        return derive(self.config.forget_seed, "tune", "base") % 2**31
+
+    @property
+    def reference_seed(self) -> int:
+        """Seed of the retrained network."""
+        return derive(self.config.forget_seed, "tune", "reference") % 2**31
+
+    @property
+    def sets(self) -> dict[str, np.ndarray]:
+        """What a trial is given and measured on."""
+        return {"forget": self.request.forget, "remain": self.fit, "validation": self.validation}
+
+    @property
+    def id(self) -> str:
+        """Hash of all that the base and the reference depend on."""
+        config = self.config
+        return hash_of(
+            [
+                "rehearsal", network_identity(config), config.pipeline, recipe_of(config), self.data.clips.digest,
+                self.request.hash, [self.data.clips.ids[i] for i in self.validation], self.base_seed,
+                self.reference_seed, machine(config), source_hash(UNLEARNING_SOURCE),
+            ]
+        )  # fmt: skip
+
+    def fingerprint(self, trial: Trial) -> str:
+        """Hash of what a trial reads."""
+        settings = {name: self.config.as_text()[name] for name in REPAIR_FIELDS}
+        return hash_of([self.id, trial.method, dict(trial.values), settings, METHODS[trial.method].digest])
+
+    def train_jobs(self) -> dict[str, TrainJob]:
+        """The two networks by name. Nothing chooses a checkpoint here, whatever the recipe says."""
+        config = self.config
+        assert config.batch_size is not None and config.n_epochs is not None  # resolved
+        clips = {
+            "base": (self.base_seed, np.sort(np.concatenate([self.request.forget, self.fit]))),
+            "reference": (self.reference_seed, self.fit),
+        }
+        return {
+            name: TrainJob(
+                problem=problem(config, self.data.clips),
+                seed=seed,
+                train=train,
+                sets={name: self.sets[name] for name in ("forget", "validation")},
+                optimizer=optimizer_settings(config),
+                batch_size=config.batch_size,
+                n_epochs=config.n_epochs,
+                best_on=None,
+            )
+            for name, (seed, train) in clips.items()
+        }
+
+    def job(self, trial: Trial, base_state: Mapping[str, np.ndarray]) -> UnlearnJob:
+        """A trial as a piece of work."""
+        return UnlearnJob(
+            problem=problem(self.config, self.data.clips),
+            seed=self.base_seed,
+            method=trial.method,
+            request=self.request.kind,
+            base_state=base_state,
+            sets=self.sets,
+            settings=method_settings(self.config, trial.values),
+            hyper_parameters=hyper_parameters_of(trial.values),
+            best_on=None,
+            reference=METHODS[trial.method].reference,
+        )
+
+    def score(self, logits: Mapping[str, np.ndarray]) -> Score:
+        """A network's figures. Raises `UserError` where its answers are not finite."""
+        labels = self.data.clips.labels.numpy()
+        forget, validation = labels[self.request.forget], labels[self.validation]
+        losses = cross_entropy(logits["forget"], forget)
+        return Score(
+            confidence=float(np.exp(-losses).mean()),
+            forget_accuracy=float((logits["forget"].argmax(axis=1) == forget).mean()),
+            forget_loss=float(losses.mean()),
+            validation_accuracy=float((logits["validation"].argmax(axis=1) == validation).mean()),
+        )
+
+
+def rehearse(config: Config, data: Data, request: Request) -> Rehearsal:
+    """Part the remain set into fit and validation part, one eighth, drawn with `split_seed`.
+
+    Recordings that have a copy among the forget or fit clips validate nothing and are left out. Raises `UserError`
+    where no clip is left to validate on.
+    """
+    fit, drawn = train_test_split(request.remain, test_size=VALIDATION_SHARE, random_state=config.split_seed)
+    known = {data.clips.hashes[i] for i in (*request.forget, *fit)}
+    validation = np.array([i for i in np.sort(drawn) if data.clips.hashes[i] not in known], dtype=np.int64)
+    if len(validation) == 0:
+        raise UserError(
+            f"forget={config.forget!r} leaves {len(request.remain)} remain clips, of which none can validate: "
+            "ask for fewer"
+        )
+    return Rehearsal(config, data, request, np.sort(fit), validation)
+
+
+def tune(config: Config, store: Store, engine: Engine, parent: Run | None = None) -> pd.DataFrame:
+    """Try `n_trials` configurations of every method and write the best ones for `method_config`.
+
+    Returns one row per trial: method, trial, score, chosen, the values and the figures. Finished trials are reused.
+    """
+    searched = _searched(check_methods(config))
+    bases = find_bases(store, config)
+    config = bases.config
+    data = load_data(config)
+    check_digest(bases, data.clips)
+    rehearsal = rehearse(config, data, resolve_request(config, data.clips, data.split))
+    assert config.learning_rate is not None  # resolved
+    trials = [
+        trial
+        for method in searched
+        for trial in draw_trials(
+            method, METHODS[method].search, config.n_trials, config.learning_rate, config.forget_seed
+        )
+    ]
+    with stage_run(store, parent, "tune", config, _tags(rehearsal)) as run:
+        run.dataset(config.name, data.clips.digest, len(data.split.train), "tune")
+        table = Search(rehearsal, store, engine, run).run(trials)
+        _report(store, run, rehearsal, table, trials)
+    return table
+
+
+def _searched(methods: Sequence[str]) -> list[str]:
+    """The methods that declare ranges. Raises `UserError` where none does."""
+    found = [method for method in methods if METHODS[method].search]
+    left = [method for method in methods if method not in found]
+    if left:
+        say(f"nothing to tune: {', '.join(left)} (no ranges declared)")
+    if not found:
+        tunable = ", ".join(name for name, m in METHODS.items() if m.search)
+        raise UserError(f"methods={','.join(methods)!r} has nothing to tune: choose from {tunable}")
+    return found
+
+
+def _tags(rehearsal: Rehearsal) -> dict[str, str]:
+    request = rehearsal.request
+    return {**base_tags(rehearsal.config), "request": request.name, "request_hash": request.hash}
+
+
+class Search:
+    """All trials of a rehearsal: reuse what the store has, run the rest, log each as it is ready."""
+
+    def __init__(self, rehearsal: Rehearsal, store: Store, engine: Engine, parent: Run) -> None:
+        self.rehearsal, self.store, self.engine, self.parent = rehearsal, store, engine, parent
+
+    def run(self, trials: Sequence[Trial]) -> pd.DataFrame:
+        """One row per trial, the methods in their order, the best first."""
+        finished: dict[str, Score] = {}
+        for trial in trials:
+            known = self._known(self.rehearsal.fingerprint(trial))
+            if known is not None:
+                finished[_key(trial)] = known
+        reference = self._known(self.rehearsal.id)
+        pending = [trial for trial in trials if _key(trial) not in finished]
+        if finished:
+            say(f"reusing {len(finished)} finished trials")
+        if pending or reference is None:
+            reference, base_state = self._train(reference)
+            for trial, score in self._run(pending, base_state, reference):
+                finished[_key(trial)] = score
+        return _table(trials, finished, reference)
+
+    def _known(self, fingerprint: str) -> Score | None:
+        if self.rehearsal.config.force:
+            return None
+        found = queries.newest(self.store, {"fingerprint": fingerprint, "stage": "tune"})
+        return None if found is None else Score.from_metrics(found.metrics)
+
+    def _train(self, known: Score | None) -> tuple[Score, Mapping[str, np.ndarray]]:
+        """The reference's figures and the base's weights. The base is not stored: its seed gives it again."""
+        jobs = self.rehearsal.train_jobs()
+        names = {job.seed: name for name, job in jobs.items() if name == "base" or known is None}
+        results: dict[str, Result] = {}
+        wanted = [job for job in jobs.values() if job.seed in names]
+        for job, result in self.engine.run(train_job, wanted, "networks of the rehearsal"):
+            results[names[job.seed]] = result
+        reference = known or self.rehearsal.score(results["reference"].logits)
+        if known is None:
+            self._log_reference(reference, self.rehearsal.score(results["base"].logits), results["reference"])
+        return reference, results["base"].state
+
+    def _log_reference(self, reference: Score, base: Score, result: Result) -> None:
+        tags = {
+            **_tags(self.rehearsal),
+            "seed": str(self.rehearsal.reference_seed),
+            "fingerprint": self.rehearsal.id,
+        }
+        metrics = reference.as_metrics() | {f"base/{name}": value for name, value in base.as_metrics().items()}
+        metrics |= {"base/score": base.against(reference), "time/total_s": result.total_seconds}
+        params = self.rehearsal.config.as_text()
+        with self.store.child_run(self.parent, "tune", "reference", "retrained reference", tags, params) as run:
+            run.metrics(metrics)
+        say(
+            f"  reference: confidence {reference.confidence:.3f} on the forget set, accuracy "
+            f"{reference.validation_accuracy:.3f} on the validation part; doing nothing scores "
+            f"{base.against(reference):.3f}"
+        )
+
+    def _run(
+        self, pending: Sequence[Trial], base_state: Mapping[str, np.ndarray], reference: Score
+    ) -> list[tuple[Trial, Score]]:
+        # Jobs are told apart by identity: their arrays do not compare.
+        jobs = {id(job): (job, trial) for trial in pending for job in [self.rehearsal.job(trial, base_state)]}
+        scored = []
+        for job, result in self.engine.run(trial_job, [job for job, _ in jobs.values()], "trials"):
+            trial = jobs[id(job)][1]
+            score = self._score(result)
+            self._log(trial, score, reference, result)
+            scored.append((trial, score))
+        return scored
+
+    def _score(self, result: Result) -> Score:
+        try:
+            return self.rehearsal.score(result.logits)
+        except UserError:  # diverged: a rate too high is what a search finds out
+            return Score(confidence=np.nan, forget_accuracy=np.nan, forget_loss=np.nan, validation_accuracy=np.nan)
+
+    def _log(self, trial: Trial, score: Score, reference: Score, result: Result) -> None:
+        name = f"{trial.method} trial-{trial.number}"
+        tags = {
+            **_tags(self.rehearsal),
+            "seed": str(self.rehearsal.base_seed),
+            "method": trial.method,
+            "trial": str(trial.number),
+            "fingerprint": self.rehearsal.fingerprint(trial),
+        }
+        params = self.rehearsal.config.as_text() | {f"tuned.{key}": str(value) for key, value in trial.values.items()}
+        value = _score_of(score, reference)
+        with self.store.child_run(self.parent, "tune", "trial", name, tags, params) as run:
+            run.metrics({**score.as_metrics(), "tune/score": value, "time/total_s": result.total_seconds})
+        shown = ", ".join(f"{key} {drawn}" for key, drawn in trial.values.items()) or "as it comes"
+        say(f"  {trial.method:<19} score {value:.3f}  {result.total_seconds:.1f} s  {shown}")
+
+
+def trial_job(job: UnlearnJob) -> Result:
+    """As `unlearn_job`, without sending the weights back: a trial is worth its answers alone."""
+    return dataclasses.replace(unlearn_job(job), state={})
+
+
+def _key(trial: Trial) -> str:
+    return canonical_json([trial.method, dict(trial.values)])
+
+
+def _score_of(score: Score, reference: Score) -> float:
+    value = score.against(reference)
+    return value if np.isfinite(value) else WORST
+
+
+def _table(trials: Sequence[Trial], scores: Mapping[str, Score], reference: Score) -> pd.DataFrame:
+    rows = []
+    for trial in trials:
+        score = scores[_key(trial)]
+        figures = {name.replace("/", "_"): value for name, value in score.as_metrics().items()}
+        rows.append(
+            {
+                "method": trial.method,
+                "trial": trial.number,
+                "score": _score_of(score, reference),
+                "chosen": False,
+                "values": canonical_json(dict(trial.values)),
+                **figures,
+            }
+        )
+    table = pd.DataFrame(rows)
+    order = {method: place for place, method in enumerate(dict.fromkeys(table["method"]))}
+    # Of equal scores the first trial: the method as it comes before anything drawn.
+    table = table.sort_values(
+        ["method", "score", "trial"], key=lambda column: column.map(order) if column.name == "method" else column
+    ).reset_index(drop=True)
+    table["chosen"] = ~table["method"].duplicated()
+    return table
+
+
+def _report(store: Store, run: Run, rehearsal: Rehearsal, table: pd.DataFrame, trials: Sequence[Trial]) -> None:
+    """Artifacts tuned.yaml and trials.csv, figures of the parent, and how to use the result."""
+    chosen = {
+        trial.method: dict(trial.values)
+        for row in table[table["chosen"]].itertuples()
+        for trial in trials
+        if (trial.method, trial.number) == (row.method, row.trial)
+    }
+    run.csv("trials.csv", table)
+    run.text(TUNED, tuned_yaml(rehearsal, table, chosen))
+    best = table[table["chosen"]].set_index("method")["score"]
+    as_it_comes = table[table["trial"] == 0].set_index("method")["score"]
+    run.metrics({f"{method}/score": float(score) for method, score in best.items()})
+    lines = ["| method | as it comes | tuned | values |", "|---|---|---|---|"]
+    for method, values in chosen.items():
+        shown = ", ".join(f"{name} {value}" for name, value in values.items()) or "as it comes"
+        lines.append(f"| {method} | {as_it_comes[method]:.3f} | {best[method]:.3f} | {shown} |")
+    run.note("\n".join(lines))
+    say("\n".join(lines))
+    say(f"use it: mlflow run . -e unlearn -P method_config={where(store, run, TUNED)}")
+
+
+def tuned_yaml(rehearsal: Rehearsal, table: pd.DataFrame, chosen: Mapping[str, Values]) -> str:
+    """The chosen values as `method_config` reads them; a method that is best as it comes is only a comment."""
+    best = table[table["chosen"]].set_index("method")["score"]
+    counts = table.groupby("method").size()
+    head = [
+        f"# chosen by -e tune for {rehearsal.config.registered_model}, request {rehearsal.request.name}",
+        "# score: gap of the forget confidence to a retrained network + lack of validation accuracy; 0 is best",
+        *(
+            f"# {method}: score {best[method]:.4f}, the best of {counts[method]}{'' if values else ', as it comes'}"
+            for method, values in chosen.items()
+        ),
+    ]
+    differing = {method: values for method, values in chosen.items() if values}
+    body = yaml.safe_dump(differing, sort_keys=False) if differing else ""
+    return "\n".join(head) + "\n" + body

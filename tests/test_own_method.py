@@ -1,0 +1,220 @@
+"""Methods and networks of the user's own: the README's examples as they stand, and what is refused about others."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from audio_mu import api
+from audio_mu.config import Config
+from audio_mu.errors import UserError
+from audio_mu.unlearning import METHODS, choose
+from audio_mu.unlearning.registry import own_method
+from audio_mu.unlearning.search import LogUniform
+from audio_mu.workflows.checks import check
+from tests.conftest import ROOT, Command
+
+BLOCKS = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL))
+SETTINGS = {"seeds": "40", "n_epochs": "2", "n_epoch_repair": "1", "batch_size": "16", "workers": "1"}
+
+
+@dataclass(frozen=True)
+class Example:
+    """A folder with the README's method and network, and a store in which that network is trained and attacked."""
+
+    folder: Path
+    parameters: dict[str, str]
+
+    @property
+    def method(self) -> Path:
+        return self.folder / "my_method.py"
+
+    @property
+    def network(self) -> Path:
+        return self.folder / "my_network.py"
+
+    def runs(self, condition: str) -> list:
+        from mlflow.tracking import MlflowClient
+
+        uri = f"sqlite:///{self.folder / 'mlflow.db'}"
+        return list(MlflowClient(uri, uri).search_runs(["0"], condition))
+
+
+@pytest.fixture
+def registry() -> Iterator[None]:
+    """What a test registers is gone after it."""
+    before = dict(METHODS)
+    yield
+    METHODS.clear()
+    METHODS.update(before)
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory, small_digits: Path) -> Iterator[Example]:
+    folder = tmp_path_factory.mktemp("own")
+    for name, text in BLOCKS.items():
+        (folder / f"{name}.py").write_text(text)
+    parameters = {**SETTINGS, "data_dir": str(small_digits), "architecture": f"{folder}/my_network.py:Small"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        patch.chdir(folder)
+        trained = api.train(**parameters)
+        assert trained["model"].tolist() == ["models:/audio-mu.SyntheticDigits.logmel.Small/1"]
+        api.attack(**parameters, n_attack_models=1)
+        yield Example(folder, parameters)
+
+
+def test_readme_examples_are_about_ten_lines() -> None:
+    """Catches examples that have gone from the README, and such as nobody would read."""
+    assert set(BLOCKS) == {"my_method", "my_network"}
+    assert all(len(text.strip().splitlines()) <= 11 for text in BLOCKS.values())
+
+
+def test_readme_method_and_network_run(example: Example, entry: Command, registry: None) -> None:
+    """Catches examples that do not run, code that worker processes cannot find, and an edit that is not noticed."""
+    parameters = {**example.parameters, "save_models": "none", "n_attack_models": "1"}
+    methods = f"naive,{example.method}:flatten"
+    done = entry("unlearn", example.folder, methods=methods, **parameters)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {run.data.tags["method"]: run for run in example.runs("tags.role = 'method'")}
+    assert set(found) == {"original", "naive", "flatten"}
+    assert {run.data.tags["architecture"] for run in found.values()} == {"Small"}
+    original, flatten = (found[name].data.metrics for name in ("original", "flatten"))
+    assert flatten["forget/loss"] != original["forget/loss"]
+    assert flatten["time/impair_s"] > 0 and flatten["time/repair_s"] > 0
+
+    text = example.method.read_text()
+    example.method.write_text(text.replace("page_rate=rate", "page_rate=30 * rate"))
+    table = api.unlearn(**parameters, methods=methods)
+    example.method.write_text(text)
+    naive = example.runs("tags.role = 'method' and tags.method = 'naive'")
+    again = example.runs("tags.role = 'method' and tags.method = 'flatten'")
+    assert (len(naive), len(again)) == (1, 2)
+    row = table.set_index("method").loc["flatten"]
+    assert row["forget/loss"] != flatten["forget/loss"]
+    assert row["cell"] == found["flatten"].data.tags["cell"]
+
+
+def test_an_edited_network_must_be_trained_again(example: Example) -> None:
+    """Catches weights of one network loaded into another one of the same name."""
+    text = example.network.read_text()
+    example.network.write_text(text + "\n# edited\n")
+    try:
+        with pytest.raises(UserError, match=r"edited since seeds=40 .*-e train"):
+            api.unlearn(**example.parameters, methods="naive")
+    finally:
+        example.network.write_text(text)
+
+
+def test_what_the_network_lacks_is_refused_before_any_work(example: Example) -> None:
+    """Catches an AttributeError in a worker after minutes of training."""
+    for asks, attribute in [({"methods": "cf_k"}, "last_block"), ({"methods": "all"}, "last_block"),
+                            ({"methods": "naive,msg"}, "head"), ({"deep_audits": "true"}, "penultimate")]:  # fmt: skip
+        with pytest.raises(UserError, match=f"needs a network with '{attribute}'"):
+            check(Config.from_text({**example.parameters, **asks}))
+    check(Config.from_text({**example.parameters, "methods": "study"}))
+
+
+NETWORK = "from torch import nn\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def Mine(n_classes, input_shape): ...", "no class"),
+        (f"{NETWORK}class Mine(nn.Module): pass", "TypeError"),
+        (f"{NETWORK}class Mine(nn.Flatten):\n  def __init__(self, n, shape): super().__init__()", r"give \[2, 3\]"),
+        ("class Mine(:", "SyntaxError"),
+        ("Other = 1", "defines no 'Mine'"),
+    ],
+)
+def test_a_network_that_cannot_be_used_is_refused(text: str, words: str, tmp_path: Path) -> None:
+    """Catches a traceback for a mistake in the user's own file, and one that is only noticed in training."""
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    with pytest.raises(UserError, match=words) as raised:
+        check(Config.from_text({"architecture": f"{file}:Mine"}))
+    assert "\n" not in str(raised.value)
+    assert str(file) in str(raised.value)
+
+
+@pytest.mark.parametrize("value", ["/x.py:VGGish", "/x.py:", "/x.py:a-b", "Vggish"])
+def test_network_names_that_cannot_be_registered_are_refused(value: str) -> None:
+    """Catches a class whose models would mix with the package's, and a name that the registry does not take."""
+    with pytest.raises(UserError, match="architecture"):
+        Config.from_text({"architecture": value})
+
+
+METHOD = "def quiet(task, *, rate=0.1):\n    '''Be quiet.'''\n    return task.base()\n"
+
+
+def test_a_function_without_decorator_is_a_method_too(tmp_path: Path, registry: None) -> None:
+    """Catches own methods crept into `all`, lost hyper-parameters, and a second registration refused as taken."""
+    file = tmp_path / "quiet.py"
+    file.write_text(METHOD + "def louder(task):\n    '''Be louder.'''\n    return task.base()\n")
+    assert choose(["naive", f"{file}:quiet", f"{file}:louder"], "class") == ("naive", "quiet", "louder")
+    assert choose([f"{file}:quiet", "quiet"], "item") == ("quiet",)
+    assert "quiet" not in choose(["all"], "item")
+    quiet = METHODS["quiet"]
+    assert (quiet.hyper_parameters, quiet.reads) == ({"rate": 0.1}, {"forget", "remain"})
+    assert quiet.reference == f"{file}:quiet"
+    file.write_text(METHOD.replace("0.1", "0.2"))
+    assert own_method(f"{file}:quiet") == "quiet"
+    assert METHODS["quiet"].hyper_parameters == {"rate": 0.2}
+    assert METHODS["quiet"].digest != quiet.digest
+
+
+def test_decorated_method_keeps_its_declarations(tmp_path: Path, registry: None) -> None:
+    """Catches a decorator's sets, requests and ranges replaced by the defaults of undecorated functions."""
+    file = tmp_path / "decorated.py"
+    file.write_text(BLOCKS["my_method"].replace('{"forget", "remain"}', '{"forget", "remain"}, requests={"class"}'))
+    assert own_method(f"{file}:flatten") == "flatten"
+    assert METHODS["flatten"].requests == {"class"}
+    assert METHODS["flatten"].search == {"rate": LogUniform(0.0001, 0.01)}
+    with pytest.raises(UserError, match="does not support forget='item'"):
+        choose([f"{file}:flatten"], "item")
+
+
+def test_a_module_works_like_a_file(tmp_path: Path, registry: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches references to modules that are taken for files, and imports that stay after an edit."""
+    package = tmp_path / "some_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "methods.py").write_text(METHOD)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert choose(["some_package.methods:quiet"], "item") == ("quiet",)
+    (package / "methods.py").write_text(METHOD.replace("0.1", "0.25"))
+    assert choose(["some_package.methods:quiet"], "item") == ("quiet",)
+    assert METHODS["quiet"].hyper_parameters == {"rate": 0.25}
+    del sys.modules["some_package.methods"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "words"),
+    [
+        (METHOD, "{file}:loud", "defines no 'loud'"),
+        (METHOD, "{folder}/other.py:quiet", "not a file"),
+        (METHOD, "no.such.module:quiet", "no module 'no.such.module'"),
+        (METHOD, "{file}:", "no reference"),
+        (METHOD.replace("quiet", "pop"), "{file}:pop", "'pop' is taken"),
+        (METHOD.replace("rate=0.1", "rate"), "{file}:quiet", "keyword-only with defaults"),
+        ("1 / 0", "{file}:quiet", "ZeroDivisionError"),
+        ("quiet = 3", "{file}:quiet", "no function"),
+    ],
+)
+def test_a_method_that_cannot_be_used_is_refused(
+    text: str, reference: str, words: str, tmp_path: Path, registry: None
+) -> None:
+    """Catches a traceback for a mistake in the user's own file, and a built-in method that is replaced."""
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    pop = METHODS["pop"]
+    with pytest.raises(UserError, match=words) as raised:
+        choose([reference.format(file=file, folder=tmp_path)], "item")
+    assert "\n" not in str(raised.value)
+    assert METHODS["pop"] is pop

@@ -26,7 +26,7 @@ from tests.browser import Browser
 
 SIZES = {"laptop": (1366, 768), "desktop": (1920, 1080)}
 COLOURS = 128  # of the palette; keeps each picture far below 300 kB
-SETTLED = 6.0  # seconds that the UI's charts take to be drawn after their data have come
+SETTLED = 10.0  # seconds that the UI's charts take to be drawn after their data have come
 
 
 @contextmanager
@@ -96,8 +96,8 @@ def interface_pages(store: Store, address: str, folder: Path) -> None:
     pages = {
         "charts": charts_link(store).replace(LOCAL_UI, address),
         "runs": f"{experiment}/runs?workflowType=machine_learning",
-        "comparison": f"{experiment}/runs/{run.id}",
-        "artifact": f"{experiment}/runs/{run.id}/artifacts/{entry.path}",
+        "comparison": f"{experiment}/runs/{run.id}?workflowType=machine_learning",
+        "artifact": f"{experiment}/runs/{run.id}/artifacts/{entry.path}?workflowType=machine_learning",
         "model": f"{address}/#/models/{model}",
     }
     for size, (width, height) in SIZES.items():

@@ -43,9 +43,8 @@ def report(config: Config, store: Store) -> str:
         long = compare(config, store, run, cell.cell)
         long = long[long["cell"] == cell.cell]
         method = method_asked or best_method(long, cell.methods) or closest(long, cell.methods) or cell.methods[-1]
-        write_record(
-            run, record := make_record(store, resolved, cell, method, long, _registered(store, resolved, cell, method))
-        )
+        record = make_record(store, resolved, cell, method, long, _registered(store, resolved, cell, method))
+        write_record(run, record)
         say(f"{record.evidence.headline}\nevidence record: {where(store, run, 'evidence.html')}")
     return run.id
 

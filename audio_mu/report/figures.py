@@ -6,13 +6,11 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -47,8 +45,14 @@ STYLE = {
 
 @contextmanager
 def _style() -> Iterator[None]:
-    with plt.rc_context(STYLE):
+    with rc_context(STYLE):
         yield
+
+
+def _subplots(size: tuple[float, float], rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
+    """A figure of its own and its axes. Not through pyplot, whose backend is the business of whoever imports us."""
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(rows, columns, **options)
 
 
 def _values(long: pd.DataFrame, metric: str, methods: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -66,7 +70,7 @@ def _name_positions(axes: Axes, methods: Sequence[str]) -> None:
 def accuracy_figure(long: pd.DataFrame, methods: Sequence[str], title: str) -> Figure:
     """Accuracy on the forget, remain and test sets per method, with naive's forget accuracy as the target."""
     with _style():
-        figure, axes = plt.subplots(figsize=(1.6 + 0.95 * len(methods), 4.2), layout="constrained")
+        figure, axes = _subplots((1.6 + 0.95 * len(methods), 4.2))
         positions = np.arange(len(methods))
         for i, (name, colour) in enumerate(SETS.items()):
             mean, ends = _values(long, f"{name}/accuracy", methods)
@@ -84,7 +88,7 @@ def accuracy_figure(long: pd.DataFrame, methods: Sequence[str], title: str) -> F
 def trade_off_figure(long: pd.DataFrame, methods: Sequence[str]) -> Figure:
     """Forget against test accuracy with 95 % intervals; naive's point, with cross-hairs, is the target."""
     with _style():
-        figure, axes = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
+        figure, axes = _subplots((6.4, 4.6))
         x, x_ends = _values(long, "forget/accuracy", methods)
         y, y_ends = _values(long, "test/accuracy", methods)
         for i, method in enumerate(methods):
@@ -144,8 +148,7 @@ def mia_figure(long: pd.DataFrame, methods: Sequence[str], title: str = "") -> F
     known = [metric for metric in panels if (long["metric"] == metric).any()]
     with _style():
         size = (1.6 + 0.8 * len(methods), 0.6 + 2.5 * max(1, len(known)))
-        figure, grid = plt.subplots(max(1, len(known)), 1, figsize=size, layout="constrained", squeeze=False,
-                                    sharex=True)  # fmt: skip
+        figure, grid = _subplots(size, max(1, len(known)), 1, squeeze=False, sharex=True)
         for axes, metric in zip(grid[:, 0], known):
             mean, ends = _values(long, metric, methods)
             colours = [{"naive": NAIVE, "original": ORIGINAL}.get(method, SETS["forget"]) for method in methods]
@@ -168,10 +171,8 @@ def mia_figure(long: pd.DataFrame, methods: Sequence[str], title: str = "") -> F
 def _small_multiples(n: int, height: float = 1.9) -> tuple[Figure, list[Axes]]:
     columns = min(4, max(1, n))
     rows = max(1, -(-n // columns))
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(2.6 * columns, height * rows + 0.5), sharex=True, sharey=True, squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
+    size = (2.6 * columns, height * rows + 0.5)
+    figure, grid = _subplots(size, rows, columns, sharex=True, sharey=True, squeeze=False)
     panels = list(grid.flat)
     for i, axes in enumerate(panels):
         if i >= n:
@@ -250,7 +251,7 @@ def speed_figure(long: pd.DataFrame, methods: Sequence[str]) -> Figure | None:
         return None
     names = [method for method, is_known in zip(timed, known) if is_known]
     with _style():
-        figure, axes = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
+        figure, axes = _subplots((6.4, 4.6))
         axes.set_xscale("log")
         axes.plot(x[known], y[known], "o", color=SETS["forget"], markersize=6)
         axes.plot(1, 0, "D", color=NAIVE, markersize=6)
@@ -275,7 +276,7 @@ def prune_figure(curves: Mapping[str, np.ndarray]) -> Figure | None:
     if not curves:
         return None
     with _style():
-        figure, axes = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
+        figure, axes = _subplots((6.4, 4.6))
         for curve in curves.values():
             axes.plot(RATES, curve, color=SETS["test"], linewidth=0.8, alpha=0.7)
         mean = np.mean(list(curves.values()), axis=0)
@@ -292,22 +293,20 @@ def prune_figure(curves: Mapping[str, np.ndarray]) -> Figure | None:
 
 
 def as_png(figure: Figure) -> bytes:
-    """The figure as PNG bytes; it is closed."""
+    """The figure as PNG bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
-    plt.close(figure)
     return buffer.getvalue()
 
 
 def as_svg(figure: Figure, name: str) -> str:
-    """The figure as an SVG element in the page's fonts and colours; it is closed.
+    """The figure as an SVG element in the page's fonts and colours.
 
     `name` keeps the ids of several figures on one page apart.
     """
     buffer = io.StringIO()
-    with plt.rc_context({**STYLE, "svg.hashsalt": name}):
+    with rc_context({**STYLE, "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    plt.close(figure)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)  # a style here would hold for the page

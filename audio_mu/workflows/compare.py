@@ -104,7 +104,7 @@ def _whole(cell: CellRuns, audit: CellAudit) -> pd.DataFrame:
 def _show(store: Store, run: Run, config: Config, cell: CellRuns, audit: CellAudit, long: pd.DataFrame,
           paired: pd.DataFrame) -> str:  # fmt: skip
     """Figures and per-clip table of one cell into the run; its tables on the screen and as Markdown."""
-    title = f"{config.name} {config.pipeline} {config.architecture}, {cell.request}"
+    title = f"{config.name} {config.pipeline} {config.network}, {cell.request}"
     table = tables.markdown(tables.wide_table(long, cell.rows))
     audited = tables.markdown(tables.wide_table(long, cell.rows, tables.AUDITED))
     notes = [*_notes(store, config, cell), *audit.notes]

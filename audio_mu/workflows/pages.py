@@ -153,7 +153,7 @@ def make_record(
 
 def title_of(config: Config, cell: CellRuns) -> str:
     """What a cell is about, for headings."""
-    return f"{config.name}, {config.architecture} on {config.pipeline}, request {cell.request}"
+    return f"{config.name}, {config.network} on {config.pipeline}, request {cell.request}"
 
 
 def request_facts(store: Store, cell: CellRuns) -> RequestFacts:

@@ -167,7 +167,7 @@ def _model_facts(config: Config, store: Store, finished: Finished, seed: int) ->
         name=config.registered_model,
         dataset=config.name,
         pipeline=tags["pipeline"],
-        architecture=config.architecture,
+        architecture=config.network,
         seed=seed,
         class_names=json.loads(tags["class_names"]),
         samples=config.clip_samples,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from audio_mu.config import Config, defaults
 from audio_mu.errors import UserError
+from audio_mu.own_code import name_of
 from audio_mu.progress import say
 from audio_mu.report.evidence import best_method, closest
 from audio_mu.store import queries, registry
@@ -79,7 +80,7 @@ def _method_asked(config: Config, cell: CellRuns) -> str | None:
     """The method that was named, or None. Raises `UserError` where the cell does not have it."""
     named = config.register if config.register not in (NONE, BEST) else None
     if named is None and len(config.methods) == 1 and config.methods[0] not in ("study", "all"):
-        named = config.methods[0]
+        named = name_of(config.methods[0])
     if named is not None and named not in cell.methods:
         raise UserError(f"{named!r} has no finished run in this cell: choose from {', '.join(cell.methods)}")
     return named

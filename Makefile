@@ -16,7 +16,7 @@ demo: $(VENV)/ready
 	mlflow run . --env-manager local
 
 test: check
-	OMP_NUM_THREADS=1 python -m pytest
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --durations=10
 
 check: $(VENV)/ready
 	ruff check .

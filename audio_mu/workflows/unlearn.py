@@ -191,11 +191,14 @@ def unlearn(config: Config, store: Store, engine: Engine, parent: Run | None = N
     request = resolve_request(config, data.clips, data.split)
     cell = Cell(config, bases, data, request, attack, _hyper_parameters(config))
     evaluator = Evaluator(request, data.clips.labels.numpy(), load_attack(store, attack))
+    versions = ", ".join(f"{seed} (version {version.version})" for seed, version in bases.versions.items())
+    say(f"base models of {config.registered_model}, seeds {versions}")
     with stage_run(store, parent, "unlearn", config, cell.tags()) as run:
         _describe(run, cell)
         Unlearning(cell, store, engine, run, evaluator).run(methods)
     if parent is None:  # the whole chain registers after its comparison
         register_unlearned(config, store, run, cell.id)
+        say("the methods side by side, averaged over the seeds: run `mlflow run . -e compare` with the same data")
     return cell.id
 
 

@@ -324,5 +324,5 @@ def _as_text(value: Any) -> str:
 def _suggest(name: str, known: list[str]) -> str:
     import difflib
 
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.8) or difflib.get_close_matches(name, known, n=3)
     return f"did you mean {' or '.join(close)}?" if close else "see --help for all parameters"

@@ -80,7 +80,9 @@ def test_the_unlearned_models_are_versions_with_evidence(chain: Store) -> None:
         assert version.tags["request_hash"] in evidence
         assert f"seed {seed}: {version.version}" in evidence
         assert "<!doctype html>" in chain.text(version.run_id, "evidence.html")
-    assert "serve it: mlflow models serve" in (chain.folder / "output.txt").read_text()
+    printed = (chain.folder / "output.txt").read_text()
+    assert re.search(rf"serve it .* mlflow models serve -m models:/{NAME}@unlearned .*-p 5001\n", printed)
+    assert re.search(r"forget \d\.\d{3} \(original \d\.\d{3}\), remain \d", printed)
     assert "unlearned" in chain.client.get_registered_model(NAME).description
 
 

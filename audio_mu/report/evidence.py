@@ -25,6 +25,9 @@ class Rule:
     mia: largest difference, either way, of the population attack's AUC from naive's.
     works: smallest accuracy of naive on the remain set, which it was trained on. Below it nothing is judged: models at
     chance all look alike, a wrecked one too.
+
+    Nor is anything judged where the original itself lies within `forget` and `mia`: what cannot tell the untouched
+    model from the retrained one cannot tell an unlearned one either.
     """
 
     kept: float = 0.02
@@ -46,7 +49,8 @@ class Rule:
             f"accuracy on the remain and the test set at most {points(self.kept)} below naive's; accuracy on the "
             f"forget set within {points(self.forget)} of naive's and within half of the original's difference from it "
             f"({points(self.least)} is always allowed); AUC of the membership attack within {self.mia:g} of naive's; "
-            f"naive itself recognises at least {percent(self.works)} of the remain set"
+            f"naive itself recognises at least {percent(self.works)} of the remain set, and the original itself lies "
+            "outside of these limits"
         )
 
 
@@ -128,7 +132,10 @@ def judge(method: str, figures: Figures, original: Figures | None = None, rule: 
         return Verdict(Outcome.NOT_JUDGED, ("there is no retrained model (naive) to compare with",), settled=False)
     learned = _accuracy_of_naive(figures)
     if learned is not None and learned < rule.works:
-        reason = f"the retrained model (naive) recognises only {percent(learned)} of the recordings it was trained on"
+        reason = (
+            f"the retrained model (naive) recognises only {percent(learned)} of the recordings it was trained on: "
+            "train longer or with another recipe"
+        )
         return Verdict(Outcome.NOT_JUDGED, (reason,), settled=False)
     if method == REFERENCE:
         return Verdict(Outcome.REFERENCE, ("retrained from scratch without the recordings",))
@@ -136,6 +143,8 @@ def judge(method: str, figures: Figures, original: Figures | None = None, rule: 
         return Verdict(Outcome.UNTOUCHED, ("still holds the recordings",))
     own = original.get("gap/forget_accuracy") if original else None
     tolerance = rule.forget_tolerance(own.mean if own else None)
+    if original and own and _indistinguishable(own, original.get("gap/mia_auc"), tolerance, rule):
+        return Verdict(Outcome.NOT_JUDGED, (_alike(own, original.get("gap/mia_auc")),), settled=False)
     forget, auc = figures["gap/forget_accuracy"], figures.get("gap/mia_auc")
     damaged = [
         f"{name} accuracy is {points(-gap.mean)} below naive's, {points(rule.kept)} are allowed"
@@ -160,6 +169,19 @@ def judge(method: str, figures: Figures, original: Figures | None = None, rule: 
     if beyond:
         return Verdict(Outcome.OVER_UNLEARNED, reasons, settled)
     return Verdict(Outcome.PASSED, ("every figure lies within the rule's tolerances",), settled)
+
+
+def _indistinguishable(forget: Estimate, auc: Estimate | None, tolerance: float, rule: Rule) -> bool:
+    """Whether the original, which holds the recordings, meets the rule itself."""
+    return abs(forget.mean) <= tolerance and (auc is None or abs(auc.mean) <= rule.mia)
+
+
+def _alike(forget: Estimate, auc: Estimate | None) -> str:
+    attack = "" if auc is None else f", AUC of the membership attack {auc.mean:+.3f}"
+    return (
+        f"the original itself is as near to naive (forget accuracy {points(forget.mean)}{attack}) as the rule asks, so "
+        "that an unlearned model cannot be told from an untouched one; a retrained one (naive) needs no such proof"
+    )
 
 
 def _accuracy_of_naive(figures: Figures) -> float | None:
@@ -224,7 +246,7 @@ def summary(long: pd.DataFrame, methods: Sequence[str], request: RequestFacts, r
             + (f" and {_speed(figures['time/speedup'])}." if "time/speedup" in figures else ".")
         )
     elif candidates and judged[candidates[0]].outcome is Outcome.NOT_JUDGED:
-        lines.append(f"No method is judged: {judged[candidates[0]].reasons[0]}. Train longer or with another recipe.")
+        lines.append(f"No method is judged: {judged[candidates[0]].reasons[0]}.")
         return lines
     elif candidates:
         lines.append(f"None of the {len(candidates)} methods meets the rule.")

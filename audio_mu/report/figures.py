@@ -26,6 +26,7 @@ VARIABLES = {
 }  # fmt: skip
 """Colour → name of the style variable that the report puts in its place, so that figures follow light and dark."""
 
+MIN_WIDTH = 4.0  # inches; a narrower figure has no room for its own legend
 LOSS_FLOOR, LOSS_CEILING = 1e-6, 1e2
 LABEL_PLACES = [(7, 0), (-7, 0)] + [
     (dx, sign * dy) for dy in range(10, 130, 10) for sign in (1, -1) for dx in (12, -12)
@@ -70,7 +71,7 @@ def _name_positions(axes: Axes, methods: Sequence[str]) -> None:
 def accuracy_figure(long: pd.DataFrame, methods: Sequence[str], title: str) -> Figure:
     """Accuracy on the forget, remain and test sets per method, with naive's forget accuracy as the target."""
     with _style():
-        figure, axes = _subplots((1.6 + 0.95 * len(methods), 4.2))
+        figure, axes = _subplots((max(MIN_WIDTH, 1.6 + 0.95 * len(methods)), 4.2))
         positions = np.arange(len(methods))
         for i, (name, colour) in enumerate(SETS.items()):
             mean, ends = _values(long, f"{name}/accuracy", methods)

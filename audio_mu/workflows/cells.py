@@ -39,6 +39,11 @@ class CellRuns:
         after = known.index("naive") + 1 if "naive" in known else len(known)
         return [*known[:after], FLOOR, *known[after:]]
 
+    @property
+    def split(self) -> str:
+        """How its data were split; empty for runs that do not say."""
+        return next(iter(self.runs.values())).tags.get("split", "")
+
     def seeds(self, method: str) -> list[int]:
         """The seeds that a method has, sorted."""
         return list(self.of(method))

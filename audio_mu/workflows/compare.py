@@ -18,7 +18,7 @@ from audio_mu.store.runs import Run, Store, read_csv, read_json, read_npz
 from audio_mu.workflows.audits import Cell, CellAudit, StoredLogits, audit_cell
 from audio_mu.workflows.cells import CellRuns
 from audio_mu.workflows.evaluation import CONFOUNDED, few_clips
-from audio_mu.workflows.pages import write_report
+from audio_mu.workflows.pages import title_of, write_report
 from audio_mu.workflows.prepare import base_tags, stage_run
 
 UNLEARNED = {"stage": "unlearn", "role": "method"}
@@ -104,7 +104,7 @@ def _whole(cell: CellRuns, audit: CellAudit) -> pd.DataFrame:
 def _show(store: Store, run: Run, config: Config, cell: CellRuns, audit: CellAudit, long: pd.DataFrame,
           paired: pd.DataFrame) -> str:  # fmt: skip
     """Figures and per-clip table of one cell into the run; its tables on the screen and as Markdown."""
-    title = f"{config.name} {config.pipeline} {config.network}, {cell.request}"
+    title = title_of(config, cell)
     table = tables.markdown(tables.wide_table(long, cell.rows))
     audited = tables.markdown(tables.wide_table(long, cell.rows, tables.AUDITED))
     notes = [*_notes(store, config, cell), *audit.notes]
@@ -198,7 +198,23 @@ def _notes(store: Store, config: Config, cell: CellRuns) -> list[str]:
     failed = sorted({of for (of, _), run in cell.runs.items() if run.tags.get("not_recovered") == "true"})
     if failed:
         notes.append(f"not recovered (remain accuracy more than 0.1 below naive's) on at least one seed: {failed}")
+    lost = _not_learned(cell)
+    if lost:
+        notes.append(
+            f"naive of seeds {lost} has learned less than half of what the original has: a retrained model that failed "
+            "is no reference, and the means over the seeds rest on it; leave these seeds out or train longer"
+        )
     return notes + _audit_notes(store, config, cell, seeds)
+
+
+def _not_learned(cell: CellRuns) -> list[int]:
+    """Seeds on which retraining failed though the same training with the forgotten recordings did not."""
+    naive, original = (cell.of(method) for method in ("naive", "original"))
+    return [
+        seed
+        for seed, run in naive.items()
+        if seed in original and run.metrics["remain/accuracy"] < original[seed].metrics["remain/accuracy"] / 2
+    ]
 
 
 def _audit_notes(store: Store, config: Config, cell: CellRuns, seeds: Mapping[str, set[int]]) -> list[str]:

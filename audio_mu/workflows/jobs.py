@@ -15,9 +15,12 @@ from torch import nn
 from audio_mu.audit.deeper import deep_figures
 from audio_mu.models import build
 from audio_mu.own_code import is_reference, load
+from audio_mu.progress import say
 from audio_mu.seeding import seeded
 from audio_mu.training import Examples, OptimizerSettings, pick_device, predict, train_from_scratch
 from audio_mu.unlearning import Settings, own_method, run_method
+
+QUIET_SECONDS = 20.0  # a longer training than this says how far it is
 
 
 def make_network(architecture: str, input_shape: tuple[int, int], n_classes: int) -> nn.Module:
@@ -122,6 +125,15 @@ def train_job(job: TrainJob) -> Result:
     """Train a base model from its seed, then compute its logits on every set."""
     features, labels = job.problem.tensors()
     losses: list[tuple[int, float]] = []
+    told = time.monotonic()
+
+    def after_epoch(epoch: int, loss: float) -> None:
+        nonlocal told
+        losses.append((epoch, loss))
+        if time.monotonic() - told > QUIET_SECONDS:
+            told = time.monotonic()
+            say(f"  seed {job.seed}: epoch {epoch + 1} of {job.n_epochs}, training loss {loss:.3f}")
+
     start, start_cpu = time.perf_counter(), time.process_time()
     network = train_from_scratch(
         job.problem.initialise,
@@ -131,7 +143,7 @@ def train_job(job: TrainJob) -> Result:
         batch_size=job.batch_size,
         seed=job.seed,
         checkpoint=None if job.best_on is None else _accuracy_on(job.problem, features, job.sets[job.best_on]),
-        after_epoch=lambda epoch, loss: losses.append((epoch, loss)),
+        after_epoch=after_epoch,
     )
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
     return Result(

@@ -153,7 +153,8 @@ def make_record(
 
 def title_of(config: Config, cell: CellRuns) -> str:
     """What a cell is about, for headings."""
-    return f"{config.name}, {config.network} on {config.pipeline}, request {cell.request}"
+    split = f", {cell.split} split" if cell.split else ""
+    return f"{config.name}{split}, {config.network} on {config.pipeline}, request {cell.request}"
 
 
 def request_facts(store: Store, cell: CellRuns) -> RequestFacts:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+import pandas as pd
+
 from audio_mu.config import Config
 from audio_mu.data.features import SAMPLE_RATE
 from audio_mu.errors import UserError
@@ -21,6 +23,7 @@ from audio_mu.workflows.pages import make_record, request_facts, write_record
 
 NONE, BEST = "none", "best"
 ALIAS = "unlearned"
+PORT = 5001  # MLflow's UI has 5000
 
 
 def register_unlearned(config: Config, store: Store, run: Run, cell_id: str) -> dict[int, Version]:
@@ -49,11 +52,23 @@ def register_unlearned(config: Config, store: Store, run: Run, cell_id: str) -> 
     registry.set_alias(store, first, ALIAS)
     listed = ", ".join(f"seed {seed}: version {version.version}" for seed, version in versions.items())
     say(f"registered {method} as {config.registered_model}, {listed}")
+    say(f"  accuracy, mean of the seeds: {_beside(cell.long(), method)}")
     say(
-        f"serve it: mlflow models serve -m models:/{config.registered_model}@{ALIAS} --env-manager local "
-        f"(seed {config.seeds[0]}, MLFLOW_TRACKING_URI={store.uri})"
+        f"serve it (seed {config.seeds[0]}): MLFLOW_TRACKING_URI={store.uri} mlflow models serve "
+        f"-m models:/{config.registered_model}@{ALIAS} --env-manager local -p {PORT}"
     )
     return versions
+
+
+def _beside(long: pd.DataFrame, method: str) -> str:
+    """The accuracies that a reader wants to see beside the choice."""
+    figures = {who: figures_of(long, who) for who in (method, "original", REFERENCE)}
+    parts = []
+    for name in ("forget", "remain", "test"):
+        known = {who: of[f"{name}/accuracy"].mean for who, of in figures.items() if f"{name}/accuracy" in of}
+        others = ", ".join(f"{who} {value:.3f}" for who, value in known.items() if who != method)
+        parts.append(f"{name} {known[method]:.3f} ({others})")
+    return ", ".join(parts)
 
 
 def _of_seeds(cell: CellRuns, seeds: tuple[int, ...]) -> CellRuns:

@@ -34,6 +34,9 @@ from audio_mu.workflows.prepare import (
 )
 
 NEAR_CHANCE = 2.0  # accuracy below twice that of guessing
+SHOWN = 12  # class names that are printed
+WELL_TRAINED = {"pipeline": "logmel", "optimizer": "adam", "learning_rate": "0.001", "batch_size": "64"}
+"""What is worth trying where a network learns nothing."""
 
 
 def train(config: Config, store: Store, engine: Engine, parent: Run | None = None) -> dict[int, float]:
@@ -48,6 +51,7 @@ def train(config: Config, store: Store, engine: Engine, parent: Run | None = Non
     accuracies: dict[int, float] = {}
     with stage_run(store, parent, "train", config) as run:
         run.dataset(config.name, data.clips.digest, len(data.split.train), "train")
+        say(_about(config, data))
         if data.clips.skipped:
             run.csv("skipped.csv", pd.DataFrame(data.clips.skipped, columns=["clip_id", "reason"]))
         pending = []
@@ -65,6 +69,17 @@ def train(config: Config, store: Store, engine: Engine, parent: Run | None = Non
             accuracies[job.seed] = _log(config, store, run, data, job.seed, fingerprints[job.seed], result)
         _summarise(config, run, data, accuracies)
     return accuracies
+
+
+def _about(config: Config, data: Data) -> str:
+    """What was found, for the user to see whether it is what was meant."""
+    names, speakers = data.clips.class_names, set(data.clips.speakers) - {""}
+    shown = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+    return (
+        f"{config.name}: {len(data.clips):,} clips of {config.clip_seconds:g} s at {SAMPLE_RATE:,} Hz, {len(names)} "
+        f"classes ({shown}), {len(speakers) or 'no'} speakers; {data.split.kind} split: {len(data.split.train):,} "
+        f"train, {len(data.split.test):,} test"
+    )
 
 
 def _fingerprint(config: Config, data: Data, seed: int) -> str:
@@ -210,7 +225,14 @@ def _summarise(config: Config, run: Run, data: Data, accuracies: dict[int, float
         run.tags({"near_chance": ",".join(map(str, poor))})
         say(
             f"WARNING: the base models of seeds {poor} are near chance: what is unlearned from them means nothing. "
-            "Try more epochs (n_epochs), pipeline=logmel, optimizer=adam learning_rate=0.001 batch_size=64"
+            f"Try {_advice(config)}"
         )
     if len(data.split.nonmembers) < len(data.split.test):
         say(f"note: {data.split.n_test_copies} test clips are copies of training clips and no non-members")
+
+
+def _advice(config: Config) -> str:
+    """The settings to try that are not set already."""
+    given = config.as_text()
+    other = [f"{name}={value}" for name, value in WELL_TRAINED.items() if given[name] != value]
+    return " ".join([f"more epochs than n_epochs={config.n_epochs},", *other]).rstrip(",")

@@ -154,6 +154,7 @@ class Cell:
         """The tags of a run of this cell."""
         shared = {
             **base_tags(self.config),
+            "split": self.data.split.kind,
             "request": self.request.name,
             "request_hash": self.request.hash,
             "cell": self.id,

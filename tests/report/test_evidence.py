@@ -92,6 +92,26 @@ def test_models_at_chance_are_not_judged(request_facts: RequestFacts) -> None:
     assert best_method(found, list(means)) is None
 
 
+def test_nothing_is_judged_where_the_untouched_model_would_pass(request_facts: RequestFacts) -> None:
+    """Catches a rule that anything meets, doing nothing too, where the recordings were never memorised."""
+    means = {
+        "original": (0.966, 0.99, 0.96, 0.51, None),
+        "naive": (0.957, 0.99, 0.96, 0.50, 9.0),
+        "idle": (0.966, 0.99, 0.96, 0.51, 1.0),
+    }
+    found = table(means)
+    judged = verdicts(found, list(means))
+    assert judged["idle"].outcome is Outcome.NOT_JUDGED
+    assert "forget accuracy 0.9 points, AUC of the membership attack +0.010" in judged["idle"].reasons[0]
+    assert judged["naive"].passed  # retraining needs no proof
+    assert best_method(found, list(means)) is None
+    assert any(
+        line.startswith("No method is judged: the original") for line in summary(found, list(means), request_facts)
+    )
+    told_apart = table({**means, "original": (0.966, 0.99, 0.96, 0.56, None)})  # by the attack alone
+    assert verdicts(told_apart, list(means))["idle"].outcome is Outcome.PASSED
+
+
 def test_doing_nothing_never_passes() -> None:
     """Catches a tolerance as wide as the original's own gap: then the untouched model would be called unlearned."""
     for gap in (0.0, 0.005, 0.02, 0.04, 0.2, 1.0):

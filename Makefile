@@ -15,7 +15,7 @@ STUDY_REQUESTS ?= item:forget_percentage=10 item:forget_percentage=20 item:forge
 demo: $(VENV)/ready
 	mlflow run . --env-manager local
 
-test: check
+test: check $(VENV)/cluster
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --durations=10
 
 check: $(VENV)/ready
@@ -35,6 +35,10 @@ study: $(VENV)/ready
 $(VENV)/ready: requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/cluster: requirements-cluster.txt $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-cluster.txt
 	touch $@
 
 clean:

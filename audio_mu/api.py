@@ -28,7 +28,7 @@ from audio_mu.workflows import tune as tune_workflow
 from audio_mu.workflows import unlearn as unlearn_workflow
 from audio_mu.workflows.cells import CURVE_PREFIXES, load_cell
 from audio_mu.workflows.checks import check
-from audio_mu.workflows.engine import Engine, threads_and_workers
+from audio_mu.workflows.engine import Engine, open_engine
 
 
 def train(**parameters: Any) -> pd.DataFrame:
@@ -82,8 +82,7 @@ def tune(**parameters: Any) -> pd.DataFrame:
 def _session(parameters: dict[str, Any]) -> Iterator[tuple[Config, Store, Engine]]:
     config = Config.from_text({name: _as_text(name, value) for name, value in parameters.items()})
     check(config)
-    _, workers = threads_and_workers(config)
-    with Engine(workers) as engine:
+    with open_engine(config) as engine:
         yield config, Store.connect(), engine
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 from torch import nn
 
@@ -37,8 +39,8 @@ def check(config: Config) -> None:
     if config.data_dir is not None:
         dataset = DATASETS[config.dataset]
         dataset.catalog(dataset.root(config), config)
-    if config.engine != "local":
-        raise UserError(f"engine={config.engine!r} is not available yet: use engine=local")
+    if config.engine == "ray" and find_spec("ray") is None:
+        raise UserError("engine='ray' needs Ray: run `pip install -r requirements-cluster.txt`, or give engine=local")
     _check_register(config)
 
 

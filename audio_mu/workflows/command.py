@@ -68,12 +68,11 @@ def _run(config: Config, work: Work) -> None:
     from audio_mu.store.links import where_to_look
     from audio_mu.store.runs import Store
     from audio_mu.workflows.checks import check
-    from audio_mu.workflows.engine import Engine, threads_and_workers
+    from audio_mu.workflows.engine import open_engine
 
     check(config)
     store = Store.connect()
-    _, workers = threads_and_workers(config)
-    with Engine(workers) as engine:
+    with open_engine(config) as engine:
         work(config, store, engine)
     print(where_to_look(store), flush=True)
 

@@ -31,6 +31,16 @@ def threads_and_workers(config: Config) -> tuple[int, int]:
     return threads, workers
 
 
+def open_engine(config: Config) -> Engine:
+    """The configured engine, to be used as a context."""
+    threads, workers = threads_and_workers(config)
+    if config.engine == "ray":
+        from audio_mu.workflows.ray_engine import RayEngine  # an optional package
+
+        return RayEngine(workers, threads)
+    return Engine(workers)
+
+
 def _start_worker(parent: int) -> None:
     """Ctrl-C is the parent's to handle, and no worker outlives it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -36,9 +36,13 @@ def make_network(architecture: str, input_shape: tuple[int, int], n_classes: int
 
 @dataclass(frozen=True)
 class Problem:
-    """What every job of a command shares: data, network and machine. Cheap to send: features are mapped by path."""
+    """What every job of a command shares: data, network and machine.
 
-    features_file: Path
+    `features`: float32 [n, 1, frequencies, frames], as the file to map, which is cheap to send to a process of this
+    machine, or, on another machine, as the array itself.
+    """
+
+    features: Path | np.ndarray
     labels: np.ndarray
     architecture: str
     n_classes: int
@@ -49,12 +53,15 @@ class Problem:
         """(features, labels) on the device; sets this process's threads."""
         torch.set_num_threads(self.threads)
         device = pick_device(self.device)
-        features = torch.from_numpy(np.load(self.features_file, mmap_mode="c"))
-        return features.to(device), torch.from_numpy(self.labels).to(device)
+        return torch.from_numpy(self._mapped()).to(device), torch.from_numpy(self.labels).to(device)
+
+    def _mapped(self) -> np.ndarray:
+        """Copy-on-write, because torch wants writable memory."""
+        return self.features if isinstance(self.features, np.ndarray) else np.load(self.features, mmap_mode="c")
 
     def initialise(self, seed: int) -> nn.Module:
         """A network with weights drawn from the seed, in the memory format that convolutions are fastest in."""
-        shape = np.load(self.features_file, mmap_mode="r").shape[2:]
+        shape = self._mapped().shape[2:]
         with seeded(seed):
             network = make_network(self.architecture, (int(shape[0]), int(shape[1])), self.n_classes)
         return network.to(memory_format=torch.channels_last)

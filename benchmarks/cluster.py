@@ -1,0 +1,227 @@
+"""Several machines in the small: PostgreSQL, a tracking server that keeps the artifacts, two Ray workers, one killed.
+
+    python -m benchmarks.cluster [--keep FOLDER]
+
+Starts PostgreSQL in a new folder, `mlflow server` on it with its artifact proxy, a Ray cluster of two nodes of one
+core, each in a working directory of its own; trains base models and runs 40 unlearnings (5 seeds × 8 methods) through
+`mlflow run` with engine=ray; kills one node with everything on it after a quarter of them. Then runs the same with the
+local engine on a fresh SQLite store and compares every figure but times. Needs Debian's postgresql package and
+requirements-cluster.txt; exits with 1 where a figure is missing, there twice, or another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from mlflow.tracking import MlflowClient
+
+from audio_mu.data.synthetic import generate
+
+ROOT = Path(__file__).resolve().parents[1]
+METHODS = "naive,gradient_ascent,stochastic_teacher,omp,cosine,pop,amnesiac,label_smoothing"
+N_TASKS = 40
+SETTINGS = {"n_epochs": "4", "n_epoch_repair": "1", "batch_size": "16", "methods": METHODS, "save_models": "none"}
+NODE = "AUDIO_MU_BENCHMARK_NODE"  # marks the processes of a node in their environment
+PATIENCE = 900.0  # seconds
+
+
+def free_port() -> int:
+    """A port that nobody has now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def postgresql(folder: Path) -> Iterator[str]:
+    """A new database server; yields its URI. PostgreSQL refuses to run as root: then it runs as `postgres`."""
+    programs = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
+    if programs is None:
+        sys.exit("PostgreSQL is not installed: apt install postgresql")
+    data, port = folder / "data", free_port()
+    folder.mkdir()
+    user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
+    if user:
+        shutil.chown(folder, "postgres", "postgres")
+
+    def run(*command: str) -> None:
+        subprocess.run([*user, *command], check=True, stdout=subprocess.DEVNULL, cwd=folder)
+
+    run(f"{programs}/initdb", "-D", str(data), "--auth=trust", "--username=mlflow")
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1"
+    run(f"{programs}/pg_ctl", "-D", str(data), "-l", str(folder / "log"), "-o", options, "-w", "start")
+    try:
+        yield f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres"
+    finally:
+        run(f"{programs}/pg_ctl", "-D", str(data), "-m", "immediate", "stop")
+
+
+@contextmanager
+def tracking_server(folder: Path, database: str) -> Iterator[str]:
+    """`mlflow server` that takes and gives the artifacts itself; yields its URI."""
+    folder.mkdir()
+    uri = f"http://127.0.0.1:{free_port()}"
+    command = [
+        "mlflow", "server", "--backend-store-uri", database, "--artifacts-destination", str(folder / "artifacts"),
+        "--serve-artifacts", "--port", uri.rsplit(":", 1)[1], "--workers", "2",
+    ]  # fmt: skip
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_for(lambda: _answers(f"{uri}/health"), "the tracking server", folder / "log")
+        yield uri
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def wait_for(condition, what: str, log: Path) -> None:
+    """Wait until it is true; exits with the log's end where that takes too long."""
+    until = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > until:
+            sys.exit(f"{what} did not come within {PATIENCE:g} s:\n{log.read_text()[-2000:]}")
+        time.sleep(0.5)
+
+
+@contextmanager
+def ray_cluster(folder: Path) -> Iterator[str]:
+    """A head without cores and two nodes of one core, in working directories of their own; yields its address."""
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    starts = {
+        "head": ["--head", "--num-cpus=0", f"--port={port}", "--include-dashboard=false"],
+        "one": [f"--address={address}", "--num-cpus=1"],
+        "two": [f"--address={address}", "--num-cpus=1"],
+    }
+    try:
+        for name, options in starts.items():
+            (folder / name).mkdir(parents=True)
+            environment = os.environ | {NODE: name, "AUDIO_MU_CACHE": str(folder / name / "cache")}
+            environment.pop("PYTHONPATH", None)  # the package comes through Ray
+            with (folder / name / "log").open("w") as log:
+                subprocess.Popen(
+                    ["ray", "start", "--block", "--disable-usage-stats", *options],
+                    cwd=folder / name, env=environment, stdout=log, stderr=log, start_new_session=True,
+                )  # fmt: skip
+            started = folder / name / "log"
+            wait_for(lambda log=started: "Ray runtime started" in log.read_text(), f"Ray's node {name}", started)
+        yield address
+    finally:
+        for name in starts:
+            kill_node(name)
+
+
+def kill_node(name: str) -> int:
+    """SIGKILL for every process that carries the node's mark; returns how many."""
+    killed = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            marked = f"{NODE}={name}\0".encode() in (process / "environ").read_bytes()
+            if marked:
+                os.kill(int(process.name), signal.SIGKILL)
+                killed += 1
+        except OSError:  # gone meanwhile
+            continue
+    return killed
+
+
+def command(folder: Path, entry_point: str, parameters: Mapping[str, str], **variables: str) -> subprocess.Popen[str]:
+    """`mlflow run` of this project in a working directory of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    options = [word for key, value in parameters.items() for word in ("-P", f"{key}={value}")]
+    environment = os.environ | {"AUDIO_MU_CACHE": str(folder / "cache")} | variables
+    return subprocess.Popen(
+        ["mlflow", "run", str(ROOT), "-e", entry_point, "--env-manager", "local", *options],
+        cwd=folder, env=environment, text=True, stdout=(folder / f"{entry_point}.log").open("w"),
+        stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def finish(folder: Path, entry_point: str, process: subprocess.Popen[str]) -> None:
+    """Wait for a command; exits with its output's end where it fails."""
+    if process.wait() != 0:
+        sys.exit(f"{entry_point} failed:\n{(folder / f'{entry_point}.log').read_text()[-3000:]}")
+
+
+def method_runs(uri: str) -> list:
+    """The finished method runs of a store, the originals left out."""
+    runs = MlflowClient(uri, uri).search_runs(
+        ["0"], "tags.role = 'method' and attributes.status = 'FINISHED'", max_results=1_000
+    )
+    return [run for run in runs if run.data.tags["method"] != "original"]
+
+
+def figures(runs: list) -> dict[tuple[str, str], dict[str, float]]:
+    """(method, seed) → every metric but times."""
+    return {
+        (run.data.tags["method"], run.data.tags["seed"]): {
+            name: value for name, value in run.data.metrics.items() if not name.startswith("time/")
+        }
+        for run in runs
+    }
+
+
+def main() -> None:
+    """Run both stores and say whether they agree."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--keep", type=Path, help="folder to work in and to leave (default: a temporary one)")
+    keep = parser.parse_args().keep
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex()}
+    with ExitStack() as stack:
+        folder = (keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o755)  # PostgreSQL's user has to pass
+        data = {**SETTINGS, "data_dir": str(generate(folder / "digits", n_speakers=6, n_takes=3))}
+
+        local = folder / "local"
+        start = time.monotonic()
+        finish(local, "main", command(local, "main", data, MLFLOW_TRACKING_URI=f"sqlite:///{local / 'mlflow.db'}"))
+        expected = figures(method_runs(f"sqlite:///{local / 'mlflow.db'}"))
+        print(f"local engine, SQLite: {len(expected)} results in {time.monotonic() - start:.0f} s", flush=True)
+
+        uri = stack.enter_context(tracking_server(folder / "server", stack.enter_context(postgresql(folder / "db"))))
+        address = stack.enter_context(ray_cluster(folder / "nodes"))
+        driver = folder / "driver"
+        start = time.monotonic()
+        process = command(driver, "main", data | {"engine": "ray"}, MLFLOW_TRACKING_URI=uri, RAY_ADDRESS=address)
+        quarter = lambda: len(method_runs(uri)) >= N_TASKS // 4 or process.poll() is not None  # noqa: E731
+        wait_for(quarter, "a quarter of the results", driver / "main.log")
+        done = len(method_runs(uri))
+        print(f"after {done} results: node two killed, {kill_node('two')} processes", flush=True)
+        finish(driver, "main", process)
+        runs = method_runs(uri)
+        found = figures(runs)
+        seconds = time.monotonic() - start
+        print(f"Ray, PostgreSQL, artifact proxy: {len(runs)} results in {seconds:.0f} s", flush=True)
+        twice = len(runs) - len(found)
+        other = sorted(key for key in expected if found.get(key) != expected[key])
+        print(f"missing {len(expected.keys() - found.keys())}, twice {twice}, with another figure {len(other)} {other}")
+        if len(expected) != N_TASKS or done >= N_TASKS or len(runs) != N_TASKS or twice or other:
+            sys.exit("NOT as it should be")
+        print("all figures there, once each, equal to the local engine's")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""Jobs for the tests of the Ray engine, in a module that its workers can import."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from audio_mu.errors import UserError
+from audio_mu.workflows.jobs import Problem
+
+
+@dataclass(frozen=True)
+class DyingJob:
+    """A job whose first worker is killed; `mark` remembers it."""
+
+    problem: Problem
+    seed: int
+    mark: Path
+
+
+def die_once(job: DyingJob) -> int:
+    """The seed, from the second attempt on."""
+    if not job.mark.exists():
+        job.mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return job.seed
+
+
+def refuse(job: DyingJob) -> int:
+    """An error of the user's, raised far away."""
+    raise UserError(f"seed={job.seed} is refused: give another")

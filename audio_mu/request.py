@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -244,8 +245,10 @@ def _speakers(config: Config, clips: Clips, split: Split) -> Drawn:
 
 
 def _name(kind: str, names: tuple[str, ...], count: int) -> str:
+    """The request's name in tags, notes and file names: with the names in it where they fit there as they are."""
     joined = "+".join(names)
-    return f"{kind}-{joined if names and len(joined) <= 60 else count}"
+    fits = re.fullmatch(r"[\w.+-]+", joined) and len(joined.encode()) <= 100
+    return f"{kind}-{joined if fits else count}"
 
 
 def _train_matches(split: Split, matches: np.ndarray, what: str) -> np.ndarray:

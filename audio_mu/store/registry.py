@@ -70,7 +70,7 @@ def load_state(model_uri: str) -> dict[str, Tensor]:
     try:
         folder = Path(mlflow.artifacts.download_artifacts(model_uri))
         return read_weights(folder / "data" / "model.pt2")
-    except (MlflowException, OSError, BadWeights) as error:
+    except (MlflowException, BadWeights) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"model {model_uri} of this store cannot be read ({reason}): restore it, or make it again with force=true"

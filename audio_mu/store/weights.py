@@ -35,7 +35,7 @@ def read_weights(archive: Path) -> dict[str, Tensor]:
             members = {info.filename: info for info in content.infolist()}
             packed = [name for name, info in members.items() if info.compress_type != zipfile.ZIP_STORED]
             if packed:
-                raise BadWeights(f"{packed[0]!r} in it is compressed")
+                raise BadWeights(f"{packed[0][:100]!r} in it is compressed")
             (config,) = [name for name in members if name.endswith(f"/{CONFIG}") or name == CONFIG]
             folder = config.rpartition("/")[0]
             weights, left = {}, REREAD * archive.stat().st_size
@@ -48,19 +48,19 @@ def read_weights(archive: Path) -> dict[str, Tensor]:
             return weights
     except BadWeights:
         raise
-    except (zipfile.BadZipFile, EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError,
-            RuntimeError, NotImplementedError) as error:  # fmt: skip
-        raise BadWeights(f"it is no archive of weights, {type(error).__name__}: {error}") from None
+    except (OSError, zipfile.BadZipFile, EOFError, ValueError, LookupError, ArithmeticError, TypeError,
+            AttributeError, RuntimeError) as error:  # fmt: skip
+        raise BadWeights(f"it is no archive of weights, {type(error).__name__}: {str(error)[:100]!r}") from None
 
 
 def _tensor(name: str, entry: dict[str, Any], data: bytes) -> Tensor:
     if entry["use_pickle"] is not False:
-        raise BadWeights(f"weight {name!r} is pickled, which may run code")
+        raise BadWeights(f"weight {name[:100]!r} is pickled, which may run code")
     about = entry["tensor_meta"]
     if about["dtype"] not in TYPES:
-        raise BadWeights(f"weight {name!r} is of type {about['dtype']!r}, neither float32 nor int64")
+        raise BadWeights(f"weight {name[:100]!r} is of type {str(about['dtype'])[:100]!r}, neither float32 nor int64")
     sizes, strides = ([int(size["as_int"]) for size in about[key]] for key in ("sizes", "strides"))
     if math.prod(sizes) == 0 or min(sizes, default=1) < 0 or math.prod(sizes) > len(data):
-        raise BadWeights(f"weight {name!r} has the shape {sizes} but {len(data)} bytes")
+        raise BadWeights(f"weight {name[:100]!r} has the shape {str(sizes)[:100]} but {len(data)} bytes")
     flat = torch.frombuffer(bytearray(data), dtype=TYPES[about["dtype"]])
     return flat.as_strided(sizes, strides, int(about["storage_offset"]["as_int"])).clone()

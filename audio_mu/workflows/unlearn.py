@@ -79,9 +79,8 @@ def _hyper_parameters(config: Config) -> dict[str, dict[str, Any]]:
             raise UserError(f"{where}: {name} takes {', '.join(allowed) or 'no hyper-parameters'}, got {got}")
         for key, default in METHODS[name].hyper_parameters.items():
             if key in values and not _fits(values[key], default):
-                raise UserError(
-                    f"{where}: {name}: {key}={values[key]!r} is not of the kind of its default, {default!r}"
-                )
+                got = repr(values[key])[:200]
+                raise UserError(f"{where}: {name}: {key}={got} is not of the kind of its default, {default!r}")
         try:
             own_settings(values)
         except UserError as error:

@@ -18,7 +18,8 @@ MAX_CHANNELS = 64
 RESAMPLE_MARGIN = 0.1  # seconds read beyond the clip so that the resampling filter sees what follows the cut
 MAX_AMPLITUDE = 1e6  # of full scale; far more would overflow the power spectrum in float32
 BLOCK = 1 << 16  # frames decoded at once: what a header claims is never allocated
-MAX_KERNEL = 20_000_000  # entries of torchaudio's resampling kernel; 44,101 Hz would take 12 GB and a minute a clip
+MAX_REDUCED_RATE = 200_000  # of a rate without common divisor with ours: scipy's filter has 20 entries for each
+MAX_KERNEL = 2_000_000  # entries of torchaudio's resampling kernel; 44,101 Hz would take 12 GB and a minute a clip
 
 
 class BadRecording(Exception):
@@ -36,7 +37,8 @@ def read_clip(path: Path, clip_samples: int) -> np.ndarray:
             raise BadRecording("is no regular file")
         with soundfile.SoundFile(path) as recording:
             rate, channels = recording.samplerate, recording.channels
-            if not 1_000 <= rate <= 768_000 or channels > MAX_CHANNELS:
+            reduced = rate // math.gcd(rate, SAMPLE_RATE)
+            if not 1_000 <= rate <= 768_000 or reduced > MAX_REDUCED_RATE or channels > MAX_CHANNELS:
                 raise BadRecording(f"{channels} channels at {rate} Hz is outside what is supported")
             frames = int((clip_samples / SAMPLE_RATE + RESAMPLE_MARGIN) * rate) + 1
             mono = _read_mono(recording, frames)
@@ -63,7 +65,8 @@ def _read_mono(recording: soundfile.SoundFile, frames: int) -> np.ndarray:
         samples = recording.read(min(frames, BLOCK), dtype="float32", always_2d=True)
         if not len(samples):
             break
-        blocks.append(samples.mean(axis=1, dtype=np.float32) if samples.shape[1] > 1 else samples[:, 0])
+        with np.errstate(over="ignore", invalid="ignore"):  # refused below
+            blocks.append(samples.mean(axis=1, dtype=np.float32) if samples.shape[1] > 1 else samples[:, 0])
         frames -= len(samples)
     return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
 

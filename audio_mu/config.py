@@ -20,6 +20,8 @@ from audio_mu.errors import UserError
 from audio_mu.own_code import is_reference, name_of
 
 AUTO = "auto"
+LARGEST = 1_000_000_000
+LONGEST_SHOWN = 200  # characters of a value that an error repeats
 DATASETS = ("SyntheticDigits", "audioMNIST", "SpeechCommands", "folder")
 PIPELINES = ("mel", "spec", "logmel")
 ARCHITECTURES = ("VGGish", "CCT", "ViT")
@@ -40,15 +42,15 @@ class _Refused(ValueError):
     """What is allowed, raised by a parser; becomes the one line that the user reads."""
 
 
-def _integer(low: int, high: int | None = None) -> Callable[[str], int]:
-    allowed = f"a whole number of at least {low}" if high is None else f"a whole number from {low} to {high}"
+def _integer(low: int, high: int = LARGEST) -> Callable[[str], int]:
+    allowed = f"a whole number from {low} to {high}"
 
     def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             raise _Refused(allowed) from None
-        if value < low or (high is not None and value > high):
+        if not low <= value <= high:
             raise _Refused(allowed)
         return value
 
@@ -85,12 +87,12 @@ def _choice(*allowed: str) -> Callable[[str], str]:
 
 
 def _seeds(text: str) -> tuple[int, ...]:
-    allowed = "whole numbers of at least 0 separated by commas, each once, such as 40,41,42,43,44"
+    allowed = f"whole numbers from 0 to {LARGEST} separated by commas, each once, such as 40,41,42,43,44"
     try:
         seeds = tuple(int(part) for part in text.split(","))
     except ValueError:
         raise _Refused(allowed) from None
-    if min(seeds) < 0 or len(set(seeds)) != len(seeds):
+    if min(seeds) < 0 or max(seeds) > LARGEST or len(set(seeds)) != len(seeds):
         raise _Refused(allowed)
     return seeds
 
@@ -122,7 +124,14 @@ def _text(text: str) -> str:
 
 
 def _path(text: str) -> Path | None:
-    return Path(text).expanduser().absolute() if text else None
+    try:
+        text.encode()
+        path = Path(text).expanduser().absolute() if text else None
+        if path is not None:
+            path.exists()  # raises where no file system could hold such a name
+    except (ValueError, RuntimeError, OSError):
+        raise _Refused("a path that exists") from None
+    return path
 
 
 def _or_auto(parse: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -138,8 +147,8 @@ def _or_auto(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def _dataset_name(text: str) -> str:
-    if text and not all(character.isalnum() or character in "-_" for character in text):
-        raise _Refused("letters, digits, - and _")
+    if len(text) > 100 or not all(character.isalnum() or character in "-_" for character in text):
+        raise _Refused("at most 100 letters, digits, - and _")
     return text
 
 
@@ -211,12 +220,14 @@ class Config:
         fields = {f.name: f for f in dataclasses.fields(cls)}
         parsed: dict[str, Any] = {}
         for name, text in values.items():
+            shown = repr(text) if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]!r}…"
             if name not in fields:
-                raise UserError(f"unknown parameter {name}={text!r}: {_suggest(name, list(fields))}")
+                named = name if name.isidentifier() else repr(name)
+                raise UserError(f"unknown parameter {named[:LONGEST_SHOWN]}={shown}: {_suggest(name, list(fields))}")
             try:
                 parsed[name] = fields[name].metadata["parse"](text)
             except _Refused as refused:
-                raise UserError(f"{name}={text!r} is not allowed: give {refused}") from None
+                raise UserError(f"{name}={shown} is not allowed: give {refused}") from None
         config = cls(**parsed)
         return config._with_study_key()._checked()
 

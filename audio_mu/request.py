@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -17,7 +18,7 @@ from audio_mu.config import Config
 from audio_mu.data.clips import Clips
 from audio_mu.data.splits import Split
 from audio_mu.errors import UserError
-from audio_mu.files import hash_of
+from audio_mu.files import hash_of, read_text
 
 SHOWN = 5  # how many wrong lines an error quotes
 LONGEST = 80  # characters of each
@@ -244,8 +245,10 @@ def _speakers(config: Config, clips: Clips, split: Split) -> Drawn:
 
 
 def _name(kind: str, names: tuple[str, ...], count: int) -> str:
+    """The request's name in tags, notes and file names: with the names in it where they fit there as they are."""
     joined = "+".join(names)
-    return f"{kind}-{joined if names and len(joined) <= 60 else count}"
+    fits = re.fullmatch(r"[\w.+-]+", joined) and len(joined.encode()) <= 100
+    return f"{kind}-{joined if fits else count}"
 
 
 def _train_matches(split: Split, matches: np.ndarray, what: str) -> np.ndarray:
@@ -318,9 +321,9 @@ def read_lines(path: Path) -> list[Line]:
     an id is an empty entry, which names no clip. Raises `UserError` where the file is neither.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise UserError(f"forget_list={str(path)!r} is not UTF-8 text: save it as UTF-8") from None
+        text = read_text(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"forget_list={str(path)!r} cannot be read ({error}): save it as UTF-8 text") from None
     lines = text.split("\n")  # not splitlines, which would cut ids at rarer characters too
     try:
         header = [column.strip() for column in next(csv.reader(lines[:1]), [])]

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import re
 import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import requests
 
 from tests.conftest import FAST, Command
 
@@ -107,6 +115,127 @@ def test_the_registered_model_answers_as_the_unlearned_network_did(chain: Store,
     np.testing.assert_allclose(
         mlflow.pyfunc.load_model(f"models:/{NAME}@unlearned").predict(waveforms), logits, atol=1e-4
     )
+
+
+Ask = Callable[[str | bytes], requests.Response]
+
+
+@pytest.fixture(scope="module", params=["seed-40", "unlearned"])
+def ask(request: pytest.FixtureRequest, chain: Store) -> Iterator[tuple[str, Ask]]:
+    """`mlflow models serve` of a base and of an unlearned version: (alias, what sends a body to it)."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{chain.folder / 'mlflow.db'}",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    }
+    uri, url = f"models:/{NAME}@{request.param}", f"http://127.0.0.1:{port}"
+    command = ["mlflow", "models", "serve", "-m", uri, "--env-manager", "local", "-p", str(port)]
+    with (chain.folder / "serve.txt").open("w") as output:
+        server = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+    session = requests.Session()
+    session.trust_env = False  # no proxy between here and there
+
+    def post(body: str | bytes) -> requests.Response:
+        return session.post(f"{url}/invocations", body, headers={"Content-Type": "application/json"}, timeout=120)
+
+    def answers() -> bool:
+        try:
+            return session.get(f"{url}/ping", timeout=5).ok
+        except requests.RequestException:
+            return False
+
+    try:
+        until = time.monotonic() + 240
+        while not answers():
+            assert server.poll() is None and time.monotonic() < until, (chain.folder / "serve.txt").read_text()
+            time.sleep(0.3)
+        yield request.param, post
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+
+
+def test_served_models_answer_waveforms_and_refuse_the_rest(
+    chain: Store, ask: tuple[str, Ask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches other logits than the model's, NaN as an answer, an error without a reason, and a server that dies."""
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    alias, post = ask
+    mlflow.set_registry_uri(f"sqlite:///{chain.folder / 'mlflow.db'}")
+    mlflow.set_tracking_uri(f"sqlite:///{chain.folder / 'mlflow.db'}")
+    waveforms = np.random.default_rng(0).normal(0, 0.1, (2, 16_000)).astype(np.float32)
+    body = json.dumps({"inputs": waveforms.tolist()})
+    expected = mlflow.pyfunc.load_model(f"models:/{NAME}@{alias}").predict(waveforms)
+    np.testing.assert_allclose(post(body).json()["predictions"], expected, atol=1e-4)
+    row = json.dumps(waveforms[0].tolist())
+    broken = {token: "[" + token + row[row.index(",") :] for token in ("NaN", "Infinity", "-Infinity", "1e39", "1e30")}
+    for name, samples in broken.items():
+        refused = post(f'{{"inputs": [{row}, {samples}]}}')
+        assert refused.status_code == 400, name
+        assert "waveforms must be finite numbers" in refused.text, name
+    rubbish = {
+        "too short": '{"inputs": [[0.1, 0.2]]}',
+        "a row": f'{{"inputs": {row}}}',
+        "a cube": f'{{"inputs": [[{row}]]}}',
+        "uneven rows": f'{{"inputs": [{row}, [0.1]]}}',
+        "text": json.dumps({"inputs": [["loud"] * 16_000]}),
+        "null": f'{{"inputs": [[null{row[row.index(",") :]}]}}',
+        "no rows": '{"inputs": []}',
+        "no inputs": "{}",
+        "nothing": "",
+        "a list": "[1, 2]",
+        "no JSON": os.urandom(10_000_000),
+    }
+    for name, content in rubbish.items():
+        refused = post(content)
+        assert 400 <= refused.status_code < 500, (name, refused.status_code)
+        assert len(refused.json()["message"]) > 20, name
+    assert post('{"inputs": ' + "[" * 100_000).status_code >= 400
+    assert post(body).status_code == 200
+
+
+class Payload:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.marker,)
+
+
+def test_a_poisoned_store_runs_no_code(
+    chain: Store, entry: Command, own_cache: Path, small_digits: Path, tmp_path: Path
+) -> None:
+    """Catches an artifact, a model or a cached file that is unpickled: whoever wrote it could run what they like."""
+    marker = tmp_path / "marker"
+    poison = pickle.dumps(Payload(marker))
+    pickle.loads(poison)
+    assert marker.exists()  # it would work
+    marker.unlink()
+    base = chain.client.get_model_version_by_alias(NAME, "seed-40")
+    model = Path(chain.client.get_logged_model(base.source.removeprefix("models:/")).artifact_location)
+    places = {
+        "model": model / "data" / "model.pt2",
+        "logits/train.npz": Path(chain.client.download_artifacts(base.run_id, "logits/train.npz")),
+    }
+    for cached in own_cache.rglob("features.npy"):
+        cached.write_bytes(poison)
+    parameters = {"data_dir": str(small_digits), "methods": "naive", "forget_percentage": "20", "seeds": "40,41"}
+    for words, path in places.items():
+        whole = path.read_bytes()
+        path.write_bytes(poison)
+        try:
+            done = entry("unlearn", chain.folder, n_epoch_repair="1", **parameters)
+        finally:
+            path.write_bytes(whole)
+        assert done.returncode == 2, done.stderr
+        assert re.search(rf"error: .*{re.escape(words)}.* cannot be read", done.stderr), done.stderr
+        assert not marker.exists()
 
 
 def test_what_fails_the_rule_is_refused_with_the_reason(chain: Store, entry: Command, small_digits: Path) -> None:

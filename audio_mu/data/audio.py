@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from audio_mu.data.features import SAMPLE_RATE
 MAX_CHANNELS = 64
 RESAMPLE_MARGIN = 0.1  # seconds read beyond the clip so that the resampling filter sees what follows the cut
 MAX_AMPLITUDE = 1e6  # of full scale; far more would overflow the power spectrum in float32
-MAX_KERNEL = 20_000_000  # entries of torchaudio's resampling kernel; 44,101 Hz would take 12 GB and a minute a clip
+BLOCK = 1 << 16  # frames decoded at once: what a header claims is never allocated
+MAX_REDUCED_RATE = 200_000  # of a rate without common divisor with ours: scipy's filter has 20 entries for each
+MAX_KERNEL = 2_000_000  # entries of torchaudio's resampling kernel; 44,101 Hz would take 12 GB and a minute a clip
 
 
 class BadRecording(Exception):
@@ -26,22 +29,24 @@ class BadRecording(Exception):
 def read_clip(path: Path, clip_samples: int) -> np.ndarray:
     """Waveform float32 [clip_samples] at 16 kHz: channels averaged, zero-padded on the right or cropped.
 
-    Only what the clip needs is read, whatever the header claims. Raises `BadRecording` for what is no audio,
-    is empty, or holds values that are not finite.
+    Only what the clip needs is read, whatever the header claims. Raises `BadRecording` for what is no audio or no
+    regular file (a pipe would be waited for, a device never ends), is empty, or holds values that are not finite.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise BadRecording("is no regular file")
         with soundfile.SoundFile(path) as recording:
             rate, channels = recording.samplerate, recording.channels
-            if not 1_000 <= rate <= 768_000 or channels > MAX_CHANNELS:
+            reduced = rate // math.gcd(rate, SAMPLE_RATE)
+            if not 1_000 <= rate <= 768_000 or reduced > MAX_REDUCED_RATE or channels > MAX_CHANNELS:
                 raise BadRecording(f"{channels} channels at {rate} Hz is outside what is supported")
             frames = int((clip_samples / SAMPLE_RATE + RESAMPLE_MARGIN) * rate) + 1
-            samples = recording.read(frames, dtype="float32", always_2d=True)
+            mono = _read_mono(recording, frames)
     except (soundfile.SoundFileError, OSError, RuntimeError) as error:
         reason = str(error).replace(str(path), "it").strip().rstrip(".")
         raise BadRecording(f"cannot be read as audio ({reason})") from None
-    if len(samples) == 0:
+    if len(mono) == 0:
         raise BadRecording("holds no samples")
-    mono = samples.mean(axis=1, dtype=np.float32) if channels > 1 else samples[:, 0]
     if not np.isfinite(mono).all():
         raise BadRecording("holds samples that are not finite numbers")
     if np.abs(mono).max() > MAX_AMPLITUDE:
@@ -51,6 +56,19 @@ def read_clip(path: Path, clip_samples: int) -> np.ndarray:
     clip = np.zeros(clip_samples, dtype=np.float32)
     clip[: len(mono)] = mono[:clip_samples]
     return clip
+
+
+def _read_mono(recording: soundfile.SoundFile, frames: int) -> np.ndarray:
+    """The first so many frames, or as many as there are, averaged over the channels."""
+    blocks = []
+    while frames > 0:
+        samples = recording.read(min(frames, BLOCK), dtype="float32", always_2d=True)
+        if not len(samples):
+            break
+        with np.errstate(over="ignore", invalid="ignore"):  # refused below
+            blocks.append(samples.mean(axis=1, dtype=np.float32) if samples.shape[1] > 1 else samples[:, 0])
+        frames -= len(samples)
+    return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
 
 
 def _resampled(mono: np.ndarray, rate: int) -> np.ndarray:

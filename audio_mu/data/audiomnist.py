@@ -13,7 +13,7 @@ from audio_mu.data import synthetic
 from audio_mu.data.catalog import Catalog, Recording, audio_files, say_left_out, sorted_catalog
 from audio_mu.data.download import Archive, fetch
 from audio_mu.errors import UserError
-from audio_mu.files import cache_root
+from audio_mu.files import cache_root, read_text
 from audio_mu.progress import bar
 
 LAYOUT = "NN/D_NN_T.wav"
@@ -115,12 +115,12 @@ def speaker_attributes(path: Path) -> dict[str, dict[str, str]]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(read_text(path))
         return {
             speaker: {key: _tidy(key, str(value).strip()) for key, value in attributes.items()}
             for speaker, attributes in content.items()
         }
-    except (ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         raise UserError(f"{path.name} in {str(path.parent)!r} is not AudioMNIST's metadata: restore it") from None
 
 

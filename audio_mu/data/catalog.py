@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,9 @@ from audio_mu.progress import say
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 SHOWN = 3  # how many ids a message quotes
+MAX_DEPTH = 50  # folders above a recording
+MAX_FOLDERS = 200_000  # links to siblings can make 2**n paths of n folders
+LONGEST_NAMES = 50_000  # characters of all class names as JSON; a tag of the registry takes 100,000
 
 
 @dataclass(frozen=True)
@@ -49,29 +54,47 @@ class Dataset(Protocol):
 def audio_files(root: Path, suffixes: tuple[str, ...] = AUDIO_SUFFIXES) -> Iterator[tuple[str, Path]]:
     """(id, path) of every file below `root` with one of the suffixes, in any case; in no particular order.
 
-    Hidden files and folders are skipped, symbolic links followed. A link to nothing is given too, so that it is
-    reported as unreadable instead of being lost. Raises `UserError` where a folder cannot be read, or an id
-    cannot be stored as one line of UTF-8.
+    Hidden files and folders are skipped, symbolic links followed. What is no regular file (a link to nothing or
+    to itself, a pipe, a device) is given too, so that it is reported as unreadable instead of being lost. Raises
+    `UserError` where a folder cannot be read, folders are nested or linked without end, or an id cannot be stored
+    as one line of UTF-8.
     """
-    return _walk(root, "", suffixes, frozenset())
+    folders = 0
+    waiting: list[tuple[Path, str, frozenset[tuple[int, int]]]] = [(root, "", frozenset())]
+    while waiting:
+        folder, prefix, above = waiting.pop()
+        folders += 1
+        if len(above) > MAX_DEPTH or folders > MAX_FOLDERS:
+            raise UserError(
+                f"data_dir={str(root)!r} has folders nested deeper than {MAX_DEPTH} or more than {MAX_FOLDERS:,} of "
+                f"them, such as {_shortened(prefix)!r}: remove symbolic links between folders"
+            )
+        identity, entries = _entries(folder)
+        if identity in above:  # a link back up the tree
+            continue
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if os.path.isdir(entry.path):
+                waiting.append((folder / entry.name, f"{prefix}{entry.name}/", above | {identity}))
+            elif entry.name.lower().endswith(suffixes):
+                yield _checked_id(prefix + entry.name), folder / entry.name
 
 
-def _walk(folder: Path, prefix: str, suffixes: tuple[str, ...], above: frozenset[tuple[int, int]]) -> Iterator:
+def _entries(folder: Path) -> tuple[tuple[int, int], list[os.DirEntry[str]]]:
+    """What a folder holds, and what tells it from any other whatever its name."""
     try:
         stat = folder.stat()
-        entries = list(os.scandir(folder))
+        with os.scandir(folder) as entries:
+            return (stat.st_dev, stat.st_ino), list(entries)
     except OSError as error:
-        raise UserError(f"folder {str(folder)!r} cannot be read ({error.strerror}): make it readable") from None
-    identity = (stat.st_dev, stat.st_ino)
-    if identity in above:  # a link back up the tree
-        return
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", suffixes, above | {identity})
-        elif entry.name.lower().endswith(suffixes) and (entry.is_file() or not os.path.exists(entry.path)):
-            yield _checked_id(prefix + entry.name), folder / entry.name
+        raise UserError(
+            f"folder {_shortened(str(folder))!r} cannot be read ({error.strerror}): make it readable"
+        ) from None
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= 200 else name[:100] + "…" + name[-100:]
 
 
 def _checked_id(id_: str) -> str:
@@ -79,9 +102,14 @@ def _checked_id(id_: str) -> str:
         id_.encode()
     except UnicodeEncodeError:
         raise UserError(f"recording {os.fsencode(id_)!r} has a name that is not valid UTF-8: rename it") from None
-    if id_.splitlines() != [id_]:
-        raise UserError(f"recording {id_!r} has a line break in its name: rename it")
+    if not is_one_line(id_):
+        raise UserError(f"recording {id_!r} has a line break or control character in its name: rename it")
     return id_
+
+
+def is_one_line(text: str) -> bool:
+    """Whether a text can be printed and listed: no line breaks, nothing that a terminal takes for a command."""
+    return len(text.splitlines()) <= 1 and not any(unicodedata.category(character) == "Cc" for character in text)
 
 
 def sorted_catalog(
@@ -94,7 +122,23 @@ def sorted_catalog(
     class_names = tuple(sorted({recording.label for recording in recordings}))
     if len(class_names) < 2:
         raise UserError(f"data_dir={str(root)!r} holds only the class {class_names[0]!r}: at least 2 are needed")
+    if len(json.dumps(class_names)) > LONGEST_NAMES:
+        raise UserError(
+            f"data_dir={str(root)!r} holds {len(class_names)} classes whose names take more than {LONGEST_NAMES:,} "
+            "characters: shorten them"
+        )
+    _tell_alike(class_names)
     return Catalog(tuple(recordings), class_names, speakers or {})
+
+
+def _tell_alike(class_names: tuple[str, ...]) -> None:
+    """Say which classes differ in nothing but case or the encoding of accents: somebody may see one of them."""
+    alike: dict[str, list[str]] = {}
+    for name in class_names:
+        alike.setdefault(unicodedata.normalize("NFKC", name).casefold(), []).append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            say(f"note: the classes {', '.join(map(ascii, names))} differ only in case or in how accents are encoded")
 
 
 def say_left_out(ids: list[str], why: str) -> None:

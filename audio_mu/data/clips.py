@@ -93,7 +93,7 @@ def _is_whole(folder: Path) -> bool:
         index = json.loads((folder / "index.json").read_text())
         checksums = index.pop("checksums")
         return checksums == [hash_of(index), _checksum(np.load(folder / "features.npy", mmap_mode="r"))]
-    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, RecursionError):
         return False
 
 

@@ -26,6 +26,7 @@ from audio_mu.progress import say
 CHUNK = 1 << 20
 TIMEOUT = (10, 60)  # seconds to connect, and without a byte
 ATTEMPTS = 50
+LARGEST_HEADER = 1 << 20  # bytes of a long name or of pax attributes, which tarfile reads into memory
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -65,6 +66,16 @@ class Archive:
 
 class _Refused(Exception):
     """Why an archive cannot be trusted."""
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose header is of usual size."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        special = not (self.isreg() or self.isdir())
+        if self.size < 0 or (special and self.size > LARGEST_HEADER):
+            raise _Refused(f"a header of {self.size:,} bytes")
+        return super()._proc_member(tar)
 
 
 def fetch(archive: Archive, target: Path) -> Path:
@@ -166,24 +177,27 @@ def _check_and_unpack(archive: Archive, packed: Path, target: Path) -> None:
 def _unpack(archive: Archive, packed: Path, folder: Path) -> None:
     """Regular files and folders only, all of them below `folder` (the filter "data" raises otherwise)."""
     members = unpacked = 0
+    too_large = _Refused(f"it unpacks to more than {archive.max_unpacked_bytes:,} bytes or has too many members")
     with (
         gzip.open(packed) as stream,
-        tarfile.open(fileobj=stream, mode="r|") as tar,
+        tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar,
         _meter(f"unpacking {archive.name}", 0, None, " files") as meter,
     ):
         for member in tar:
             members += 1
-            unpacked += member.size
             if not (member.isreg() or member.isdir()):
                 raise _Refused(f"member {member.name!r} is a link or a device")
             if member.name.startswith("/"):
                 raise _Refused(f"member {member.name!r} is outside the folder")
-            if members > archive.max_members or unpacked > archive.max_unpacked_bytes:
-                raise _Refused(f"it unpacks to more than {archive.max_unpacked_bytes:,} bytes or has too many members")
+            if members > archive.max_members or not 0 <= member.size <= archive.max_unpacked_bytes - unpacked:
+                raise too_large
+            unpacked += member.size
             tar.extract(member, folder, filter="data")
             meter.update()
-        while stream.read(CHUNK):  # to the end, where gzip compares its own checksum
-            pass
+        while chunk := stream.read(CHUNK):  # to the end, where gzip compares its own checksum
+            unpacked += len(chunk)
+            if unpacked > archive.max_unpacked_bytes:
+                raise too_large
 
 
 def _meter(what: str, start: int, total: int | None, unit: str) -> tqdm:

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import csv
+import io
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from audio_mu.config import Config
-from audio_mu.data.catalog import Catalog, Recording, audio_files, quoted, say_left_out, sorted_catalog
+from audio_mu.data.catalog import Catalog, Recording, audio_files, is_one_line, quoted, say_left_out, sorted_catalog
 from audio_mu.errors import UserError
+from audio_mu.files import read_text
 from audio_mu.progress import say
 
 LAYOUT = "class/…/recording.wav (or .flac, .ogg, .mp3)"
 SPEAKERS = "speakers.csv"
+PATIENCE = 30  # seconds for a pattern on all ids
+SEARCH = """
+import json, re, sys
+text, ids = json.load(sys.stdin)
+found = map(re.compile(text).search, ids)
+json.dump([match[1] if match else None for match in found], sys.stdout)
+"""
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,9 @@ class Folder:
             speakers = _by_pattern(config.speaker_pattern, ids)
         elif (root / SPEAKERS).is_file():
             speakers = _by_table(root / SPEAKERS, root, ids)
+        odd = next((speaker for speaker in speakers.values() if not is_one_line(speaker)), None)
+        if odd is not None:
+            raise UserError(f"speaker {odd[:80]!r} has a line break or control character in its name: rename it")
         recordings = [Recording(id_, files[id_], id_.split("/")[0], speakers.get(id_, "")) for id_ in ids]
         return sorted_catalog(recordings, root, LAYOUT)
 
@@ -49,15 +64,31 @@ def _by_pattern(text: str, ids: list[str]) -> dict[str, str]:
     shown = f"speaker_pattern={text!r}"
     try:
         pattern = re.compile(text)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise UserError(f"{shown} is no regular expression ({error}): mend it") from None
     if pattern.groups < 1:
         raise UserError(f"{shown} has no group: put the part that is the speaker in parentheses, as in ([0-9]+)_")
-    matches = {id_: pattern.search(id_) for id_ in ids}
-    speakers = {id_: match[1] for id_, match in matches.items() if match and match[1]}
+    speakers = {id_: speaker for id_, speaker in zip(ids, _searched(text, ids, shown), strict=True) if speaker}
     if ids and not speakers:
         raise UserError(f"{shown} finds a speaker in none of the {len(ids)} ids, such as {ids[0]!r}: mend it")
     return speakers
+
+
+def _searched(text: str, ids: list[str], shown: str) -> list[str | None]:
+    """Group 1 of each id, found in a process of its own: nested repetitions can take for ever on one long name."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", SEARCH],
+            input=json.dumps([text, ids]), capture_output=True, text=True, timeout=PATIENCE, check=True,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise UserError(
+            f"{shown} takes more than {PATIENCE} seconds on the {len(ids)} ids: leave out repetitions of repetitions"
+        ) from None
+    except subprocess.CalledProcessError as error:
+        reason = error.stderr.strip().splitlines()[-1:]
+        raise UserError(f"{shown} cannot be searched in the {len(ids)} ids ({reason}): mend it") from None
+    return json.loads(done.stdout)
 
 
 def _by_table(path: Path, root: Path, ids: list[str]) -> dict[str, str]:
@@ -79,15 +110,14 @@ def _by_table(path: Path, root: Path, ids: list[str]) -> dict[str, str]:
 
 def _rows(path: Path, shown: str) -> list[tuple[int, str, str]]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream)
-            header = [column.strip() for column in next(reader, [])]
-            keys = [column for column in ("id", "path") if column in header]
-            if not keys or "speaker" not in header:
-                raise UserError(f"{shown} has the columns {header}: it needs id (or path) and speaker")
-            key, speaker = header.index(keys[0]), header.index("speaker")
-            rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reader = csv.reader(io.StringIO(read_text(path), newline=""))
+        header = [column.strip() for column in next(reader, [])]
+        keys = [column for column in ("id", "path") if column in header]
+        if not keys or "speaker" not in header:
+            raise UserError(f"{shown} has the columns {str(header)[:200]}: it needs id (or path) and speaker")
+        key, speaker = header.index(keys[0]), header.index("speaker")
+        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{shown} cannot be read as a CSV in UTF-8 ({error}): mend it") from None
     short = [line for line, row in rows if len(row) != len(header)]
     if short:

@@ -10,7 +10,7 @@ from audio_mu.config import Config
 from audio_mu.data.catalog import Catalog, Recording, audio_files, quoted, say_left_out, sorted_catalog
 from audio_mu.data.download import Archive, fetch
 from audio_mu.errors import UserError
-from audio_mu.files import cache_root
+from audio_mu.files import cache_root, read_text
 
 LAYOUT = "word/8hex_nohash_N.wav"
 FILE = re.compile(r"(?P<word>[^/_][^/]*)/(?P<speaker>[0-9A-Fa-f]{8})_nohash_[0-9]+\.wav")
@@ -85,9 +85,9 @@ def _parts(root: Path, ids: set[str]) -> dict[str, str]:
 
 def _lines(path: Path, way_out: str) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except FileNotFoundError:
         raise UserError(f"{path.name} is missing in {str(path.parent)!r}: {way_out}") from None
-    except (OSError, UnicodeDecodeError):
+    except (OSError, ValueError):
         raise UserError(f"{path.name} in {str(path.parent)!r} cannot be read as text: {way_out}") from None
     return [line.strip() for line in text.splitlines() if line.strip()]

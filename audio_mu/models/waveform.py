@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import copy
 
+import torch
 from torch import Tensor, nn
+
+from audio_mu.data.audio import MAX_AMPLITUDE
+
+REFUSED = f"waveforms must be finite numbers, of at most {MAX_AMPLITUDE:g} times full scale"
 
 
 class WaveformClassifier(nn.Module):
     """Waveforms float32 [n, samples] at 16 kHz → logits float32 [n, classes].
 
-    The features are computed inside, so that whoever serves the model needs no code of this project.
+    The features are computed inside, so that whoever serves the model needs no code of this project. What would give
+    NaN (NaN, infinities, samples beyond `MAX_AMPLITUDE`) is refused by an assertion in the exported graph: raises
+    `RuntimeError`, for the whole batch.
     """
 
     def __init__(self, frontend: nn.Module, network: nn.Module) -> None:
@@ -18,6 +25,8 @@ class WaveformClassifier(nn.Module):
         self.frontend, self.network = frontend, network
 
     def forward(self, waveforms: Tensor) -> Tensor:
+        # A comparison with NaN is false. An operator, because `assert` would be decided once, at export.
+        torch._assert_async((waveforms.abs() <= MAX_AMPLITUDE).all(), REFUSED)
         return self.network(self.frontend(waveforms))
 
 

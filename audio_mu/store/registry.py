@@ -17,7 +17,9 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 from torch import Tensor, nn
 
+from audio_mu.errors import UserError
 from audio_mu.store.runs import Run, Store
+from audio_mu.store.weights import BadWeights, read_weights
 
 SERVING_PINS = ("mlflow", "numpy", "torch", "torchaudio")
 
@@ -61,11 +63,18 @@ def log_model(
 
 
 def load_state(model_uri: str) -> dict[str, Tensor]:
-    """The weights of a logged model by name."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        loaded = mlflow.pytorch.load_model(model_uri)
-    return {name: value.detach().clone() for name, value in loaded.state_dict().items()}
+    """The weights of a logged model by name, read by `read_weights`: nothing of the model is run or unpickled.
+
+    Raises `UserError` where the store does not have it, or has something else in its place.
+    """
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(model_uri))
+        return read_weights(folder / "data" / "model.pt2")
+    except (MlflowException, BadWeights) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"model {model_uri} of this store cannot be read ({reason}): restore it, or make it again with force=true"
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,15 @@ import json
 import logging
 import os
 import platform
+import struct
 import subprocess
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -35,6 +39,7 @@ from audio_mu.files import locked
 
 CONTRACT_VERSION = "1"
 BATCH_LIMIT = 1_000  # metrics that one call may carry
+LARGEST_ARRAYS = 8 << 30
 DIGEST_LENGTH = 32  # MLflow keeps 36 characters of a data set's digest
 
 
@@ -226,17 +231,35 @@ class Run:
 
 
 def read_npz(store: Store, run_id: str, path: str) -> dict[str, np.ndarray]:
-    """The arrays of an artifact."""
-    with np.load(store.client.download_artifacts(run_id, path), allow_pickle=False) as content:
-        return {name: content[name] for name in content.files}
+    """The arrays of an artifact, at most `LARGEST_ARRAYS` bytes. Raises `UserError` where they cannot be read."""
+    with _artifact(store, run_id, path) as local:
+        with zipfile.ZipFile(local) as packed:
+            if sum(member.file_size for member in packed.infolist()) > LARGEST_ARRAYS:
+                raise ValueError(f"it unpacks to more than {LARGEST_ARRAYS:,} bytes")
+        with np.load(local, allow_pickle=False) as content:
+            return {name: content[name] for name in content.files}
 
 
 def read_csv(store: Store, run_id: str, path: str, **options: Any) -> pd.DataFrame:
-    """The table of an artifact, numbers to the last digit."""
-    local = store.client.download_artifacts(run_id, path)
-    return pd.read_csv(local, float_precision="round_trip", keep_default_na=False, **options)
+    """The table of an artifact, numbers to the last digit. Raises `UserError` where it is none."""
+    with _artifact(store, run_id, path) as local:
+        return pd.read_csv(local, float_precision="round_trip", keep_default_na=False, **options)
 
 
 def read_json(store: Store, run_id: str, path: str) -> Any:
-    """The content of a JSON artifact."""
-    return json.loads(Path(store.client.download_artifacts(run_id, path)).read_text())
+    """The content of a JSON artifact. Raises `UserError` where it is none."""
+    with _artifact(store, run_id, path) as local:
+        return json.loads(local.read_text())
+
+
+@contextmanager
+def _artifact(store: Store, run_id: str, path: str) -> Iterator[Path]:
+    """An artifact's file; whatever is wrong with it is told in one line."""
+    try:
+        yield Path(store.client.download_artifacts(run_id, path))
+    except (MlflowException, OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, MemoryError,
+            zipfile.BadZipFile, zlib.error, struct.error) as error:  # fmt: skip
+        raise UserError(
+            f"{path} of run {run_id} cannot be read ({type(error).__name__}: {_one_line(error)}): restore it, or make "
+            "it again with force=true"
+        ) from None

@@ -146,7 +146,7 @@ def _log(config: Config, store: Store, parent: Run, data: Data, seed: int, finge
                 "split": data.split.kind,
                 "base_run_id": run.id,
                 "fingerprint": fingerprint,
-                "class_names": json.dumps(clips.class_names)[:5000],
+                "class_names": json.dumps(clips.class_names),
                 **({"network_source": source} if (source := network_source(config)) else {}),
             },
             card,

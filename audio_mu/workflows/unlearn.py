@@ -14,7 +14,7 @@ import yaml
 from audio_mu.audit.performance import cross_entropy
 from audio_mu.config import AUTO, Config
 from audio_mu.errors import UserError
-from audio_mu.files import hash_of
+from audio_mu.files import hash_of, plain_yaml, read_text
 from audio_mu.progress import say
 from audio_mu.request import Request, request_table, resolve_request
 from audio_mu.store import queries, registry
@@ -46,6 +46,7 @@ from audio_mu.workflows.register import register_unlearned
 from audio_mu.workflows.train import log_servable
 
 ORIGINAL = "original"
+LARGEST_SETTINGS = 1 << 18  # bytes of the file of method_config
 DEEP_SOURCE = ("audit/deeper.py",)
 RETRAINS = frozenset({"naive"})
 """Methods that read the base recipe and no repair setting: one result serves every cell of a request."""
@@ -64,22 +65,39 @@ def _hyper_parameters(config: Config) -> dict[str, dict[str, Any]]:
         return {}
     where = f"method_config={str(config.method_config)!r}"
     try:
-        content = yaml.safe_load(config.method_config.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = plain_yaml(read_text(config.method_config, LARGEST_SETTINGS)) or {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{where} is not readable YAML ({' '.join(str(error).split())[:100]}): mend it") from None
     if not isinstance(content, dict):
         raise UserError(f"{where} holds no mapping: write method names, each with its hyper-parameters")
     for name, values in content.items():
         if name not in METHODS:
-            raise UserError(f"{where} names the method {name!r}: choose from {', '.join(METHODS)}")
+            raise UserError(f"{where} names the method {str(name)[:80]!r}: choose from {', '.join(METHODS)}")
         allowed = METHODS[name].configurable
         if not isinstance(values, dict) or set(values) - set(allowed):
-            raise UserError(f"{where}: {name} takes {', '.join(allowed) or 'no hyper-parameters'}, got {values!r}")
+            got = repr(values)[:200]
+            raise UserError(f"{where}: {name} takes {', '.join(allowed) or 'no hyper-parameters'}, got {got}")
+        for key, default in METHODS[name].hyper_parameters.items():
+            if key in values and not _fits(values[key], default):
+                got = repr(values[key])[:200]
+                raise UserError(f"{where}: {name}: {key}={got} is not of the kind of its default, {default!r}")
         try:
             own_settings(values)
         except UserError as error:
             raise UserError(f"{where}: {name}: {error}") from None
     return content
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Whether a value can stand for a default: true or false, text, a number of the same kind and no other sign."""
+    if default is None:
+        return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+    if isinstance(default, bool | str):
+        return isinstance(value, type(default))
+    if not isinstance(default, int | float):
+        return True  # of the user's own method
+    kinds = int if isinstance(default, int) else int | float
+    return isinstance(value, kinds) and not isinstance(value, bool) and (value >= 0 or default < 0)
 
 
 def own_settings(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +14,7 @@ import torch
 
 from audio_mu.config import STUDY_KEYS, load_recipe
 from audio_mu.data.features import Frontend, feature_shape
+from audio_mu.errors import UserError
 from audio_mu.models import build
 from audio_mu.models.waveform import network_state, servable
 
@@ -66,6 +71,61 @@ def test_pickled_models_are_refused(store, tmp_path: Path) -> None:
     mlflow.pytorch.save_model(torch.nn.Linear(2, 2), str(folder), serialization_format="pickle", pip_requirements=[])
     with pytest.raises(MlflowException, match=r"(?i)pickle|deserializ"):
         mlflow.pytorch.load_model(str(folder))
+
+
+class Payload:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.marker,)
+
+
+def poisoned(name: str, content: bytes, marker: Path) -> bytes:
+    """A member of a pt2 archive with code in it, wherever torch would run it."""
+    if name.endswith("models/model.json"):  # symbolic sizes, which torch evaluates as Python
+        code = f"__import__('pathlib').Path({str(marker)!r}).touch() or Symbol("
+        return content.replace(b"Symbol(", json.dumps(code)[1:-1].encode())
+    if name.endswith("sample_inputs/model.pt"):
+        pickled = io.BytesIO()
+        torch.save(Payload(marker), pickled)
+        return pickled.getvalue()
+    return content
+
+
+def test_weights_are_read_from_a_poisoned_model_without_running_it(store, tmp_path: Path) -> None:
+    """Catches torch.export.load: it evaluates a graph's sizes as Python, which MLflow's check of pickles lets pass."""
+    from audio_mu.store import registry
+
+    marker, network = tmp_path / "marker", torch.nn.Linear(4, 2).eval()
+    run = store.open_run("train", "poisoned", {}, {})
+    with run:
+        uri = registry.log_model(run, network, "model", 4, 2, {})
+    folder = Path(store.client.get_logged_model(uri.removeprefix("models:/")).artifact_location)
+    archive = folder / "data" / "model.pt2"
+    with zipfile.ZipFile(archive) as content:
+        members = {info.filename: content.read(info) for info in content.infolist()}
+
+    def write(changed: dict[str, bytes]) -> None:
+        with zipfile.ZipFile(archive, "w") as content:
+            for name, part in changed.items():
+                content.writestr(name, part)
+
+    write({name: poisoned(name, content, marker) for name, content in members.items()})
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in registry.load_state(uri).items())
+    assert not marker.exists()
+    with contextlib.suppress(Exception):
+        torch.export.load(str(archive))
+    assert marker.exists()  # the code in it works
+    marker.unlink()
+    write({name: content.replace(b'"use_pickle": false', b'"use_pickle": true') for name, content in members.items()})
+    with pytest.raises(UserError, match="'weight' is pickled, which may run code"):
+        registry.load_state(uri)
+    archive.unlink()
+    with pytest.raises(UserError, match="cannot be read"):
+        registry.load_state(uri)
 
 
 def test_versions_carry_the_newest_alias(store) -> None:

@@ -1,0 +1,380 @@
+"""Thousands of damaged files through the functions that read what users, archives and stores bring.
+
+    python -m benchmarks.fuzz --examples 5000          # writes results/fuzz.csv
+
+Each case is a valid input with a few random mutations, repeatable from its kind, its number and the seed. It passes
+when the input is read, or refused with one line that says why. Every kind has a process of its own whose memory is
+limited to `MEMORY` beyond what it starts with; a case has `SECONDS`. A process that dies or hangs is counted as a
+crash of its case and started anew with the next one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import io
+import json
+import random
+import resource
+import select
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+
+from audio_mu.config import Config
+from audio_mu.data import audiomnist, download
+from audio_mu.data.audio import BadRecording, read_clip
+from audio_mu.data.clips import Clips
+from audio_mu.data.datasets import DATASETS
+from audio_mu.data.splits import Split
+from audio_mu.errors import UserError
+from audio_mu.request import request_table, resolve_request
+from audio_mu.store.weights import BadWeights, read_weights
+from audio_mu.workflows.command import parse
+from audio_mu.workflows.unlearn import check_methods
+
+MEMORY, SECONDS, LONGEST_LINE = 1 << 30, 10, 2_000
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "fuzz.csv"
+NUMBERS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
+HEADER = 128  # bytes where most of a format's fields are
+REFUSALS = (UserError, BadRecording, BadWeights)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of input: valid examples, words of its language, and what reads it in an empty folder."""
+
+    examples: Callable[[], tuple[bytes, ...]]
+    words: tuple[bytes, ...]
+    read: Callable[[bytes, Path], object]
+    finish: Callable[[bytes], bytes] = bytes
+    """Applied after the mutations, such as packing."""
+
+
+def mutated(kind: Kind, chance: random.Random) -> bytes:
+    """One of the kind's examples with one to sixteen mutations."""
+    examples = kind.examples()
+    data = bytearray(chance.choice(examples))
+    for _ in range(chance.choice((1, 1, 1, 2, 4, 16))):
+        at = chance.randrange(min(len(data), HEADER) + 1 if chance.random() < 0.5 else len(data) + 1)
+        length = chance.choice((1, 2, 4, 8, 64, 1000) if len(data) > 1000 else (1, 2, 4, 8))
+        way = chance.randrange(15) // 2
+        if way == 0 and at < len(data):
+            data[at] ^= 1 << chance.randrange(8)
+        elif way == 1:
+            width = chance.choice((1, 2, 4, 8))
+            number = chance.choice(NUMBERS) & ((1 << 8 * width) - 1)
+            data[at : at + width] = number.to_bytes(width, chance.choice(("little", "big")))
+        elif way == 2:
+            del data[at : at + length]
+        elif way == 3:
+            data[at:at] = bytes(data[at : at + length]) * chance.choice((1, 2, 50))
+        elif way == 4:
+            data[at:at] = chance.randbytes(chance.choice((1, 4, 16)))
+        elif way == 5:
+            data[at:at] = chance.choice(kind.words)
+        elif way == 6:
+            other = chance.choice(examples)
+            data[at:] = other[chance.randrange(len(other) + 1) :]
+        else:
+            del data[at:]
+    return kind.finish(bytes(data))
+
+
+@cache
+def _sounds(*formats: tuple[str, str]) -> tuple[bytes, ...]:
+    wave = 0.3 * np.sin(np.arange(4_000) / 7)
+    encoded = []
+    for container, encoding in formats:
+        for channels in (1, 2):
+            buffer = io.BytesIO()
+            soundfile.write(buffer, np.stack([wave] * channels, axis=1), 16_000, encoding, format=container)
+            encoded.append(buffer.getvalue())
+    return tuple(encoded)
+
+
+def _sound(suffix: str, words: tuple[bytes, ...], *formats: tuple[str, str]) -> Kind:
+    def read(data: bytes, folder: Path) -> np.ndarray:
+        path = folder / f"x{suffix}"
+        path.write_bytes(data)
+        clip = read_clip(path, 16_000)
+        assert clip.shape == (16_000,) and np.isfinite(clip).all()
+        return clip
+
+    return Kind(lambda: _sounds(*formats), words, read)
+
+
+def _texts(*texts: str) -> Callable[[], tuple[bytes, ...]]:
+    return lambda: tuple(text.encode() for text in texts)
+
+
+IDS = ("cat/anna_1.wav", "cat/ben_2.wav", "dog/anna_3.wav", "dog/ben_4.wav", "dog/cleo_5.wav", "cat/cleo_6.wav")
+
+
+def _read_request(data: bytes, folder: Path) -> object:
+    path = folder / "requests.csv"
+    path.write_bytes(data)
+    n = len(IDS)
+    clips = Clips(
+        features=torch.empty(n, 1, 0, 0), features_file=folder, labels=torch.tensor([0, 0, 1, 1, 1, 0]), ids=IDS,
+        speakers=("anna", "ben", "anna", "ben", "cleo", "cleo"), hashes=tuple(map(str, range(n))), parts=("",) * n,
+        class_names=("cat", "dog"), speaker_attributes={}, skipped=(), root=Path("/data"), digest="digest",
+    )  # fmt: skip
+    config = Config.from_text({"forget": "list", "forget_list": str(path)})
+    request = resolve_request(config, clips, Split("random", np.arange(4), np.arange(4, n), np.arange(4, n)))
+    return request_table(config, clips, request).to_csv()
+
+
+def _folder(folder: Path, **values: str) -> Config:
+    for id_ in IDS:
+        (folder / id_).parent.mkdir(exist_ok=True)
+        (folder / id_).touch()
+    return Config.from_text({"dataset": "folder", "dataset_name": "t", "data_dir": str(folder), **values})
+
+
+def _read_speakers(data: bytes, folder: Path) -> object:
+    (folder / "speakers.csv").write_bytes(data)
+    return DATASETS["folder"].catalog(folder, _folder(folder))
+
+
+def _read_lists(data: bytes, folder: Path) -> object:
+    for id_ in ("yes/00000001_nohash_0.wav", "no/00000001_nohash_1.wav"):
+        (folder / id_).parent.mkdir()
+        (folder / id_).touch()
+    (folder / "testing_list.txt").write_bytes(data)
+    (folder / "validation_list.txt").touch()
+    config = Config.from_text({"dataset": "SpeechCommands", "data_dir": str(folder)})
+    return DATASETS["SpeechCommands"].catalog(folder, config)
+
+
+def _read_metadata(data: bytes, folder: Path) -> object:
+    path = folder / audiomnist.METADATA
+    path.write_bytes(data)
+    return audiomnist.speaker_attributes(path)
+
+
+def _read_settings(data: bytes, folder: Path) -> object:
+    path = folder / "methods.yaml"
+    path.write_bytes(data)
+    return check_methods(Config.from_text({"method_config": str(path)}))
+
+
+def _read_parameters(data: bytes, folder: Path) -> object:
+    words = data.decode("utf-8", "surrogateescape").split("\n")
+    return Config.from_text(parse(words)).resolved().as_text()
+
+
+@cache
+def _tars() -> tuple[bytes, ...]:
+    made = []
+    for layout in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w", format=layout) as tar:
+            for name in ("yes/a.wav", f"no/{'b' * 80}.wav", *([f"{'long/' * 40}c.wav", "ü.wav"] if layout else [])):
+                member = tarfile.TarInfo(name)
+                member.size = 700
+                tar.addfile(member, io.BytesIO(bytes(700)))
+        made.append(buffer.getvalue())
+    return tuple(made)
+
+
+def _read_archive(data: bytes, folder: Path) -> object:
+    packed = folder / "inside" / "x.tar.gz"
+    packed.parent.mkdir()
+    packed.write_bytes(data)
+    archive = download.Archive("x", "http://x", "X", None, max_unpacked_bytes=1 << 20, max_members=100)
+    try:
+        return download._check_and_unpack(archive, packed, folder / "inside" / "x")
+    finally:
+        outside = sorted(path.name for path in folder.iterdir())
+        assert outside == ["inside"], f"{outside} written outside"
+        assert not any(path.is_symlink() for path in folder.rglob("*"))
+
+
+@cache
+def _models() -> tuple[bytes, ...]:
+    program = torch.export.export(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)).eval(),
+                                  (torch.zeros(2, 3),))  # fmt: skip
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    with zipfile.ZipFile(buffer) as content:  # without its padding and graph, so that mutations meet what is read
+        kept = {info.filename: content.read(info) for info in content.infolist() if "/weights/" in info.filename}
+    small = io.BytesIO()
+    with zipfile.ZipFile(small, "w") as archive:
+        for name, part in kept.items():
+            archive.writestr(name, part)
+    return (small.getvalue(),)
+
+
+def _read_model(data: bytes, folder: Path) -> object:
+    (folder / "model.pt2").write_bytes(data)
+    return read_weights(folder / "model.pt2")
+
+
+TREE = (b",", b'"', b"\n", b"\r", b"\0", b"\t", b"\xff", b"\x1b[2J", "\u2028".encode(), b"../", b"/", b"=1+1", b"'")
+CHUNKS = (b"RIFF", b"RF64", b"LIST", b"data", b"fmt ", b"fact", b"fLaC", b"OggS", b"ID3", b"\xff\xfb")
+PARAMETERS = tuple(f"\n--{name}\n".encode() for name in Config().as_text())
+
+KINDS: dict[str, Kind] = {
+    "wav": _sound(".wav", CHUNKS, ("WAV", "PCM_16"), ("WAV", "FLOAT"), ("WAV", "ULAW"), ("WAV", "MS_ADPCM"),
+                  ("WAVEX", "PCM_24"), ("RF64", "PCM_16")),
+    "flac": _sound(".flac", CHUNKS, ("FLAC", "PCM_16")),
+    "ogg": _sound(".ogg", CHUNKS, ("OGG", "VORBIS"), ("OGG", "OPUS")),
+    "mp3": _sound(".mp3", CHUNKS, ("MP3", "MPEG_LAYER_III")),
+    "request": Kind(
+        _texts("clip_id,reason,audio_hash\ncat/anna_1.wav,GDPR,0\n/data/cat/ben_2.wav,,\n", "cat/anna_1.wav\n"),
+        (*TREE, b"clip_id", b"path", b"requested", b"label", b"audio_hash", *(id_.encode() for id_ in IDS)),
+        _read_request,
+    ),
+    "speakers": Kind(
+        _texts("id,speaker\ncat/anna_1.wav,anna\ndog/anna_3.wav,anna\n", 'speaker,path\n"a,b",cat/ben_2.wav\n'),
+        (*TREE, b"id", b"path", b"speaker"),
+        _read_speakers,
+    ),
+    "lists": Kind(_texts("yes/00000001_nohash_0.wav\n"), TREE, _read_lists),
+    "metadata": Kind(
+        _texts(json.dumps({"01": {"age": 30, "accent": "german", "recordingroom": "VR-Romm"}})),
+        (b"[" * 3000, b"{", b"null", b'"', b"1e999", b"NaN", b'"\\ud800"', b"9" * 5000),
+        _read_metadata,
+    ),
+    "yaml": Kind(
+        _texts("salun: {epochs: 5, learning_rate: 0.001}\ngradient_ascent: {impair_learning_rate: 0.0003}\n",
+               "scrub:\n  msteps: 3\n  gamma: 1.0\n"),
+        (b"&a ", b"*a", b"!!python/object/apply:os.system ", b"!!bool ", b"!!timestamp ", b"[" * 3000, b"- ", b": ",
+         b"\n", b"<<: ", b"? ", b"|", b"0x" + b"f" * 5000, b"9" * 5000, b"1:59", b"2024-13-45", b".nan", b"null",
+         b"true", b"-1", b"\xff"),
+        _read_settings,
+    ),
+    "parameters": Kind(
+        _texts("--forget\nclass\n--forget-class-names\n7,8", "--seeds=40,41\n--n_epochs\n3\n--clip_seconds\n1",
+               "--learning_rate\n1e-3\n--pipeline\nmel\n--methods\npop,omp\n--data_dir\n/tmp"),
+        (*PARAMETERS, b"auto", b"-1", b"nan", b"inf", b"9" * 5000, b"1e400", b"~nobody/x", b"\0", b"\xff", b"a" * 5000,
+         b"$(touch x)", b"; touch x", b"/dev/zero", b"=", b"--", b"true"),
+        _read_parameters,
+    ),
+    "archive (packed)": Kind(lambda: tuple(map(gzip.compress, _tars())), (b"\x1f\x8b\x08", b"\0" * 64), _read_archive),
+    "archive (members)": Kind(
+        _tars,
+        (b"../", b"../../x\0", b"/tmp/x\0", b"2", b"1", b"x", b"L", b"S", b"\x80" + b"\xff" * 11, b"\xff" * 12,
+         b"30 size=99999999999999999999\n", b"22 GNU.sparse.major=1\n"),
+        _read_archive,
+        lambda data: gzip.compress(data, 1),
+    ),
+    "model": Kind(
+        _models,
+        (b'"use_pickle": true', b'{"as_int": 99999999999}', b'{"as_int": -1}', b'"dtype": 5', b"null", b"PK\x01\x02",
+         b"PK\x05\x06"),
+        _read_model,
+    ),
+}  # fmt: skip
+
+
+def outcome(kind: Kind, data: bytes) -> tuple[str, str]:
+    """What comes of an input: (accepted, refused or crashed; the line that the user reads or what it died of)."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            kind.read(data, Path(folder))
+        except REFUSALS as error:
+            line = str(error)
+            clear = 10 < len(line) <= LONGEST_LINE and len(line.splitlines()) == 1
+            return ("refused" if clear else "crashed"), line
+        except BaseException as error:
+            return "crashed", f"{type(error).__name__}: {error}"
+    return "accepted", ""
+
+
+def _work(name: str, start: int, stop: int, seed: int) -> None:
+    """Run cases in this process, one line of JSON for each."""
+    kind = KINDS[name]
+    torch.set_num_threads(1)
+    for example in kind.examples():  # libraries reserve their memory on first use
+        assert outcome(kind, kind.finish(example))[0] == "accepted", outcome(kind, kind.finish(example))
+
+    def too_long(*_: object) -> None:
+        raise TimeoutError(f"more than {SECONDS} seconds")
+
+    signal.signal(signal.SIGALRM, too_long)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    sys.stdout.reconfigure(line_buffering=True)
+    for i in range(start, stop):
+        data = mutated(kind, random.Random(f"{seed} {name} {i}"))
+        signal.alarm(SECONDS)
+        began = time.perf_counter()
+        with redirect_stdout(io.StringIO()):  # what the readers tell
+            what, line = outcome(kind, data)
+        signal.alarm(0)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        print(json.dumps([i, what, line[:300], round(time.perf_counter() - began, 3), peak]))
+
+
+def _cases(name: str, examples: int, seed: int) -> Iterator[tuple[int, str, str, float, int]]:
+    """(number, outcome, line, seconds, peak MiB of the process) of each case, whatever happens to its process."""
+    start = 0
+    while start < examples:
+        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.fuzz", "--work", name, str(start), str(examples)]
+        with subprocess.Popen(
+            [*command, "--seed", str(seed)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ) as process:
+            assert process.stdout is not None
+            while start < examples:
+                ready, _, _ = select.select([process.stdout], [], [], 120)  # the first case waits for the imports
+                line = process.stdout.readline() if ready else b""
+                if not line:
+                    process.kill()
+                    yield start, "crashed", f"the process died or hung, code {process.wait()}", float(SECONDS), 0
+                    start += 1
+                    break
+                case = json.loads(line)
+                start = case[0] + 1
+                yield tuple(case)
+
+
+def main() -> None:
+    """Run every kind, write the table, print it and every crash; exit 1 where there is one."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--examples", type=int, default=5_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="*", default=list(KINDS))
+    parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.work:
+        return _work(given.work[0], int(given.work[1]), int(given.work[2]), given.seed)
+    rows, crashes = [], []
+    for name in given.kinds:
+        cases = list(_cases(name, given.examples, given.seed))
+        counts = {what: sum(case[1] == what for case in cases) for what in ("accepted", "refused", "crashed")}
+        grown = max(case[4] for case in cases) - cases[0][4]
+        rows.append(
+            {"kind": name, "cases": len(cases), **counts, "slowest_s": max(case[3] for case in cases),
+             "grown_mib": grown}
+        )  # fmt: skip
+        crashes += [(name, *case[:3]) for case in cases if case[1] == "crashed"]
+        print(rows[-1], flush=True)
+    for crash in crashes:
+        print(*crash)
+    if given.kinds == list(KINDS):
+        with RESULTS.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, rows[0].keys(), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    sys.exit(1 if crashes else 0)
+
+
+if __name__ == "__main__":
+    main()

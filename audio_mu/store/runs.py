@@ -12,7 +12,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
 from audio_mu.errors import UserError
@@ -45,6 +46,8 @@ class Store:
     client: MlflowClient
     experiment_id: str
     uri: str
+    artifact_roots: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """Run id → address of its artifacts, which never changes; filled by whoever reads a run."""
 
     @classmethod
     def connect(cls) -> Store:
@@ -225,18 +228,27 @@ class Run:
         )
 
 
+def _local(store: Store, run_id: str, path: str) -> str:
+    """A local file with an artifact's content.
+
+    Not by the client's `download_artifacts`, which asks the store four times for each file.
+    """
+    if run_id not in store.artifact_roots:
+        store.artifact_roots[run_id] = store.client.get_run(run_id).info.artifact_uri
+    return get_artifact_repository(store.artifact_roots[run_id]).download_artifacts(path)
+
+
 def read_npz(store: Store, run_id: str, path: str) -> dict[str, np.ndarray]:
     """The arrays of an artifact."""
-    with np.load(store.client.download_artifacts(run_id, path), allow_pickle=False) as content:
+    with np.load(_local(store, run_id, path), allow_pickle=False) as content:
         return {name: content[name] for name in content.files}
 
 
 def read_csv(store: Store, run_id: str, path: str, **options: Any) -> pd.DataFrame:
     """The table of an artifact, numbers to the last digit."""
-    local = store.client.download_artifacts(run_id, path)
-    return pd.read_csv(local, float_precision="round_trip", keep_default_na=False, **options)
+    return pd.read_csv(_local(store, run_id, path), float_precision="round_trip", keep_default_na=False, **options)
 
 
 def read_json(store: Store, run_id: str, path: str) -> Any:
     """The content of a JSON artifact."""
-    return json.loads(Path(store.client.download_artifacts(run_id, path)).read_text())
+    return json.loads(Path(_local(store, run_id, path)).read_text())

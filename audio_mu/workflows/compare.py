@@ -41,7 +41,8 @@ def compare(config: Config, store: Store, parent: Run | None = None, cell: str |
     whole = pd.concat([_whole(runs, audits[runs.cell]) for runs in cells], ignore_index=True)
     long = pd.concat([tables.long_table(values), tables.whole_rows(whole)], ignore_index=True)
     paired = tables.paired_table(values)
-    with stage_run(store, parent, "compare", resolved, {"cell": cells[0].cell, "request": cells[0].request}) as run:
+    tags = {"cell": cells[0].cell, "request": cells[0].request, "n_cells": str(len(cells))}
+    with stage_run(store, parent, "compare", resolved, tags) as run:
         run.csv("comparison.csv", long)
         run.csv("paired.csv", paired)
         texts = [
@@ -244,12 +245,16 @@ def _ranking(store: Store, run: Run, config: Config, first: CellRuns, long: pd.D
     Of each network and request the newest comparison counts. Empty with fewer than three cells.
     """
     own = {(*(base_tags(config)[tag] for tag in NETWORK_TAGS), r): t for r, t in _newest_cells(long).items()}
+    whole: set[tuple[str, ...]] = set()
     for other in queries.find(store, {"stage": "compare", "role": "parent"}):
         if other.id != run.id:
             network = tuple(other.tags[tag] for tag in NETWORK_TAGS)
-            earlier = read_csv(store, other.id, "comparison.csv")
-            for request, table in _newest_cells(earlier).items():
-                own.setdefault((*network, request), table)
+            # A comparison of all cells holds whatever an older one did: its table is read once for each network.
+            if other.tags.get("n_cells") != "1" and network not in whole:
+                whole.add(network)
+                for request, table in _newest_cells(read_csv(store, other.id, "comparison.csv")).items():
+                    own.setdefault((*network, request), table)
+            own.setdefault((*network, other.tags["request"]), _means(other))
     if len(own) < CELLS_OF_RANKING:
         return ""
     pooled = pd.concat(own.values(), ignore_index=True)
@@ -260,6 +265,14 @@ def _ranking(store: Store, run: Run, config: Config, first: CellRuns, long: pd.D
         f"## Ranking over cells\n\nFriedman's test over\n\n{named}\n"
         f"{tables.ranking_markdown(tables.ranking(pooled, methods))}"
     )
+
+
+def _means(comparison: Finished) -> pd.DataFrame:
+    """What methods are ranked by, from the metrics of a comparison's run: the means of its first cell."""
+    ranked = {name.strip("|") for name in tables.RANKED}
+    parts = ((*name.partition("/")[::2], mean) for name, mean in comparison.metrics.items())
+    rows = [(comparison.tags["cell"], method, metric, mean) for method, metric, mean in parts if metric in ranked]
+    return pd.DataFrame(rows, columns=["cell", "method", "metric", "mean"])
 
 
 def _newest_cells(long: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -95,9 +95,7 @@ def _copy_cell(store: sqlite3.Connection, originals: list[str], number: int) -> 
         "cell": f"{number:016x}",
     }
     for key, value in tags.items():
-        store.execute(
-            "UPDATE tags SET value = ? WHERE key = ? AND run_uuid IN (SELECT new FROM new_id)", (value, key)
-        )
+        store.execute("UPDATE tags SET value = ? WHERE key = ? AND run_uuid IN (SELECT new FROM new_id)", (value, key))
     store.execute(
         "UPDATE tags SET value = (SELECT new FROM new_id WHERE old = value) "
         "WHERE key = 'mlflow.parentRunId' AND run_uuid IN (SELECT new FROM new_id) "

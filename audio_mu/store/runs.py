@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
@@ -228,27 +229,38 @@ class Run:
         )
 
 
-def _local(store: Store, run_id: str, path: str) -> str:
-    """A local file with an artifact's content.
+def _artifacts(store: Store, run_id: str) -> ArtifactRepository:
+    """Where a run's artifacts are.
 
-    Not by the client's `download_artifacts`, which asks the store four times for each file.
+    Not through the client's `download_artifacts`, which asks the store four times for each file.
     """
     if run_id not in store.artifact_roots:
         store.artifact_roots[run_id] = store.client.get_run(run_id).info.artifact_uri
-    return get_artifact_repository(store.artifact_roots[run_id]).download_artifacts(path)
+    return get_artifact_repository(store.artifact_roots[run_id])
+
+
+def has_artifact(store: Store, run_id: str, path: str) -> bool:
+    """Whether a run has an artifact at this path."""
+    folder = Path(path).parent.as_posix()
+    return path in {entry.path for entry in _artifacts(store, run_id).list_artifacts(None if folder == "." else folder)}
 
 
 def read_npz(store: Store, run_id: str, path: str) -> dict[str, np.ndarray]:
     """The arrays of an artifact."""
-    with np.load(_local(store, run_id, path), allow_pickle=False) as content:
+    with np.load(_artifacts(store, run_id).download_artifacts(path), allow_pickle=False) as content:
         return {name: content[name] for name in content.files}
 
 
 def read_csv(store: Store, run_id: str, path: str, **options: Any) -> pd.DataFrame:
     """The table of an artifact, numbers to the last digit."""
-    return pd.read_csv(_local(store, run_id, path), float_precision="round_trip", keep_default_na=False, **options)
+    return pd.read_csv(
+        _artifacts(store, run_id).download_artifacts(path),
+        float_precision="round_trip",
+        keep_default_na=False,
+        **options,
+    )
 
 
 def read_json(store: Store, run_id: str, path: str) -> Any:
     """The content of a JSON artifact."""
-    return json.loads(Path(_local(store, run_id, path)).read_text())
+    return json.loads(Path(_artifacts(store, run_id).download_artifacts(path)).read_text())

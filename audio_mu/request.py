@@ -90,17 +90,18 @@ def resolve_request(config: Config, clips: Clips, split: Split) -> Request:
     requested = np.sort(forget)
     if config.duplicates == "together":
         wanted = {clips.hashes[i] for i in requested}
-        forget = np.array([i for i in split.train if clips.hashes[i] in wanted], dtype=np.int64)
+        forget = np.array([i for i in split.train.tolist() if clips.hashes[i] in wanted], dtype=np.int64)
     else:
         forget = requested
     remain = np.setdiff1d(split.train, forget, assume_unique=True)
     if len(remain) == 0:
         raise UserError(f"forget={config.forget!r} takes all {len(forget)} training clips: ask for fewer")
-    held_out = np.array([i for i in split.test if matches_test[i]], dtype=np.int64)
+    held_out = split.test[matches_test[split.test]]
     test = np.setdiff1d(split.test, held_out, assume_unique=True) if config.forget == "class" else split.test
     if len(test) == 0:
         raise UserError(f"forget={config.forget!r} leaves no test clips: ask for fewer classes")
-    request_hash = hash_of([config.forget, [[clips.ids[i], clips.hashes[i]] for i in forget]])
+    named = [[clips.ids[i], clips.hashes[i]] for i in forget.tolist()]
+    request_hash = hash_of([config.forget, named])
     nonmembers = _nonmembers(config.forget, clips, split, forget, held_out)
     return Request(
         kind=config.forget,
@@ -114,7 +115,7 @@ def resolve_request(config: Config, clips: Clips, split: Split) -> Request:
         speaker_confounded=nonmembers.speaker_confounded,
         requested=requested,
         hash=request_hash,
-        clips_hash=hash_of([[clips.ids[i], clips.hashes[i]] for i in forget]),
+        clips_hash=hash_of(named),
     )
 
 

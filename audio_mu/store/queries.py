@@ -45,6 +45,7 @@ def find(store: Store, tags: Mapping[str, str], limit: int | None = None) -> lis
             page_token=token,
         )
         found += [_finished(run) for run in page]
+        store.artifact_roots.update((run.info.run_id, run.info.artifact_uri) for run in page)
         token = page.token
         if not token or (limit is not None and len(found) >= limit):
             return found[:limit]

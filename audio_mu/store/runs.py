@@ -16,7 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +32,8 @@ import numpy as np
 import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
 from audio_mu.errors import UserError
@@ -50,6 +52,8 @@ class Store:
     client: MlflowClient
     experiment_id: str
     uri: str
+    artifact_roots: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """Run id → address of its artifacts, which never changes; filled by whoever reads a run."""
 
     @classmethod
     def connect(cls) -> Store:
@@ -230,6 +234,22 @@ class Run:
         )
 
 
+def _artifacts(store: Store, run_id: str) -> ArtifactRepository:
+    """Where a run's artifacts are.
+
+    Not through the client's `download_artifacts`, which asks the store four times for each file.
+    """
+    if run_id not in store.artifact_roots:
+        store.artifact_roots[run_id] = store.client.get_run(run_id).info.artifact_uri
+    return get_artifact_repository(store.artifact_roots[run_id])
+
+
+def has_artifact(store: Store, run_id: str, path: str) -> bool:
+    """Whether a run has an artifact at this path."""
+    folder = Path(path).parent.as_posix()
+    return path in {entry.path for entry in _artifacts(store, run_id).list_artifacts(None if folder == "." else folder)}
+
+
 def read_npz(store: Store, run_id: str, path: str) -> dict[str, np.ndarray]:
     """The arrays of an artifact, at most `LARGEST_ARRAYS` bytes. Raises `UserError` where they cannot be read."""
     with _artifact(store, run_id, path) as local:
@@ -256,7 +276,7 @@ def read_json(store: Store, run_id: str, path: str) -> Any:
 def _artifact(store: Store, run_id: str, path: str) -> Iterator[Path]:
     """An artifact's file; whatever is wrong with it is told in one line."""
     try:
-        yield Path(store.client.download_artifacts(run_id, path))
+        yield Path(_artifacts(store, run_id).download_artifacts(path))
     except (MlflowException, OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, MemoryError,
             zipfile.BadZipFile, zlib.error, struct.error) as error:  # fmt: skip
         raise UserError(

@@ -24,6 +24,8 @@ from audio_mu.workflows.prepare import base_tags, stage_run
 UNLEARNED = {"stage": "unlearn", "role": "method"}
 CELLS_OF_RANKING = 3
 NETWORK_TAGS = ("dataset_name", "pipeline", "architecture")
+POOL = "ranked.csv"
+POOLED = [*NETWORK_TAGS, "request", "cell", "method", "metric", "mean"]
 
 
 def compare(config: Config, store: Store, parent: Run | None = None, cell: str | None = None) -> pd.DataFrame:
@@ -55,7 +57,7 @@ def compare(config: Config, store: Store, parent: Run | None = None, cell: str |
         run.text("comparison.md", "\n".join([*texts, ranked]))
         first = long[long["cell"] == cells[0].cell]
         run.metrics({f"{row.method}/{row.metric}": row.mean for row in first.itertuples()})
-        write_report(store, run, resolved, cells[0].cell, long, _notes(store, resolved, cells[0]))
+        write_report(store, run, resolved, cells[0], long, _notes(store, resolved, cells[0]))
     return long
 
 
@@ -257,21 +259,26 @@ def _audit_notes(store: Store, config: Config, cell: CellRuns, seeds: Mapping[st
 def _ranking(store: Store, run: Run, config: Config, first: CellRuns, long: pd.DataFrame) -> str:
     """Friedman ranking of the first cell's methods over every network and request compared in this experiment.
 
-    Of each network and request the newest comparison counts. Empty with fewer than three cells.
+    Of each network and request the newest comparison counts. Every comparison hands on what it ranks and all that
+    the one before it knew, so that the time of the next does not grow with the store. Empty with fewer than three
+    cells.
     """
-    own = {(*(base_tags(config)[tag] for tag in NETWORK_TAGS), r): t for r, t in _newest_cells(long).items()}
-    for other in queries.find(store, {"stage": "compare", "role": "parent"}):
-        if other.id != run.id:
-            network = tuple(other.tags[tag] for tag in NETWORK_TAGS)
-            earlier = read_csv(store, other.id, "comparison.csv")
-            for request, table in _newest_cells(earlier).items():
-                own.setdefault((*network, request), table)
-    if len(own) < CELLS_OF_RANKING:
+    metrics = {name.strip("|") for name in tables.RANKED}
+    network = {tag: base_tags(config)[tag] for tag in NETWORK_TAGS}
+    own = [table[table["metric"].isin(metrics)].assign(**network) for table in _newest_cells(long).values()]
+    pooled = pd.concat(own, ignore_index=True)[POOLED]
+    earlier = queries.newest(store, {"stage": "compare", "pools": POOL})
+    if earlier is not None:
+        before, key = read_csv(store, earlier.id, POOL), [*NETWORK_TAGS, "request"]
+        renewed = before.set_index(key).index.isin(pooled.set_index(key).index)
+        pooled = pd.concat([pooled, before[~renewed]], ignore_index=True)
+    run.csv(POOL, pooled)
+    run.tags({"pools": POOL})
+    compared = pooled[[*NETWORK_TAGS, "request"]].drop_duplicates()
+    if len(compared) < CELLS_OF_RANKING:
         return ""
-    pooled = pd.concat(own.values(), ignore_index=True)
-    pooled["mean"] = pd.to_numeric(pooled["mean"])
     methods = [method for method in first.methods if method not in tables.NOT_RANKED]
-    named = _listed(" ".join(key) for key in own)
+    named = _listed(" ".join(key) for key in compared.itertuples(index=False))
     return (
         f"## Ranking over cells\n\nFriedman's test over\n\n{named}\n"
         f"{tables.ranking_markdown(tables.ranking(pooled, methods))}"

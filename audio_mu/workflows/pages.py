@@ -47,8 +47,8 @@ from audio_mu.report.html import (
 )
 from audio_mu.store.links import share_charts
 from audio_mu.store.queries import Finished
-from audio_mu.store.runs import Run, Store, read_csv
-from audio_mu.workflows.cells import CellRuns, load_cell
+from audio_mu.store.runs import Run, Store, has_artifact, read_csv
+from audio_mu.workflows.cells import CellRuns
 
 AUDIO_VARIABLE = "AUDIO_MU_REPORT_AUDIO"  # how many recordings a report may hold; 0: none
 DEFAULT_AUDIO = 60
@@ -70,14 +70,13 @@ RECORD_ROWS = {
 
 
 def write_report(
-    store: Store, run: Run, config: Config, cell_id: str, long: pd.DataFrame | None = None, notes: Sequence[str] = ()
+    store: Store, run: Run, config: Config, cell: CellRuns, long: pd.DataFrame | None = None, notes: Sequence[str] = ()
 ) -> str:
     """Write the report of a cell into a run, and descriptions where people look; return the artifact's path.
 
     `config` is resolved. `long`: the long table, of this cell or of several; without it the runs' own metrics.
     """
-    cell = load_cell(store, cell_id)
-    table = cell.long() if long is None else long[long["cell"] == cell_id]
+    table = cell.long() if long is None else long[long["cell"] == cell.cell]
     request = request_facts(store, cell)
     forget = _forget_tables(store, cell)
     clips = _clips(next(iter(forget.values())))
@@ -234,9 +233,7 @@ def _by_seed(values: Mapping[int, str]) -> str:
 
 def _optional(store: Store, run: Finished, path: str) -> pd.DataFrame | None:
     """A table of a run, or None where an earlier version of this project did not write it."""
-    folder = Path(path).parent.as_posix()
-    listed = {entry.path for entry in store.client.list_artifacts(run.id, None if folder == "." else folder)}
-    return read_csv(store, run.id, path) if path in listed else None
+    return read_csv(store, run.id, path) if has_artifact(store, run.id, path) else None
 
 
 def _forget_tables(store: Store, cell: CellRuns) -> dict[tuple[str, int], pd.DataFrame]:

@@ -40,7 +40,7 @@ def is_gone(pid: int, started: str) -> bool:
     return bool(machine) and machine == own_machine  # started before this machine's last start
 
 
-def users_of(file: Path, variable: str) -> list[tuple[float, str]]:
+def users_of(file: Path, variable: str = "") -> list[tuple[float, str]]:
     """(start, value of an environment variable) of the other processes that have a file open.
 
     The start is in seconds since 1970. This process and its ancestors are left out, and so is what the system hides;

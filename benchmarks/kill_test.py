@@ -104,17 +104,10 @@ def reference(folder: Path, digits: Path) -> tuple[dict[str, Any], float]:
         shutil.rmtree(folder / "reference", ignore_errors=True)
         place = Place(folder / "reference", digits).make()
         start = time.monotonic()
-        finish(place, ENTRY)
+        place.finish(ENTRY)
         kept.write_text(json.dumps({"outcome": outcome(place), "seconds": time.monotonic() - start}))
     content = json.loads(kept.read_text())
     return content["outcome"], content["seconds"]
-
-
-def finish(place: Place, via: str) -> None:
-    """Run the chain to its end."""
-    log = place.folder / "output.txt"
-    if place.start(via, log).wait() != 0:
-        raise RuntimeError(f"{via} failed:\n" + "\n".join(log.read_text().splitlines()[-20:]))
 
 
 def make_trial(place: Place, trial: int, expected: dict[str, Any], seconds: float) -> list[Kill]:
@@ -127,13 +120,15 @@ def make_trial(place: Place, trial: int, expected: dict[str, Any], seconds: floa
         place.create_store()
     kills: list[Kill] = []
     for number in range(draw.randint(*KILLS_OF_A_TRIAL)):
-        kill = kill_once(place, draw, trial, number, via, seconds)
+        kind, name = draw.choice(["random", "step"]), draw.choice(SIGNALS)
+        after = draw.uniform(0, seconds) if kind == "random" else draw.randint(1, STEPS_AHEAD)
+        kill = kill_once(place, trial, number, via, kind, name, after)
         if kill is None:  # it had ended before
             break
         kills.append(kill)
         print(f"{kill.via}, {kill.kind}, {kill.signal} at {kill.moment:.1f} s: {kill.step} {kill.problem}", flush=True)
     try:
-        finish(place, via)
+        place.finish(via)
         problem = "; ".join(problems(place, expected))
     except RuntimeError as error:
         problem = str(error)
@@ -145,22 +140,23 @@ def make_trial(place: Place, trial: int, expected: dict[str, Any], seconds: floa
     return kills
 
 
-def kill_once(place: Place, draw: random.Random, trial: int, number: int, via: str, seconds: float) -> Kill | None:
-    """Start the command and kill it; None where it ended before."""
-    kind, name = draw.choice(["random", "step"]), draw.choice(SIGNALS)
-    moment, steps = draw.uniform(0, seconds), draw.randint(1, STEPS_AHEAD)
+def kill_once(place: Place, trial: int, number: int, via: str, kind: str, name: str, after: float) -> Kill | None:
+    """Start the command and kill it with the signal of this name; None where it ended before.
+
+    `after`: seconds from the start, or with the kind `step` changes of the store.
+    """
     log = place.folder / f"output-{number}.txt"
     start = time.monotonic()
     process = place.start(via, log)
     if kind == "random":
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(moment)
+            process.wait(after)
     else:
         state = place.query(STATE)
-        while process.poll() is None and steps:
+        while process.poll() is None and after:
             time.sleep(0.02)
             if (now := place.query(STATE)) != state:
-                state, steps = now, steps - 1
+                state, after = now, after - 1
     if process.poll() is not None:
         return None
     struck = time.monotonic()

@@ -8,8 +8,9 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class Place:
 
     folder: Path
     digits: Path
+    settings: Mapping[str, str] = field(default_factory=lambda: SETTINGS)
 
     def make(self) -> Place:
         """Create the folders."""
@@ -57,9 +59,9 @@ class Place:
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
 
-    def start(self, via: str, output: Path, **settings: str) -> subprocess.Popen[bytes]:
+    def start(self, via: str, output: Path) -> subprocess.Popen[bytes]:
         """Start the chain in a process group of its own; what it prints is appended to a file."""
-        given = {**SETTINGS, "data_dir": str(self.digits), **settings}
+        given = {**self.settings, "data_dir": str(self.digits)}
         if via == ENTRY:
             words = [sys.executable, "-m", "entrypoints.main"]
             words += [word for key, value in given.items() for word in (f"--{key}", value)]
@@ -71,6 +73,12 @@ class Place:
                 words, cwd=self.folder, env=self.environment(), stdout=stream, stderr=stream, start_new_session=True
             )
 
+    def finish(self, via: str) -> None:
+        """Run the chain to its end. Raises `RuntimeError` with its last lines where it fails."""
+        output = self.folder / "output.txt"
+        if self.start(via, output).wait() != 0:
+            raise RuntimeError(f"{via} failed:\n" + "\n".join(output.read_text().splitlines()[-20:]))
+
     def query(self, question: str) -> list[tuple[Any, ...]]:
         """The rows that answer a question in SQL; none while there is no such table yet."""
         try:
@@ -80,9 +88,9 @@ class Place:
             return []
 
     def create_store(self) -> None:
-        """Have MLflow create its tables, which it cannot do again where it was killed doing it."""
-        code = "from mlflow import MlflowClient; MlflowClient().search_experiments()"
-        subprocess.run([sys.executable, "-c", code], cwd=self.folder, env=self.environment(), check=True)
+        """Have MLflow create its tables, which it fails to do where it was killed before, or several do it at once."""
+        words = ["mlflow", "db", "upgrade", f"sqlite:///{self.database}"]
+        subprocess.run(words, cwd=self.folder, env=self.environment(), check=True, capture_output=True)
 
 
 def small_digits(folder: Path) -> Path:

@@ -48,6 +48,7 @@ GIVEN_RUN = "MLFLOW_RUN_ID"  # where `mlflow run` puts the id of the run that it
 HTTP_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 CLOCK_TOLERANCE = 0.1  # seconds
 FILLED_AT_CREATION = {"experiments", "workspaces"}  # tables with a row before anybody has written one
+SECONDS_OF_CREATION = 30  # after which another process is no longer waited for
 BATCH_LIMIT = 1_000  # metrics that one call may carry
 DIGEST_LENGTH = 32  # MLflow keeps 36 characters of a data set's digest
 
@@ -122,35 +123,52 @@ class Store:
 
 def _open_sqlite(file: Path) -> tuple[MlflowClient, str]:
     with locked(file):  # two creators at once break the schema
-        try:
-            return _open()
-        except Exception:
-            # MLflow takes seconds to create its tables and cannot go on where it was killed.
-            if not _is_half_made(file):
-                raise
+        for _ in range(SECONDS_OF_CREATION):
+            try:
+                return _open()
+            except Exception:
+                # MLflow takes seconds to create its tables and cannot go on where it was killed.
+                if not _is_half_made(file):
+                    raise
+            _forget_connection(file)
+            if users_of(file):  # `mlflow run` creates it at this moment, and asks no lock
+                time.sleep(1)
+                continue
             say(f"{file}: its creation was interrupted, made anew")
-            from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-            SqlAlchemyStore._get_or_create_engine(mlflow.get_tracking_uri()).dispose()  # it has the old file open
             for suffix in ("", "-journal", "-wal", "-shm"):  # a journal would bring the old tables back
                 file.with_name(file.name + suffix).unlink(missing_ok=True)
-            return _open()
+        return _open()
+
+
+def _forget_connection(file: Path) -> None:
+    """Close what MLflow keeps open of a database file."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    SqlAlchemyStore._get_or_create_engine(f"sqlite:///{file}").dispose()
 
 
 def _is_half_made(file: Path) -> bool:
-    """Whether a database holds not all of MLflow's tables, no other ones, and nothing in them yet."""
+    """Whether a database holds some of what this MLflow version creates, nothing else, and nothing in it yet."""
     if not file.is_file():
         return False
+    from alembic.script import ScriptDirectory
     from mlflow.store.db.base_sql_model import Base
+    from mlflow.store.db.utils import _get_alembic_config
 
+    script = ScriptDirectory.from_config(_get_alembic_config(""))
+    revisions, expected = {known.revision for known in script.walk_revisions()}, set(Base.metadata.tables)
     with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as database:
         try:
-            tables = [name for (name,) in database.execute("select name from sqlite_master where type = 'table'")]
-            own = [name for name in tables if not name.startswith(("alembic_", "_alembic_", "sqlite_"))]
-            if not set(own) < set(Base.metadata.tables):
+            names = {name for (name,) in database.execute("select name from sqlite_master where type = 'table'")}
+            reached = set()
+            if "alembic_version" in names:
+                reached = {version for (version,) in database.execute("select version_num from alembic_version")}
+            own = {name for name in names if not name.startswith(("alembic_", "_alembic_", "sqlite_"))}
+            if not (own <= expected and reached <= revisions):
                 return False  # another program's, or a newer MLflow's
-            with_rows = {name for name in own if database.execute(f'select 1 from "{name}" limit 1').fetchone()}
-            return with_rows <= FILLED_AT_CREATION
+            whole = own == expected and reached == set(script.get_heads())
+            filled = {name for name in own if database.execute(f'select 1 from "{name}" limit 1').fetchone()}
+            return not whole and filled <= FILLED_AT_CREATION
         except sqlite3.Error:
             return False
 
@@ -248,8 +266,8 @@ def end_orphans(store: Store) -> None:
 def _has_maker(store: Store, run: StoredRun) -> bool:
     """Whether a process may be alive that made this run with `mlflow run` and has not come to our code yet.
 
-    It has the database open, was there before the run, and is none of this process's ancestors; or it was given the
-    run. True where that cannot be known: the store is on a server.
+    It has the database open, and was there before the run or was given it; ancestors of this process do not count.
+    True where that cannot be known: the store is on a server.
     """
     if not store.uri.startswith("sqlite:///"):
         return True

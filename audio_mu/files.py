@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import stat
 import tempfile
@@ -16,6 +18,11 @@ from typing import Any
 
 import yaml
 from filelock import FileLock
+
+from audio_mu.processes import left_behind, own_mark
+
+TEMPORARY = "audio-mu"
+"""First part of the name of every command's folder of temporary files."""
 
 MANY = 1_000
 """Files from which a folder is flushed as a whole."""
@@ -125,18 +132,14 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     """Yield an empty temporary folder that becomes `target` when the block ends without an error.
 
     Everything is flushed to the disk before the rename. An existing `target` is replaced. After an error
-    nothing is left behind.
+    nothing is left behind, and what a killed process left behind is removed.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    sweep(target.parent, f".{glob.escape(target.name)}.*.tmp")
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=f".{own_mark()}.tmp", dir=target.parent))
     try:
         yield temporary
-        files = [path for path in temporary.rglob("*") if path.is_file()]
-        if len(files) > MANY:
-            os.sync()  # one flush of everything beats thousands, at some milliseconds each
-        else:
-            for path in files:
-                _flush(path)
+        flush(temporary)
         if target.exists():
             shutil.rmtree(target)
         temporary.chmod(0o755)
@@ -148,18 +151,63 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a whole file under a temporary name, flush it, and rename it into place."""
+    """Write a whole file under a temporary name, flush it, and rename it into place.
+
+    What a killed process left behind of this file is removed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    sweep(path.parent, f".{glob.escape(path.name)}.*.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.{own_mark()}.tmp")
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with temporary.open("xb") as stream:
             stream.write(data.encode() if isinstance(data, str) else data)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(name).replace(path)
+        temporary.replace(path)
+        _flush(path.parent)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def sweep(folder: Path, pattern: str) -> None:
+    """Remove the temporary files and folders of killed processes that match a pattern below `folder`."""
+    for path in folder.glob(pattern):
+        if left_behind(path.name):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def flush(folder: Path) -> None:
+    """Have every file below a folder written to the disk."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    if len(files) > MANY:
+        os.sync()  # one flush of everything beats thousands, at some milliseconds each
+    else:
+        for path in files:
+            _flush(path)
+
+
+@contextmanager
+def own_temporary_folder() -> Iterator[None]:
+    """Temporary files of this process and its children go into one folder, which is removed in the end.
+
+    What commands that were killed have left there is removed at the start.
+    """
+    parent = Path(tempfile.gettempdir())
+    sweep(parent, f"{TEMPORARY}.*")
+    folder = tempfile.mkdtemp(prefix=f"{TEMPORARY}.", suffix=f".{own_mark()}", dir=parent)
+    before, tempfile.tempdir = tempfile.tempdir, folder
+    given = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"] = folder
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+        os.environ.pop("TMPDIR") if given is None else os.environ.update(TMPDIR=given)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _flush(path: Path) -> None:

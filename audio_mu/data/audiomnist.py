@@ -71,7 +71,7 @@ class SyntheticDigits:
 
     def root(self, config: Config) -> Path:
         """`data_dir`, or the generated folder in the cache."""
-        return config.data_dir or synthetic.generate(synthetic.default_root(cache_root()), progress=bar)
+        return config.data_dir or synthetic.generate(synthetic.default_root(cache_root()), progress=bar, rebuild=True)
 
     def catalog(self, root: Path, config: Config) -> Catalog:
         """All recordings, with the voices' attributes."""

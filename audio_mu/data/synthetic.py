@@ -10,13 +10,12 @@ script, is that process, and needs nothing beyond the standard library.
 
 import ctypes
 import hashlib
+import io
 import json
 import os
-import shutil
 import struct
 import subprocess
 import sys
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -128,34 +127,47 @@ def draw_take(speaker: int, digit: int, take: int) -> Take:
     )
 
 
-def generate(root: Path, n_speakers: int = 40, n_takes: int = 3, progress: Progress | None = None) -> Path:
+def generate(
+    root: Path, n_speakers: int = 40, n_takes: int = 3, progress: Progress | None = None, rebuild: bool = False
+) -> Path:
     """Write the data set to the folder ``root``, unless it is there already, and return ``root``.
 
     ``root`` gets ``NN/D_NN_T.wav`` (speaker 01.., digit 0 to 9, take 0..; mono, 16 kHz, 16 bit PCM, 16,000 samples),
     ``audioMNIST_meta.txt`` (JSON: the speakers' attributes) and ``generation.json`` (JSON: version, counts, and the
     SHA-256 of the concatenated files). Clips are the same to the last bit in every process and whatever the
     counts: fewer speakers or takes give a subset. The folder appears complete or not at all: it is made beside
-    ``root`` and renamed; when several processes do so at once, the first one's stays.
+    ``root`` and renamed; of several processes one makes it and the others wait. With ``rebuild`` a folder that is
+    not, to the last bit, what was written is made anew.
 
     ``progress(iterable, total, description)`` may wrap the iteration over speakers to show how far it is.
 
-    Raises UserError when a count is out of range, when eSpeak NG cannot be loaded, and when ``root`` holds
-    something else than this data set, complete.
+    Raises UserError when a count is out of range, when eSpeak NG cannot be loaded, and, without ``rebuild``, when
+    ``root`` holds something else than this data set, complete.
     """
+    # Imported here: the process that speaks runs this file, and needs none of them.
+    from audio_mu.files import atomic_folder, locked
+    from audio_mu.progress import say
+
+    def is_there() -> bool:
+        try:
+            return _is_complete(root, n_speakers, n_takes)
+        except UserError as wrong:
+            if not rebuild:
+                raise
+            say(f"made anew: {wrong}")
+            return False
+
     root = Path(root)
     _check_count("n_speakers", n_speakers, MAX_SPEAKERS)
     _check_count("n_takes", n_takes, MAX_TAKES)
-    if _is_complete(root, n_speakers, n_takes):
+    if is_there():
         return root
     library, voice_data = _locate_espeak()
-    partial = root.parent / f".{root.name}.{uuid.uuid4().hex}.partial"
-    partial.mkdir(parents=True)
-    try:
-        _write_clips(partial, speakers(n_speakers), n_takes, library, voice_data, progress)
-        _write_descriptions(partial, n_speakers, n_takes)
-        _move_into_place(partial, root, n_speakers, n_takes)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with locked(root):
+        if not is_there():
+            with atomic_folder(root) as partial:
+                _write_clips(partial, speakers(n_speakers), n_takes, library, voice_data, progress)
+                _write_descriptions(partial, n_speakers, n_takes)
     return root
 
 
@@ -180,7 +192,17 @@ def _is_complete(root: Path, n_speakers: int, n_takes: int) -> bool:
     n_files = sum(1 for _ in root.glob("[0-9][0-9]/*.wav"))
     if n_files != expected["clips"]:
         raise UserError(f"{root} holds {n_files} of {expected['clips']} clips: {way_out}")
+    if _sha256(root) != manifest.get("sha256"):
+        raise UserError(f"{root} holds other clips than were generated: {way_out}")
     return True
+
+
+def _sha256(folder: Path) -> str:
+    """SHA-256 of all clips, one after the other."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("[0-9][0-9]/*.wav")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _counts(n_speakers: int, n_takes: int) -> dict[str, int]:
@@ -237,8 +259,10 @@ def _write_speaker(folder: Path, speaker: Speaker, n_takes: int, library: Path, 
     requests = [_Utterance(WORDS[digit], settings.pitch, settings.rate) for (digit, _), settings in zip(keys, takes)]
     (folder / speaker.folder).mkdir()
     for (digit, take), settings, speech in zip(keys, takes, _speak(speaker, requests, library, voice_data)):
-        path = folder / speaker.folder / f"{digit}_{speaker.folder}_{take}.wav"
-        soundfile.write(path, _record(speech, settings), SAMPLE_RATE, subtype="PCM_16", format="WAV")
+        # Through memory: a full disk is an OSError here, not soundfile's own error.
+        content = io.BytesIO()
+        soundfile.write(content, _record(speech, settings), SAMPLE_RATE, subtype="PCM_16", format="WAV")
+        (folder / speaker.folder / f"{digit}_{speaker.folder}_{take}.wav").write_bytes(content.getvalue())
 
 
 def _record(speech: bytes, take: Take) -> "np.ndarray":
@@ -271,26 +295,12 @@ def _write_descriptions(folder: Path, n_speakers: int, n_takes: int) -> None:
         for speaker in speakers(n_speakers)
     }
     _write_json(folder / METADATA, attributes)
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*/*.wav")):
-        digest.update(path.read_bytes())
-    manifest = {"dataset": "SyntheticDigits", **_counts(n_speakers, n_takes), "sha256": digest.hexdigest()}
+    manifest = {"dataset": "SyntheticDigits", **_counts(n_speakers, n_takes), "sha256": _sha256(folder)}
     _write_json(folder / MANIFEST, manifest)
 
 
 def _write_json(path: Path, content: dict) -> None:
     path.write_bytes((json.dumps(content, indent=2) + "\n").encode())
-
-
-def _move_into_place(partial: Path, root: Path, n_speakers: int, n_takes: int) -> None:
-    try:
-        if root.is_dir():  # an empty folder: renaming onto it fails on Windows
-            root.rmdir()
-        partial.rename(root)
-    except OSError:
-        # Another process was first. Both wrote the same bytes: its folder stays and ours goes.
-        if not _is_complete(root, n_speakers, n_takes):
-            raise
 
 
 @dataclass(frozen=True)

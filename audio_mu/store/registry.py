@@ -18,7 +18,8 @@ from mlflow.types import Schema, TensorSpec
 from torch import Tensor, nn
 
 from audio_mu.errors import UserError
-from audio_mu.store.runs import Run, Store
+from audio_mu.files import flush
+from audio_mu.store.runs import Run, Store, local_folder
 from audio_mu.store.weights import BadWeights, read_weights
 
 SERVING_PINS = ("mlflow", "numpy", "torch", "torchaudio")
@@ -59,7 +60,17 @@ def log_model(
             metadata=dict(metadata),
             run_id=run.id,
         )
+    # On the disk before the run says FINISHED: the machine may be switched off.
+    folder = local_folder(run.store.client.get_logged_model(info.model_id).artifact_location)
+    if folder is not None:
+        flush(folder)
     return info.model_uri
+
+
+def logged_model(store: Store, run_id: str) -> str | None:
+    """The URI of the first model that a run has logged, or None."""
+    outputs = store.client.get_run(run_id).outputs
+    return f"models:/{outputs.model_outputs[0].model_id}" if outputs and outputs.model_outputs else None
 
 
 def load_state(model_uri: str) -> dict[str, Tensor]:

@@ -7,6 +7,8 @@ import json
 import logging
 import os
 import platform
+import socket
+import sqlite3
 import struct
 import subprocess
 import tempfile
@@ -15,12 +17,13 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
+from urllib.parse import quote, urlsplit
 
 # Before mlflow is imported: neither may code be unpickled from a model, nor anything be reported to others.
 os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
@@ -31,15 +34,26 @@ import mlflow
 import numpy as np
 import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
 
 from audio_mu.errors import UserError
-from audio_mu.files import locked
+from audio_mu.files import locked, sweep, write_atomic
+from audio_mu.processes import is_gone, since, users_of
+from audio_mu.progress import say
+from audio_mu.store.faults import PATIENCE, Patient, explain
 
 CONTRACT_VERSION = "1"
+GIVEN_RUN = "MLFLOW_RUN_ID"  # where `mlflow run` puts the id of the run that it has made
+HTTP_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+CLOCK_TOLERANCE = 0.1  # seconds
+FILLED_AT_CREATION = {"experiments", "workspaces"}  # tables with a row before anybody has written one
+SECONDS_OF_CREATION = 30  # after which another process is no longer waited for
 BATCH_LIMIT = 1_000  # metrics that one call may carry
 LARGEST_ARRAYS = 8 << 30
 DIGEST_LENGTH = 32  # MLflow keeps 36 characters of a data set's digest
@@ -67,23 +81,24 @@ class Store:
             uri = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
-        client = MlflowClient()
+        _tell_silence(uri)
         try:
             if uri.startswith("sqlite:///"):
-                with locked(Path(uri.removeprefix("sqlite:///"))):  # two creators at once break the schema
-                    experiment_id = _experiment(client)
+                client, experiment_id = _open_sqlite(Path(uri.removeprefix("sqlite:///")))
             else:
-                experiment_id = _experiment(client)
-        except (MlflowException, OSError) as error:
-            raise UserError(
-                f"MLFLOW_TRACKING_URI={uri!r} cannot be used ({_one_line(error)}): "
-                "is the server up, the file writable, the schema of this MLflow version?"
-            ) from None
-        return cls(client, experiment_id, uri)
+                client, experiment_id = _open()
+        except Exception as error:
+            told = explain(error) or f"is it a tracking store of this MLflow version? ({_one_line(error)})"
+            raise UserError(f"MLFLOW_TRACKING_URI={uri!r} cannot be used: {told}") from None
+        store = cls(client, experiment_id, uri)
+        if given := os.environ.get(GIVEN_RUN):
+            Run(store, given, "").tags(_process_tags())
+        end_orphans(store)
+        return store
 
     def open_run(self, stage: str, name: str, tags: Mapping[str, str], params: Mapping[str, str]) -> Run:
         """The entry point's run: the one that `mlflow run` has made, or a new one."""
-        given = os.environ.pop("MLFLOW_RUN_ID", None)
+        given = os.environ.pop(GIVEN_RUN, None)
         all_tags = {**_common_tags(), "stage": stage, "role": "parent", **tags}
         if given is None:
             run = self._create(name, all_tags)
@@ -104,9 +119,71 @@ class Store:
         run.params(params)
         return run
 
+    def end_given_run(self, error: BaseException) -> None:
+        """End the run that `mlflow run` has made, where the work failed before it was opened."""
+        if given := os.environ.pop(GIVEN_RUN, None):
+            Run(self, given, "").__exit__(type(error), error, None)
+
     def _create(self, name: str, tags: Mapping[str, str]) -> Run:
         created = self.client.create_run(self.experiment_id, run_name=name, tags=dict(tags))
         return Run(self, created.info.run_id, name)
+
+
+def _open_sqlite(file: Path) -> tuple[MlflowClient, str]:
+    with locked(file):  # two creators at once break the schema
+        for _ in range(SECONDS_OF_CREATION):
+            try:
+                return _open()
+            except Exception:
+                # MLflow takes seconds to create its tables and cannot go on where it was killed.
+                if not _is_half_made(file):
+                    raise
+            _forget_connection(file)
+            if users_of(file):  # `mlflow run` creates it at this moment, and asks no lock
+                time.sleep(1)
+                continue
+            say(f"{file}: its creation was interrupted, made anew")
+            for suffix in ("", "-journal", "-wal", "-shm"):  # a journal would bring the old tables back
+                file.with_name(file.name + suffix).unlink(missing_ok=True)
+        return _open()
+
+
+def _forget_connection(file: Path) -> None:
+    """Close what MLflow keeps open of a database file."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    SqlAlchemyStore._get_or_create_engine(f"sqlite:///{file}").dispose()
+
+
+def _is_half_made(file: Path) -> bool:
+    """Whether a database holds some of what this MLflow version creates, nothing else, and nothing in it yet."""
+    if not file.is_file():
+        return False
+    from alembic.script import ScriptDirectory
+    from mlflow.store.db.base_sql_model import Base
+    from mlflow.store.db.utils import _get_alembic_config
+
+    script = ScriptDirectory.from_config(_get_alembic_config(""))
+    revisions, expected = {known.revision for known in script.walk_revisions()}, set(Base.metadata.tables)
+    with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as database:
+        try:
+            names = {name for (name,) in database.execute("select name from sqlite_master where type = 'table'")}
+            reached = set()
+            if "alembic_version" in names:
+                reached = {version for (version,) in database.execute("select version_num from alembic_version")}
+            own = {name for name in names if not name.startswith(("alembic_", "_alembic_", "sqlite_"))}
+            if not (own <= expected and reached <= revisions):
+                return False  # another program's, or a newer MLflow's
+            whole = own == expected and reached == set(script.get_heads())
+            filled = {name for name in own if database.execute(f'select 1 from "{name}" limit 1').fetchone()}
+            return not whole and filled <= FILLED_AT_CREATION
+        except sqlite3.Error:
+            return False
+
+
+def _open() -> tuple[MlflowClient, str]:
+    client = cast(MlflowClient, Patient(MlflowClient()))
+    return client, _experiment(client)
 
 
 def _experiment(client: MlflowClient) -> str:
@@ -114,13 +191,19 @@ def _experiment(client: MlflowClient) -> str:
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
     if given is None and name:
         found = client.get_experiment_by_name(name)
-        return found.experiment_id if found else client.create_experiment(name)
+        if found is None:
+            with suppress(MlflowException):  # another process has made it in between
+                return client.create_experiment(name)
+            found = client.get_experiment_by_name(name)
+        return found.experiment_id
     return client.get_experiment(given or "0").experiment_id
 
 
 def _quiet() -> None:
-    for logger in ("alembic", "mlflow.store.db.utils", "mlflow.utils.requirements_utils", "mlflow.models.model"):
+    for logger in ("alembic", "mlflow.utils.requirements_utils", "mlflow.models.model"):
         logging.getLogger(logger).setLevel(logging.ERROR)
+    # It prints the traceback of an error that it raises as well.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     # torch's own exporter warns about itself on every model that MLflow saves.
     warnings.filterwarnings("ignore", message=".*No complete tensor found in the group.*")
     warnings.filterwarnings("ignore", message=".*given buffer is not writable.*")
@@ -149,12 +232,63 @@ def _git_tags() -> tuple[tuple[str, str], ...]:
 
 
 def _common_tags() -> dict[str, str]:
-    return {
-        "contract_version": CONTRACT_VERSION,
-        "host": platform.node(),
-        "pid": str(os.getpid()),
-        **dict(_git_tags()),
-    }
+    return {"contract_version": CONTRACT_VERSION, **_process_tags(), **dict(_git_tags())}
+
+
+def _process_tags() -> dict[str, str]:
+    return {"host": platform.node(), "pid": str(os.getpid()), "pid_started": since(os.getpid())}
+
+
+def _tell_silence(uri: str) -> None:
+    """Say that a server does not answer: MLflow tries for minutes without a word."""
+    address = urlsplit(uri)
+    if address.scheme in ("http", "https") and address.hostname:
+        port = address.port or (443 if address.scheme == "https" else 80)
+        try:
+            socket.create_connection((address.hostname, port), timeout=10).close()
+        except OSError as error:
+            say(f"{uri} does not answer ({error}): trying for some minutes (MLFLOW_HTTP_REQUEST_MAX_RETRIES)")
+
+
+def end_orphans(store: Store) -> None:
+    """Mark the experiment's RUNNING runs of this host whose process is gone as KILLED; others' are left alone."""
+    condition = "attributes.status = 'RUNNING'"
+    token = None
+    while True:
+        page = store.client.search_runs([store.experiment_id], condition, max_results=BATCH_LIMIT, page_token=token)
+        for found in page:
+            tags = found.data.tags
+            if "pid" in tags:
+                gone = tags.get("host") == platform.node() and is_gone(int(tags["pid"]), tags.get("pid_started", ""))
+            else:
+                gone = tags.get("mlflow.source.type") == "PROJECT" and not _has_maker(store, found)
+            if gone:
+                store.client.set_terminated(found.info.run_id, "KILLED")
+                if (folder := local_folder(found.info.artifact_uri)) is not None:
+                    sweep(folder, "**/.*.tmp")
+        token = page.token
+        if not token:
+            return
+
+
+def _has_maker(store: Store, run: StoredRun) -> bool:
+    """Whether a process may be alive that made this run with `mlflow run` and has not come to our code yet.
+
+    It has the database open, and was there before the run or was given it; ancestors of this process do not count.
+    True where that cannot be known: the store is on a server.
+    """
+    if not store.uri.startswith("sqlite:///"):
+        return True
+    made = run.info.start_time / 1000
+    return any(
+        given == run.info.run_id or process_start <= made + CLOCK_TOLERANCE
+        for process_start, given in users_of(Path(store.uri.removeprefix("sqlite:///")), GIVEN_RUN)
+    )
+
+
+def local_folder(uri: str) -> Path | None:
+    """The folder behind an artifact URI, None where it is not on this machine."""
+    return Path(local_file_uri_to_path(uri)) if is_local_uri(uri) else None
 
 
 class Run:
@@ -170,10 +304,11 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            status = "FINISHED"
-        else:
-            status = "FAILED" if issubclass(kind, Exception) else "KILLED"
-        self.store.client.set_terminated(self.id, status)
+            self.store.client.set_terminated(self.id, "FINISHED")
+            return
+        # What ended the run is to be told, not that the store does not take its end: the next command mends that.
+        with suppress(Exception), _in_a_hurry(self.store.client):
+            self.store.client.set_terminated(self.id, "FAILED" if issubclass(kind, Exception) else "KILLED")
 
     def tags(self, tags: Mapping[str, str]) -> None:
         """Set tags, all in one call."""
@@ -209,12 +344,20 @@ class Run:
         self.bytes(path, buffer.getvalue())
 
     def bytes(self, path: str, data: bytes) -> None:
-        """Write an artifact of any kind."""
+        """Write an artifact of any kind, whole or not at all."""
+        folder = self._folder
+        if folder is not None:
+            write_atomic(folder / path, data)
+            return
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder) / Path(path).name
             local.write_bytes(data)
             parent = Path(path).parent.as_posix()
             self.store.client.log_artifact(self.id, str(local), None if parent == "." else parent)
+
+    @cached_property
+    def _folder(self) -> Path | None:
+        return local_folder(self.store.client.get_run(self.id).info.artifact_uri)
 
     def note(self, markdown: str) -> None:
         """The run's description in the UI."""
@@ -248,6 +391,19 @@ def has_artifact(store: Store, run_id: str, path: str) -> bool:
     """Whether a run has an artifact at this path."""
     folder = Path(path).parent.as_posix()
     return path in {entry.path for entry in _artifacts(store, run_id).list_artifacts(None if folder == "." else folder)}
+
+
+@contextmanager
+def _in_a_hurry(client: MlflowClient) -> Iterator[None]:
+    """Try once: nobody waits minutes for the end of what has failed."""
+    client.patience = 0.0
+    before = os.environ.get(HTTP_RETRIES)
+    os.environ[HTTP_RETRIES] = "1"
+    try:
+        yield
+    finally:
+        client.patience = PATIENCE
+        os.environ.pop(HTTP_RETRIES) if before is None else os.environ.update({HTTP_RETRIES: before})
 
 
 def read_npz(store: Store, run_id: str, path: str) -> dict[str, np.ndarray]:

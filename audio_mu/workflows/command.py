@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
 
 Work = Callable[[Config, "Store", "Engine"], object]
 USER_ERROR, INTERRUPTED = 2, 130
+SECONDS_TO_END = 5.0  # after which a second signal interrupts the ending too
 
 
 def parse(arguments: Sequence[str]) -> dict[str, str]:
@@ -50,7 +55,7 @@ def command(about: str, work: Work, arguments: Sequence[str] | None = None) -> i
     if "--help" in given or "-h" in given:
         print(f"{about}\n\nParameters (name, default, meaning):\n{help_text()}")
         return 0
-    signal.signal(signal.SIGTERM, _interrupt)
+    _end_on_signals()
     try:
         config = Config.from_text(parse(given))
         _run(config, work)
@@ -65,17 +70,51 @@ def command(about: str, work: Work, arguments: Sequence[str] | None = None) -> i
 
 def _run(config: Config, work: Work) -> None:
     # Imported here: a wrong parameter and --help are answered without waiting for torch and MLflow.
+    from audio_mu.files import own_temporary_folder
+    from audio_mu.store.faults import explain
     from audio_mu.store.links import where_to_look
     from audio_mu.store.runs import Store
     from audio_mu.workflows.checks import check
     from audio_mu.workflows.engine import open_engine
 
     check(config)
-    store = Store.connect()
-    with open_engine(config) as engine:
-        work(config, store, engine)
-    print(where_to_look(store), flush=True)
+    try:
+        store = Store.connect()
+        try:
+            with own_temporary_folder(), open_engine(config) as engine:
+                work(config, store, engine)
+        except BaseException as error:
+            store.end_given_run(error)
+            raise
+        print(where_to_look(store), flush=True)
+    except UserError:
+        raise
+    except Exception as error:
+        told = explain(error)
+        if told is None:
+            raise
+        raise UserError(told) from error
 
 
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def _end_on_signals() -> None:
+    """Have SIGTERM and Ctrl-C interrupt the work, once: `mlflow run` passes on what the terminal has sent already."""
+    interrupted_at = -math.inf
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal interrupted_at
+        if time.monotonic() - interrupted_at > SECONDS_TO_END:
+            interrupted_at = time.monotonic()
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as it is for background commands of a script
+        signal.signal(signal.SIGINT, interrupt)
+    if "MLFLOW_RUN_ID" in os.environ:
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """Interrupt the work when `mlflow run` is gone: nothing else would, and the same command may run again."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -92,7 +92,12 @@ class Engine:
                 initializer=_start_worker,
                 initargs=(os.getpid(),),
             )
-        waiting: dict[Future[R], J] = {self._pool.submit(work, job): job for job in jobs}
+        # Workers start here and inherit what is blocked: Ctrl-C must not reach them while they still import.
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            waiting: dict[Future[R], J] = {self._pool.submit(work, job): job for job in jobs}
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         try:
             for future in bar(as_completed(waiting), len(jobs), what):
                 # Popped, so that a result's arrays are freed once they are written.

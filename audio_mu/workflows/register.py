@@ -108,9 +108,8 @@ def _reasons(cell: CellRuns, method: str) -> str:
 def _model(store: Store, method: str, finished: Finished) -> str:
     """The URI of the model that a run has logged, or the run whose result it took over."""
     for run_id in filter(None, (finished.id, finished.tags.get("reused_run_id"))):
-        outputs = store.client.get_run(run_id).outputs
-        if outputs is not None and outputs.model_outputs:
-            return f"models:/{outputs.model_outputs[0].model_id}"
+        if (uri := registry.logged_model(store, run_id)) is not None:
+            return uri
     raise UserError(
         f"register: the model of {method}, seed {finished.tags['seed']}, was not kept: run again with save_models=all "
         "force=true"

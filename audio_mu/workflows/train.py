@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -57,11 +58,13 @@ def train(config: Config, store: Store, engine: Engine, parent: Run | None = Non
         pending = []
         for seed, fingerprint in fingerprints.items():
             finished = queries.newest(store, {"fingerprint": fingerprint, "stage": "train"})
-            version = registry.of_run(store, config.registered_model, finished.id) if finished else None
-            if finished is None or version is None or config.force:
+            if (
+                finished is None
+                or config.force
+                or not _publish(config, store, data, seed, finished.id, finished.metrics)
+            ):
                 pending.append(seed)
                 continue
-            registry.set_alias(store, version, f"seed-{seed}")
             accuracies[seed] = finished.metrics["test/accuracy"]
             say(f"seed {seed}: reusing the base model of run {finished.name} ({finished.id[:8]})")
         jobs = [_job(config, data, seed) for seed in pending]
@@ -128,34 +131,48 @@ def _log(config: Config, store: Store, parent: Run, data: Data, seed: int, finge
                 label=labels[indices],
                 logits=result.logits[name],
             )
-        uri = log_servable(run, config, data, seed, result)
-        sizes = len(data.split.train), len(data.split.test)
-        facts = _facts(config, data, seed)
-        card = base_card(facts, BaseFacts(*sizes, metrics["train/accuracy"], metrics["test/accuracy"]))
-        run.text("model_card.md", card)
-        version = registry.register(
-            store,
-            config.registered_model,
-            uri,
-            run.id,
-            {
-                **base_tags(config),
-                "seed": str(seed),
-                "recipe": json.dumps(recipe_of(config), sort_keys=True),
-                "clips_digest": clips.digest,
-                "split": data.split.kind,
-                "base_run_id": run.id,
-                "fingerprint": fingerprint,
-                "class_names": json.dumps(clips.class_names),
-                **({"network_source": source} if (source := network_source(config)) else {}),
-            },
-            card,
-        )
-        run.tags({"base_version": version.version})
-    # Only now: an alias never points to a version whose run was not finished.
-    registry.set_alias(store, version, f"seed-{seed}")
-    store.client.update_registered_model(version.name, family_note(facts))
+        log_servable(run, config, data, seed, result)
+        run.text("model_card.md", _card(config, data, seed, metrics))
+    _publish(config, store, data, seed, run.id, metrics)
     return metrics["test/accuracy"]
+
+
+def _publish(config: Config, store: Store, data: Data, seed: int, run_id: str, metrics: Mapping[str, float]) -> bool:
+    """Make sure that a finished run's model is a version, and the one behind the seed's alias.
+
+    Done for runs that are reused too: the command that finished them may have been killed before. False where the run
+    has no model.
+    """
+    name, alias = config.registered_model, f"seed-{seed}"
+    version = registry.of_run(store, name, run_id)
+    if version is None:
+        uri = registry.logged_model(store, run_id)
+        if uri is None:
+            return False
+        tags = {
+            **base_tags(config),
+            "seed": str(seed),
+            "recipe": json.dumps(recipe_of(config), sort_keys=True),
+            "clips_digest": data.clips.digest,
+            "split": data.split.kind,
+            "base_run_id": run_id,
+            "fingerprint": _fingerprint(config, data, seed),
+            "class_names": json.dumps(data.clips.class_names),
+            **({"network_source": source} if (source := network_source(config)) else {}),
+        }
+        version = registry.register(store, name, uri, run_id, tags, _card(config, data, seed, metrics))
+    behind = registry.by_alias(store, name, alias)
+    if behind is None or behind.version != version.version:
+        Run(store, run_id, alias).tags({"base_version": version.version})
+        store.client.update_registered_model(name, family_note(_facts(config, data, seed)))
+        registry.set_alias(store, version, alias)  # last: it says that all of this is done
+    return True
+
+
+def _card(config: Config, data: Data, seed: int, metrics: Mapping[str, float]) -> str:
+    sizes = len(data.split.train), len(data.split.test)
+    accuracies = metrics["train/accuracy"], metrics["test/accuracy"]
+    return base_card(_facts(config, data, seed), BaseFacts(*sizes, *accuracies))
 
 
 def _facts(config: Config, data: Data, seed: int) -> ModelFacts:

@@ -372,3 +372,22 @@ def test_reader_raises_what_the_cache_expects(tmp_path: Path) -> None:
     (tmp_path / "x.mp3").write_bytes(os.urandom(500))
     with pytest.raises(BadRecording, match="cannot be read as audio"):
         read_clip(tmp_path / "x.mp3", N_SAMPLES)
+
+
+BUILD_AT_ONCE = """
+import sys
+from audio_mu.config import Config
+from audio_mu.data.clips import load_clips
+config = Config.from_text({"dataset": "folder", "dataset_name": "t", "data_dir": sys.argv[1], "pipeline": "mel"})
+print(load_clips(config.resolved()).digest)
+"""
+
+
+def test_two_processes_build_the_cache_once(root: Path, cache: Path) -> None:
+    """Catches features computed by every command that starts on a cold cache, or half of them read."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    words = [sys.executable, "-c", BUILD_AT_ONCE, str(root)]
+    processes = [subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [process.communicate()[0].splitlines() for process in processes]
+    assert sum(line.startswith("features (") for lines in outputs for line in lines) == 1
+    assert outputs[0][-1] == outputs[1][-1]

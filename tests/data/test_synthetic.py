@@ -149,10 +149,7 @@ def test_folder_of_a_killed_run_is_not_taken_for_complete(tmp_path: Path, monkey
         patch.setattr(synthetic, "_write_descriptions", break_off)
         with pytest.raises(KeyboardInterrupt):
             synthetic.generate(tmp_path / "data", n_speakers=1, n_takes=1)
-    assert list(tmp_path.iterdir()) == []
-    stale = tmp_path / ".data.0123.partial" / "01"
-    stale.mkdir(parents=True)
-    (stale / "0_01_0.wav").write_bytes(b"half")
+    assert [path.name for path in tmp_path.iterdir()] == [".data.lock"]
     (tmp_path / "data").mkdir()  # an empty folder that a user made
     root = synthetic.generate(tmp_path / "data", n_speakers=1, n_takes=1)
     assert len(list(root.glob("*/*.wav"))) == 10
@@ -166,17 +163,21 @@ def test_folder_of_a_killed_run_is_not_taken_for_complete(tmp_path: Path, monkey
         (lambda root: (root / "generation.json").write_text("{"), "no readable generation.json"),
         (lambda root: (root / "01" / "3_01_0.wav").unlink(), "9 of 10 clips"),
         (lambda root: (root / "generation.json").write_text('{"version": 0}'), "was generated with"),
+        (lambda root: os.truncate(root / "01" / "3_01_0.wav", 9_000), "other clips than were generated"),
     ],
-    ids=["no manifest", "broken manifest", "lost clip", "other version"],
+    ids=["no manifest", "broken manifest", "lost clip", "other version", "truncated clip"],
 )
-def test_incomplete_folder_is_refused_and_kept(tmp_path: Path, spoil, message: str) -> None:
-    """Would catch a folder that is used though clips are missing, and a user's folder that is overwritten."""
+def test_incomplete_folder_is_refused_or_rebuilt(tmp_path: Path, spoil, message: str) -> None:
+    """Would catch a folder that is used though clips are missing or altered, and a user's that is overwritten."""
     root = synthetic.generate(tmp_path / "data", n_speakers=1, n_takes=1)
+    whole = contents(root)
     spoil(root)
     before = contents(root)
     with pytest.raises(UserError, match=message):
         synthetic.generate(root, n_speakers=1, n_takes=1)
     assert contents(root) == before
+    synthetic.generate(root, n_speakers=1, n_takes=1, rebuild=True)
+    assert contents(root) == whole
 
 
 def test_two_generations_at_once_leave_one_folder(tmp_path: Path) -> None:
@@ -184,7 +185,7 @@ def test_two_generations_at_once_leave_one_folder(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         roots = list(pool.map(lambda _: synthetic.generate(tmp_path / "data", 1, 1), range(4)))
     assert set(roots) == {tmp_path / "data"}
-    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    assert {path.name for path in tmp_path.iterdir()} == {"data", ".data.lock"}
     assert len(list((tmp_path / "data").rglob("*.wav"))) == 10
 
 
@@ -203,7 +204,7 @@ def test_library_that_does_not_load_is_a_user_error(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(espeakng_loader, "get_library_path", lambda: str(damaged))
     with pytest.raises(UserError, match=r"libespeak-ng\.so.*pip install -r requirements\.txt"):
         synthetic.generate(tmp_path / "data", n_speakers=1, n_takes=1)
-    assert list(tmp_path.iterdir()) == [damaged]
+    assert {path.name for path in tmp_path.iterdir()} == {damaged.name, ".data.lock"}
 
 
 def test_long_installation_path_speaks_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

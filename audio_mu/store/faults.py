@@ -1,0 +1,100 @@
+"""Faults of store, disk and network: told in one line, and waited for where they pass by themselves."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from audio_mu.progress import say
+
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
+STORE_MODULES = {"mlflow", "sqlalchemy", "sqlite3", "alembic", "requests", "urllib3"}
+AGAIN = "then run the same command again, finished steps are kept"
+
+TOLD = (
+    (("disk is full", "disk i/o error", "no space left"), f"the tracking store's disk is full: free space, {AGAIN}"),
+    (("readonly database", "read-only file system"), "the tracking store is read-only: make its file and folder "
+     "writable, or set MLFLOW_TRACKING_URI to another"),
+    (("database is locked",), f"the tracking store stays locked by another program: end that one, {AGAIN}"),
+    (("database schema", "can't locate revision"), "the tracking store's schema is not this MLflow version's: an older "
+     "store takes `mlflow db upgrade`, a newer one needs the MLflow version that made it"),
+    (("file is not a database", "disk image is malformed"), "the tracking store is no SQLite database, or damaged: "
+     "restore a backup, or set MLFLOW_TRACKING_URI to another"),
+    (("unable to open database file",), "the tracking store's file cannot be opened: check MLFLOW_TRACKING_URI"),
+    (("max retries exceeded", "connection refused", "connection aborted", "timed out", "too many 50"),
+     f"the tracking server does not answer: see that it is up, {AGAIN}"),
+)  # fmt: skip
+"""What the store's errors say, and what a user is told."""
+
+PASSING = ("database is locked", "unique constraint failed", "duplicate key value", "giving up after", "deadlock")
+"""What two writers at once can meet, and one who tries again does not."""
+PATIENCE = 120.0  # seconds; MLflow itself waits 20 for a locked SQLite database
+
+
+def explain(error: BaseException) -> str | None:
+    """One line about a fault of store, disk or network with a way out; None where the error is none of these."""
+    for cause in _causes(error):
+        if isinstance(cause, OSError) and cause.errno in DISK_FULL:
+            where = f" while writing {cause.filename!r}" if cause.filename else ""
+            return f"the disk is full{where}: free space, {AGAIN}"
+        if isinstance(cause, OSError) and cause.errno in UNWRITABLE and cause.filename:
+            return f"{cause.filename!r} cannot be accessed ({cause.strerror}): change its rights, {AGAIN}"
+        # torch writes models through C++ and names no errno.
+        if isinstance(cause, RuntimeError) and ("PytorchStreamWriter" in str(cause) or "iostream" in str(cause)):
+            return f"a model cannot be written, the disk is full or fails ({_short(cause)}): free space, {AGAIN}"
+        if type(cause).__module__.partition(".")[0] in STORE_MODULES:
+            for signs, told in TOLD:
+                if any(sign in str(cause).lower() for sign in signs):
+                    return f"{told} ({_short(cause)})"
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _passes(error: Exception) -> bool:
+    exists = getattr(error, "error_code", "") == "RESOURCE_ALREADY_EXISTS"  # found by a constraint too, but for good
+    return not exists and any(sign in str(error).lower() for sign in PASSING)
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:160]
+
+
+class Patient:
+    """An MLflow client that calls again, for `PATIENCE` seconds, where another writer was in the way.
+
+    Such a call has changed nothing in the store: its transaction was rolled back.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.patience = PATIENCE
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        call = getattr(self._client, name)
+
+        @functools.wraps(call)
+        def patient(*arguments: Any, **options: Any) -> Any:
+            start, told = time.monotonic(), False
+            while True:
+                try:
+                    return call(*arguments, **options)
+                except Exception as error:
+                    waited = time.monotonic() - start
+                    if waited > self.patience or not _passes(error):
+                        raise
+                    if waited > 10 and not told:
+                        say(f"the tracking store is busy, waiting up to {self.patience:.0f} s ({_short(error)})")
+                        told = True
+                    time.sleep(random.uniform(0.1, 0.5))
+
+        return patient

@@ -1,0 +1,231 @@
+"""Kill the whole chain again and again, run the same command each time, and compare its end with an undisturbed one.
+
+    python -m benchmarks.kill_test --kills 50                 until results/kills.csv holds 50 kills; resumable
+    python -m benchmarks.kill_test --kills 5 --csv /tmp/k.csv --folder /tmp/kills
+
+Each trial has a fresh tracking store and cache. Several kills follow one another in it, each of the whole process
+group (SIGKILL, sometimes SIGTERM or SIGINT), at a random moment or as soon as the store shows that a step was begun,
+finished or registered; after each the same command is started again, and the last time it is left in peace. Then all
+figures but times must equal those of the undisturbed run, no step may have been finished twice, no run be RUNNING, no
+temporary file and no process be left. Every third trial goes through `mlflow run`; there the store is created first,
+as MLflow itself cannot open a store again whose creation was killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from audio_mu.files import file_sha256, hash_of
+from benchmarks.small_chain import (
+    ENTRY,
+    PROJECT,
+    ROOT,
+    SETTINGS,
+    Place,
+    outcome,
+    repeated,
+    running,
+    small_digits,
+    strays,
+)
+
+CSV = ROOT / "results" / "kills.csv"
+SIGNALS = ["SIGKILL"] * 6 + ["SIGTERM", "SIGINT"]
+KILLS_OF_A_TRIAL = (4, 8)
+STEPS_AHEAD = 8  # the largest number of changes in the store that a kill waits for
+SECONDS_TO_END = 15.0
+STATE = (
+    "select (select count(*) from runs), (select count(*) from runs where status != 'RUNNING'), "
+    "(select count(*) from logged_models), (select count(*) from model_versions), "
+    "(select count(*) from registered_model_aliases)"
+)
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One kill: `moment` in seconds after the start, `step` the last line that the command had printed."""
+
+    trial: int
+    kill: int
+    via: str
+    kind: str
+    signal: str
+    moment: float
+    step: str
+    runs_ended: int
+    seconds_to_end: float
+    problem: str
+
+
+def main(arguments: list[str]) -> int:
+    """Make trials until the CSV file holds enough kills; return 0 if all were survived."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--csv", type=Path, default=CSV)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "audio-mu-kill-test")
+    given = parser.parse_args(arguments)
+    digits = small_digits(given.folder)
+    expected, seconds = reference(given.folder, digits)
+    while len(done := read(given.csv)) < given.kills:
+        trial = int(done["trial"].max()) + 1 if len(done) else 0
+        kills = make_trial(Place(given.folder / f"trial-{trial}", digits), trial, expected, seconds)
+        table = pd.concat([done, pd.DataFrame([asdict(kill) for kill in kills])], ignore_index=True)
+        table.to_csv(given.csv, index=False)
+    print(summary(done, seconds))
+    return int((done["problem"] != "").any())
+
+
+def read(csv: Path) -> pd.DataFrame:
+    """The kills so far."""
+    return pd.read_csv(csv, keep_default_na=False) if csv.exists() else pd.DataFrame(columns=list(Kill.__annotations__))
+
+
+def reference(folder: Path, digits: Path) -> tuple[dict[str, Any], float]:
+    """Outcome and seconds of the undisturbed chain, kept in the folder."""
+    source = [file_sha256(path) for path in sorted((ROOT / "audio_mu").rglob("*.py"))]
+    kept = folder / f"reference-{hash_of([SETTINGS, source])[:8]}.json"
+    if not kept.exists():
+        shutil.rmtree(folder / "reference", ignore_errors=True)
+        place = Place(folder / "reference", digits).make()
+        start = time.monotonic()
+        place.finish(ENTRY)
+        kept.write_text(json.dumps({"outcome": outcome(place), "seconds": time.monotonic() - start}))
+    content = json.loads(kept.read_text())
+    return content["outcome"], content["seconds"]
+
+
+def make_trial(place: Place, trial: int, expected: dict[str, Any], seconds: float) -> list[Kill]:
+    """Several kills in one store, then the same command to its end and the comparison; removes what went well."""
+    draw = random.Random(trial)
+    via = PROJECT if trial % 3 == 2 else ENTRY
+    shutil.rmtree(place.folder, ignore_errors=True)
+    place.make()
+    if via == PROJECT:
+        place.create_store()
+    kills: list[Kill] = []
+    for number in range(draw.randint(*KILLS_OF_A_TRIAL)):
+        kind, name = draw.choice(["random", "step"]), draw.choice(SIGNALS)
+        after = draw.uniform(0, seconds) if kind == "random" else draw.randint(1, STEPS_AHEAD)
+        kill = kill_once(place, trial, number, via, kind, name, after)
+        if kill is None:  # it had ended before
+            break
+        kills.append(kill)
+        print(f"{kill.via}, {kill.kind}, {kill.signal} at {kill.moment:.1f} s: {kill.step} {kill.problem}", flush=True)
+    try:
+        place.finish(via)
+        problem = "; ".join(problems(place, expected))
+    except RuntimeError as error:
+        problem = str(error)
+    print(f"trial {trial}: {len(kills)} kills, {problem or 'the same figures'}", flush=True)
+    if problem:
+        kills = [Kill(**asdict(kill) | {"problem": kill.problem or problem}) for kill in kills]
+    elif not any(kill.problem for kill in kills):
+        shutil.rmtree(place.folder)
+    return kills
+
+
+def kill_once(place: Place, trial: int, number: int, via: str, kind: str, name: str, after: float) -> Kill | None:
+    """Start the command and kill it with the signal of this name; None where it ended before.
+
+    `after`: seconds from the start, or with the kind `step` changes of the store.
+    """
+    log = place.folder / f"output-{number}.txt"
+    start = time.monotonic()
+    process = place.start(via, log)
+    if kind == "random":
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(after)
+    else:
+        state = place.query(STATE)
+        while process.poll() is None and after:
+            time.sleep(0.02)
+            if (now := place.query(STATE)) != state:
+                state, after = now, after - 1
+    if process.poll() is not None:
+        return None
+    struck = time.monotonic()
+    os.killpg(process.pid, getattr(signal, name))
+    problem = "" if ended(process) else f"processes are left {SECONDS_TO_END:.0f} s after {name}"
+    took = time.monotonic() - struck
+    # Under `mlflow run` a signal may come before our own code does, to which a run is nobody's then.
+    if name != "SIGKILL" and via == ENTRY and place.query(STATE) and running(place):
+        problem = f"a run is RUNNING after {name}"
+    ended_runs = place.query("select count(*) from runs where status != 'RUNNING'")
+    lines = log.read_text(errors="replace").strip().splitlines()
+    step = lines[-1][:70] if lines else ""
+    n_ended = ended_runs[0][0] if ended_runs else 0
+    return Kill(trial, number, via, kind, name, round(struck - start, 2), step, n_ended, round(took, 2), problem)
+
+
+def ended(process: subprocess.Popen[bytes]) -> bool:
+    """Wait for all processes of the group; kill them if they take too long."""
+    deadline = time.monotonic() + SECONDS_TO_END
+    while time.monotonic() < deadline:
+        process.poll()
+        if not any(of_group(process.pid)):
+            process.wait()
+            return True
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return False
+
+
+def of_group(group: int) -> Iterator[int]:
+    """The live processes of a group."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, pgrp, *_ = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(pgrp) == group and state not in "ZX":
+            yield int(stat.parent.name)
+
+
+def problems(place: Place, expected: dict[str, Any]) -> Iterator[str]:
+    """What is not as after an undisturbed run."""
+    found = outcome(place)
+    if found != expected:
+        of, to = found["runs"], expected["runs"]
+        differing = [kind for kind in of.keys() | to if of.get(kind) != to.get(kind)]
+        yield f"other figures: {sorted(differing) or 'aliases'}"
+    if twice := repeated(place):
+        yield f"finished twice: {twice}"
+    if n := running(place):
+        yield f"{n} runs are RUNNING"
+    if left := strays(place):
+        yield f"left behind: {left}"
+
+
+def summary(kills: pd.DataFrame, seconds: float) -> str:
+    """The kills in words."""
+    survived = kills[kills["problem"] == ""]
+    signals = ", ".join(f"{n} {name}" for name, n in kills["signal"].value_counts().items())
+    n_random, n_project = (kills["kind"] == "random").sum(), (kills["via"] == PROJECT).sum()
+    gentle = kills[kills["signal"] != "SIGKILL"]["seconds_to_end"]
+    ending = f"; SIGTERM and SIGINT ended it within {gentle.max():.1f} s" if len(gentle) else ""
+    return (
+        f"{len(survived)} of {len(kills)} kills survived in {kills['trial'].nunique()} stores: {signals}; {n_random} "
+        f"at a random moment, {len(kills) - n_random} at a step's boundary; {n_project} of `mlflow run`{ending}; "
+        f"undisturbed {seconds:.0f} s"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

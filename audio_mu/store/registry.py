@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -62,10 +63,10 @@ def log_model(
 
 def load_state(model_uri: str) -> dict[str, Tensor]:
     """The weights of a logged model by name."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")
-        loaded = mlflow.pytorch.load_model(model_uri)
-    return {name: value.detach().clone() for name, value in loaded.state_dict().items()}
+        loaded = mlflow.pytorch.load_model(model_uri, dst_path=folder)  # MLflow's own copy would stay behind
+        return {name: value.detach().clone() for name, value in loaded.state_dict().items()}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import subprocess
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -94,6 +95,10 @@ class Store:
         )
         run.params(params)
         return run
+
+    def lone_run(self, stage: str, role: str, name: str, tags: Mapping[str, str]) -> Run:
+        """A run that belongs to no command's: it stays when that is deleted."""
+        return self._create(name, {**_common_tags(), "stage": stage, "role": role, **tags})
 
     def _create(self, name: str, tags: Mapping[str, str]) -> Run:
         created = self.client.create_run(self.experiment_id, run_name=name, tags=dict(tags))
@@ -225,18 +230,31 @@ class Run:
         )
 
 
+@contextmanager
+def _at_hand(store: Store, run_id: str, path: str) -> Iterator[Path]:
+    """A local copy of an artifact for as long as it is read: MLflow would leave one behind in the temporary folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(store.client.download_artifacts(run_id, path, folder))
+
+
 def read_npz(store: Store, run_id: str, path: str) -> dict[str, np.ndarray]:
     """The arrays of an artifact."""
-    with np.load(store.client.download_artifacts(run_id, path), allow_pickle=False) as content:
+    with _at_hand(store, run_id, path) as local, np.load(local, allow_pickle=False) as content:
         return {name: content[name] for name in content.files}
 
 
 def read_csv(store: Store, run_id: str, path: str, **options: Any) -> pd.DataFrame:
     """The table of an artifact, numbers to the last digit."""
-    local = store.client.download_artifacts(run_id, path)
-    return pd.read_csv(local, float_precision="round_trip", keep_default_na=False, **options)
+    with _at_hand(store, run_id, path) as local:
+        return pd.read_csv(local, float_precision="round_trip", keep_default_na=False, **options)
 
 
 def read_json(store: Store, run_id: str, path: str) -> Any:
     """The content of a JSON artifact."""
-    return json.loads(Path(store.client.download_artifacts(run_id, path)).read_text())
+    with _at_hand(store, run_id, path) as local:
+        return json.loads(local.read_text())
+
+
+def list_files(store: Store, run_id: str, folder: str | None = None) -> list[str]:
+    """Paths of a run's artifacts in a folder, or at the top."""
+    return [entry.path for entry in store.client.list_artifacts(run_id, folder) if not entry.is_dir]

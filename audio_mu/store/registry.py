@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,6 +117,13 @@ def of_run(store: Store, name: str, run_id: str) -> Version | None:
     """The version that a run registered, or None."""
     found = store.client.search_model_versions(f"name='{name}' and run_id='{run_id}'")
     return _version(found[0]) if found else None
+
+
+def versions_of(store: Store, run_id: str, model_ids: Iterable[str]) -> list[Version]:
+    """All versions of a run or of its models, whatever they are registered as and by whom."""
+    conditions = [f"run_id='{run_id}'", *(f"source_path='models:/{model_id}'" for model_id in sorted(model_ids))]
+    found = [version for condition in conditions for version in store.client.search_model_versions(condition)]
+    return list({(version.name, version.version): _version(version) for version in found}.values())
 
 
 def as_numpy(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:

@@ -4,35 +4,71 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow.entities import LoggedModel, ViewType
+from mlflow.entities import LifecycleStage, LoggedModel, ViewType
 from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.store.artifact.local_artifact_repo import _TEMP_ARTIFACT_PREFIX, LocalArtifactRepository
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from audio_mu.store.queries import PAGE
-from audio_mu.store.registry import Version, _version
+from audio_mu.store.registry import Version
 from audio_mu.store.runs import Store
 
 SQLITE = "sqlite:///"
+HALF_WRITTEN = ".artifact.uploading."
+"""How MLflow's names of files begin that are being written."""
 
 
-def every_run(store: Store) -> list[StoredRun]:
-    """All runs of the experiment, whatever their status, those that were deleted but not collected among them."""
-    found: list[StoredRun] = []
+@dataclass(frozen=True)
+class AnyRun:
+    """A run of any status. `active`: not deleted; `models`: ids of the models that it logged."""
+
+    id: str
+    name: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    artifact_uri: str
+    active: bool
+    finished: bool
+    models: frozenset[str]
+
+    @property
+    def files(self) -> Files:
+        """Its artifacts."""
+        return Files(self.artifact_uri)
+
+
+def every_run(store: Store) -> list[AnyRun]:
+    """All runs of the experiment, those that were deleted but not collected among them, the oldest first."""
+    logged = _models_of_runs(store)
+    found: list[AnyRun] = []
     token = None
     while True:
         page = store.client.search_runs(
-            [store.experiment_id], run_view_type=ViewType.ALL, max_results=PAGE, page_token=token
+            [store.experiment_id],
+            run_view_type=ViewType.ALL,
+            max_results=PAGE,
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
         )
-        found += page
+        found += [_any_run(run, logged) for run in page]
         token = page.token
         if not token:
             return found
+
+
+def _any_run(run: StoredRun, logged: Mapping[str, set[str]]) -> AnyRun:
+    info, data = run.info, run.data
+    outputs = run.outputs.model_outputs if run.outputs is not None else []
+    models = frozenset({*logged.get(info.run_id, ()), *(output.model_id for output in outputs)})
+    active = info.lifecycle_stage == LifecycleStage.ACTIVE
+    uri, finished = info.artifact_uri, info.status == "FINISHED"
+    return AnyRun(info.run_id, info.run_name, dict(data.tags), dict(data.params), uri, active, finished, models)
 
 
 class Files:
@@ -70,10 +106,10 @@ class Files:
         """Files that a killed writer has left, which no listing shows; a store on another machine has its own."""
         if not isinstance(self._repository, LocalArtifactRepository):
             return []
-        return sorted(Path(self._repository.artifact_dir).rglob(f"{_TEMP_ARTIFACT_PREFIX}*"))
+        return sorted(Path(self._repository.artifact_dir).rglob(f"{HALF_WRITTEN}*"))
 
 
-def models_of_runs(store: Store) -> dict[str, set[str]]:
+def _models_of_runs(store: Store) -> dict[str, set[str]]:
     """Run id → ids of the models that it logged and that are not deleted."""
     found: dict[str, set[str]] = {}
     token = None
@@ -104,11 +140,6 @@ def remove_model(store: Store, model: LoggedModel) -> None:
         backend._hard_delete_logged_model(model.model_id)
     else:  # a tracking server: its own `mlflow gc` collects the record
         store.client.delete_logged_model(model.model_id)
-
-
-def versions_of(store: Store, run_id: str) -> list[Version]:
-    """All registered versions of a run's models."""
-    return [_version(found) for found in store.client.search_model_versions(f"run_id='{run_id}'")]
 
 
 def aliases_of(store: Store, version: Version) -> list[str]:

@@ -94,17 +94,21 @@ class Sought:
         with np.load(io.BytesIO(data), allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
         exact = np.array(sorted(self._exact))
-        named = [np.isin(array, exact) for array in arrays.values() if array.dtype.kind == "U" and array.ndim == 1]
-        gone = [mask for mask in named if mask.any()]
-        if not gone:
+        gone: dict[int, np.ndarray] = {}  # number of rows → which of them
+        for array in arrays.values():
+            if array.dtype.kind == "U" and array.ndim == 1:
+                gone[len(array)] = gone.get(len(array), False) | np.isin(array, exact)
+        cut = sum(int(mask.sum()) for mask in gone.values())
+        if not cut:
             return None
-        for mask in gone:
-            same = {name: array[~mask] for name, array in arrays.items() if array.shape[:1] == mask.shape}
-            arrays |= same
+        kept = {
+            name: array[~gone[len(array)]] if array.ndim and len(array) in gone else array
+            for name, array in arrays.items()
+        }
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)
-        return Change(buffer.getvalue(), int(sum(mask.sum() for mask in gone)))
+        np.savez_compressed(buffer, **kept)
+        return Change(buffer.getvalue(), cut)
 
 
 def _lines(text: str) -> list[str]:
-    return text.splitlines(keepends=True) if "\r" not in text else io.StringIO(text, newline="").readlines()
+    return re.findall(r"[^\n]*\n|[^\n]+", text)  # not splitlines, which would cut at rarer characters too

@@ -202,6 +202,8 @@ def chain_shown(chain: pd.DataFrame) -> pd.DataFrame:
     method, `naive/<set>/accuracy` of the retrained models, `original/test/accuracy`, empty where there is no figure.
     Columns of earlier requests are named `earlier-…`.
     """
+    if chain.empty:
+        return pd.DataFrame()
     served = chain[chain["in_service"]]
     own = [name for name in chain if name.endswith("/accuracy") and not name.startswith(("naive/", "original/"))]
     shown = pd.DataFrame({"": served["position"], "request": served["request"], "method": served["method"]})

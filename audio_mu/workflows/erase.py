@@ -192,7 +192,9 @@ class Erasure:
                 action = REMOVED if change.data is None else REWRITTEN
                 yield Finding("artifact", where, action, lambda f=files, p=path, s=sought: _rewrite(f, p, s))
             for left in files.half_written():
-                yield Finding("half-written artifact", _named(run), REMOVED, left.unlink)
+                yield Finding(
+                    "half-written artifact", _named(run), REMOVED, lambda left=left: left.unlink(missing_ok=True)
+                )
 
     def _tags(self) -> Iterator[Finding]:
         for run in self.runs.values():
@@ -241,7 +243,7 @@ def _remove_cache(folder: Path) -> None:
     # A half-built one is named .<cache>.<random>.tmp; whoever builds it holds the cache's lock.
     name = folder.name.split(".")[1] if folder.name.startswith(".") else folder.name
     with locked(folder.with_name(name)):
-        shutil.rmtree(folder, ignore_errors=False)
+        shutil.rmtree(folder, ignore_errors=True)  # the search afterwards tells what could not go
 
 
 def _begin(store: Store, own: Run, entry: Entry, findings: Sequence[Finding]) -> dict[str, object]:

@@ -61,9 +61,9 @@ def _models(entry: Entry, runs: Mapping[str, AnyRun], lineage: Lineage) -> Itera
 def _names(entry: Entry, runs: Mapping[str, AnyRun]) -> Iterator[Remaining]:
     named = [run for run in runs.values() if run.tags.get("request_hash") == entry.hash]
     yield Remaining(
-        f"figures, parameters and tags of {len(named)} runs, request={entry.request}",
-        "averages and counts, no recording can be had from them; the name says what was asked, and MLflow lets no "
-        "parameter be changed",
+        f"figures, plots, parameters and tags of {len(named)} runs, request={entry.request}",
+        "averages and distributions that name no recording; the name says what was asked, and MLflow lets no parameter "
+        "be changed",
     )
     sought = Sought(entry.ids, entry.hashes)
     changed = [run for run in runs.values() if any(sought.named_in(value) for value in run.params.values())]
@@ -103,7 +103,8 @@ def _files(config: Config, entry: Entry, runs: Mapping[str, AnyRun]) -> Iterator
 
 def _elsewhere(store: Store) -> Iterator[Remaining]:
     yield Remaining(
-        "other machines' caches, other folders of AUDIO_MU_CACHE, backups, downloads", "they are not at hand"
+        "caches of other machines and other folders of AUDIO_MU_CACHE, backups, downloaded copies",
+        "they are not at hand",
     )
     others = len(store.client.search_experiments()) - 1
     if others > 0:

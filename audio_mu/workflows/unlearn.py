@@ -28,6 +28,7 @@ from audio_mu.workflows.bases import Bases, base_logits, find_bases
 from audio_mu.workflows.engine import Engine
 from audio_mu.workflows.evaluation import Evaluator, Logits, log_audit, not_recovered
 from audio_mu.workflows.jobs import Result, UnlearnJob, unlearn_job
+from audio_mu.workflows.ledger import RETIRED
 from audio_mu.workflows.prepare import (
     UNLEARNING_SOURCE,
     Data,
@@ -267,9 +268,10 @@ class Unlearning:
             self._complete(seed)
 
     def _finished(self, seed: int, method: str) -> Finished | None:
-        """The newest finished run of this step, of this cell if there is one."""
+        """The newest finished run of this step, of this cell if there is one; none whose model was removed since."""
         tags = {"fingerprint": self.cell.fingerprint(seed, method), "stage": "unlearn"}
-        return queries.newest(self.store, tags | {"cell": self.cell.id}) or queries.newest(self.store, tags)
+        found = queries.newest(self.store, tags | {"cell": self.cell.id}) or queries.newest(self.store, tags)
+        return None if found is not None and RETIRED in found.tags else found
 
     def _run_pending(self, pending: list[tuple[int, str]]) -> None:
         waits_for_naive = {seed for seed, method in pending if method == "naive"}

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from audio_mu.config import Config
@@ -66,7 +67,7 @@ def erase(config: Config, store: Store) -> str:
     tags |= {"pipeline": entry.tags["pipeline"], "architecture": entry.tags["architecture"]}
     tags["confirmed"] = str(config.confirm).lower()
     with store.open_run("erase", f"erase {entry.request}", tags, config.as_text()) as run:
-        erasure = Erasure(store, ledger, entry)
+        erasure = Erasure(store, entry)
         findings = erasure.findings()
         _tell(entry, findings, config.confirm)
         if not config.confirm:
@@ -78,7 +79,7 @@ def erase(config: Config, store: Store) -> str:
         for finding in bar(findings, len(findings), "erasing"):
             finding.act()
         removal.compact(store)
-        after = Erasure(store, ledger, entry)
+        after = Erasure(store, entry)
         left = after.findings()
         record |= {
             "finished_at": _now(),
@@ -113,11 +114,12 @@ def _chosen(config: Config, ledger: Ledger) -> Entry:
 class Erasure:
     """Everything in the store and the caches that holds or derives from the recordings of one request."""
 
-    def __init__(self, store: Store, ledger: Ledger, entry: Entry) -> None:
-        self.store, self.ledger, self.entry = store, ledger, entry
+    def __init__(self, store: Store, entry: Entry) -> None:
+        self.store, self.entry = store, entry
         self.runs = {run.id: run for run in removal.every_run(store)}
         self.lineage = Lineage(self.runs, entry)
         self.searched = {"runs": len(self.runs), "artifacts": 0, "feature caches": 0}
+        self._by_id_and_hash, self._by_hash = Sought(entry.ids, entry.hashes), Sought(frozenset(), entry.hashes)
         answered = [run for answer in entry.answers.values() for run in answer.runs.values() if run in self.runs]
         self._data_dirs = {self.runs[run].params.get("data_dir", "") for run in answered}
 
@@ -131,29 +133,31 @@ class Erasure:
         same = tags.get("dataset_name", own["dataset_name"]) == own["dataset_name"] or (
             tags.get("dataset") == own["dataset"] and run.params.get("data_dir") in self._data_dirs
         )
-        return Sought(self.entry.ids if same else frozenset(), self.entry.hashes)
+        return self._by_id_and_hash if same else self._by_hash
 
     def _models(self) -> Iterator[Finding]:
         for run in self.runs.values():
             if not run.models or not self._sought(run).ids or not self.lineage.holds(run.id):
                 continue
-            models = [m for m in (removal.logged_model(self.store, id_) for id_ in sorted(run.models)) if m is not None]
             versions = registry.versions_of(self.store, run.id, run.models)
-            if not models and not versions and RETIRED in run.tags:
+            if RETIRED in run.tags and not versions and not self._logged(run):
                 continue
-
-            def act(run: AnyRun = run, models: Sequence = models, versions: Sequence[Version] = versions) -> None:
-                for version in versions:
-                    removal.remove_version(self.store, version)
-                for model in models:
-                    removal.remove_model(self.store, model)
-                if run.active:
-                    Run(self.store, run.id, run.name).tags({RETIRED: self.entry.hash})
-
             attack = run.tags.get("stage") == "attack"
             named = "".join(f", {v.name} version {v.version}{self._aliases(v)}" for v in versions)
             what = "attack models" if attack else ("base model" if run.tags.get("stage") == "train" else "model")
-            yield Finding(what, _named(run) + named, RETIRE if attack else REMOVED, act)
+            yield Finding(what, _named(run) + named, RETIRE if attack else REMOVED, partial(self._remove_models, run))
+
+    def _remove_models(self, run: AnyRun) -> None:
+        for version in registry.versions_of(self.store, run.id, run.models):
+            removal.remove_version(self.store, version)
+        for model in self._logged(run):
+            removal.remove_model(self.store, model)
+        if run.active:
+            Run(self.store, run.id, run.name).tags({RETIRED: self.entry.hash})
+
+    def _logged(self, run: AnyRun) -> list:
+        found = (removal.logged_model(self.store, model_id) for model_id in sorted(run.models))
+        return [model for model in found if model is not None]
 
     def _aliases(self, version: Version) -> str:
         return "".join(f" @{alias}" for alias in removal.aliases_of(self.store, version))
@@ -172,7 +176,7 @@ class Erasure:
                 what = "feature cache"
             else:
                 continue
-            yield Finding(what, folder.name, REMOVED, lambda folder=folder: _remove_cache(folder))
+            yield Finding(what, folder.name, REMOVED, partial(_remove_cache, folder))
 
     def _artifacts(self) -> Iterator[Finding]:
         for run in bar(self.runs.values(), len(self.runs), "runs searched"):
@@ -183,30 +187,24 @@ class Erasure:
                 if is_entry and path == RECORDINGS:
                     continue
                 if run.id == self.entry.run_id and path == NONMEMBERS:
-                    yield Finding("artifact", _named(run, path), REMOVED, lambda f=files, p=path: f.delete(p))
+                    yield Finding("artifact", _named(run, path), REMOVED, partial(files.delete, path))
                     continue
                 change = sought.change(path, files.read(path))
                 if change is None:
                     continue
                 where = f"{_named(run, path)}: {change.cut}" if change.data is not None else _named(run, path)
                 action = REMOVED if change.data is None else REWRITTEN
-                yield Finding("artifact", where, action, lambda f=files, p=path, s=sought: _rewrite(f, p, s))
+                yield Finding("artifact", where, action, partial(_rewrite, files, path, sought))
             for left in files.half_written():
-                yield Finding(
-                    "half-written artifact", _named(run), REMOVED, lambda left=left: left.unlink(missing_ok=True)
-                )
+                yield Finding("half-written artifact", _named(run), REMOVED, partial(left.unlink, missing_ok=True))
 
     def _tags(self) -> Iterator[Finding]:
         for run in self.runs.values():
             sought = self._sought(run)
             for key, value in run.tags.items():
                 if run.active and sought.named_in(value):
-                    kept = sought.cut(value)
-
-                    def act(run: AnyRun = run, key: str = key, kept: str = kept) -> None:
-                        Run(self.store, run.id, run.name).tags({key: kept})
-
-                    yield Finding("tag", _named(run, key), REWRITTEN, act)
+                    change = partial(Run(self.store, run.id, run.name).tags, {key: sought.cut(value)})
+                    yield Finding("tag", _named(run, key), REWRITTEN, change)
 
 
 def _named(run: AnyRun, path: str = "") -> str:

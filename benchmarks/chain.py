@@ -5,7 +5,7 @@
 Trains base models, answers speaker A, speaker B and then a list (eight recordings each of four other speakers), trains
 again (without all of them), compares, erases speaker A, compares again. Writes results/chain.csv from compare's
 `chain.csv` and prints it before and after the erasure. The recordings are read from below AUDIO_MU_TEST_DATA, the store
-is the one of MLFLOW_TRACKING_URI, which should be a new one; finished steps are reused.
+is the one of MLFLOW_TRACKING_URI, a new one; after an interruption it goes on from the last answer.
 """
 
 from __future__ import annotations
@@ -72,12 +72,7 @@ def main() -> None:
         raise UserError("AUDIO_MU_TEST_DATA is not set: give the folder that holds the recordings' folders")
     common = {**DIGITS, "data_dir": f"{folder}/audiomnist_layout", "seeds": given.seeds}
     training = {**common, **RECIPE, "n_epochs": given.n_epochs}
-    unlearning = {
-        **common,
-        "n_epoch_repair": given.n_epoch_repair,
-        "methods": given.methods,
-        "register": given.register,
-    }
+    unlearning = {name: getattr(given, name) for name in ("n_epoch_repair", "methods", "register")}
     speakers = sorted(path.name for path in (Path(folder) / "audiomnist_layout").iterdir() if path.is_dir())
     first, second = given.speakers.split(",") if given.speakers else speakers[:2]
     store = Store.connect()
@@ -86,10 +81,12 @@ def main() -> None:
         listed_clips(common, (first, second)).to_csv(request, index=False)
         asked = [{"forget": "speaker", "forget_speakers": name} for name in (first, second)]
         asked.append({"forget": "list", "forget_list": str(request)})
-        project("train", **training)
-        for parameters in asked:
+        answered = len(read_ledger(store, "audioMNIST").entries)
+        if not answered:
+            project("train", **training)
+        for parameters in asked[answered:]:
             project("attack", **common)
-            project("unlearn", **unlearning, **parameters)
+            project("unlearn", **common, **unlearning, **parameters)
     project("train", **training)
     project("compare", **common)
     chain = newest_chain(store)

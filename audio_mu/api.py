@@ -20,9 +20,10 @@ import pandas as pd
 from audio_mu.config import Config
 from audio_mu.errors import UserError
 from audio_mu.store import registry
-from audio_mu.store.runs import Store, read_csv
+from audio_mu.store.runs import Store, read_csv, read_json
 from audio_mu.workflows import attack as attack_workflow
 from audio_mu.workflows import compare as compare_workflow
+from audio_mu.workflows import erase as erase_workflow
 from audio_mu.workflows import train as train_workflow
 from audio_mu.workflows import tune as tune_workflow
 from audio_mu.workflows import unlearn as unlearn_workflow
@@ -76,6 +77,13 @@ def tune(**parameters: Any) -> pd.DataFrame:
     """Search the methods' hyper-parameters in a rehearsal of the request: one row per trial, the best marked."""
     with _session(parameters) as (config, store, engine):
         return tune_workflow.tune(config, store, engine)
+
+
+def erase(**parameters: Any) -> pd.DataFrame:
+    """List, with `confirm=True` remove, what holds a request's recordings: what, where, action."""
+    with _session(parameters) as (config, store, _):
+        record = read_json(store, erase_workflow.erase(config, store), erase_workflow.RECORD)
+        return pd.DataFrame(record["found"], columns=["what", "where", "action"])
 
 
 @contextmanager

@@ -119,6 +119,12 @@ def _flag(text: str) -> bool:
     return text.lower() == "true"
 
 
+def _hash_prefix(text: str) -> str:
+    if not set(text.lower()) <= set("0123456789abcdef"):
+        raise _Refused("a request's hash or its first characters, from the ledger or the tag request_hash")
+    return text.lower()
+
+
 def _text(text: str) -> str:
     return text
 
@@ -209,6 +215,9 @@ class Config:
     register: str = _parameter("none", _text, "none|best|method whose models are registered as unlearned")
     save_models: str = _parameter("all", _choice("all", "naive", "none"), "which methods' models to keep")
     deep_audits: bool = _parameter("false", _flag, "true: relearn time and linear probe of every method too")
+    ledger: str = _parameter("respect", _choice("respect", "ignore"), "ignore: train on answered requests' clips too")
+    request: str = _parameter("", _hash_prefix, "erase: hash of an answered request, or the start of it")
+    confirm: bool = _parameter("false", _flag, "erase: true: remove what is otherwise only listed")
     force: bool = _parameter("false", _flag, "true: redo steps that the store has finished")
 
     @classmethod

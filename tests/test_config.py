@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
 
 
-@pytest.mark.parametrize("entry_point", ["main", "train", "attack", "unlearn", "compare", "report", "tune"])
+@pytest.mark.parametrize("entry_point", ["main", "train", "attack", "unlearn", "compare", "report", "tune", "erase"])
 def test_mlproject_offers_the_same_parameters(entry_point: str) -> None:
     """Catches a parameter, default or placeholder that MLproject and the code do not share."""
     entry = PROJECT["entry_points"][entry_point]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,6 +26,18 @@ from audio_mu.files import atomic_folder, cache_root, file_sha256, hash_of, lock
 from audio_mu.progress import bar, say
 
 BATCH = 256
+
+
+@dataclass(frozen=True)
+class Barred:
+    """Recordings that may not be read again, by id and audio hash; `labels` name classes that keep their place."""
+
+    ids: frozenset[str] = frozenset()
+    hashes: frozenset[str] = frozenset()
+    labels: frozenset[str] = frozenset()
+
+
+NOTHING_BARRED = Barred()
 
 
 @dataclass(frozen=True)
@@ -54,29 +66,48 @@ class Clips:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def identity(self) -> list[list[str]]:
+        """id, label, speaker, part and audio hash of every clip: what a digest identifies."""
+        labels = [self.class_names[label] for label in self.labels.tolist()]
+        return [list(row) for row in zip(self.ids, labels, self.speakers, self.parts, self.hashes, strict=True)]
 
-def load_clips(config: Config) -> Clips:
-    """The clips of a resolved configuration, from the cache where it has them.
 
-    Raises `UserError` where there are no recordings or, with `bad_files=fail`, where one cannot be read.
+def clips_digest(identity: Iterable[Sequence[str]]) -> str:
+    """The digest of clips by their rows of id, label, speaker, part and audio hash."""
+    return hash_of([list(row) for row in identity])
+
+
+def load_clips(config: Config, barred: Barred = NOTHING_BARRED) -> Clips:
+    """The clips of a resolved configuration, from the cache where it has them, without those that are barred.
+
+    A barred id is not read; a barred hash under another id is read once, to know it, and not kept. Raises `UserError`
+    where there are no recordings or, with `bad_files=fail`, where one cannot be read.
     """
     dataset = DATASETS[config.dataset]
     root = dataset.root(config)
-    catalog = dataset.catalog(root, config)
-    folder = cache_root() / "features" / _cache_key(config, catalog)
+    catalog = _allowed(dataset.catalog(root, config), barred)
+    folder = cache_root() / "features" / _cache_key(config, catalog, barred)
     with _unwritable_told(folder), locked(folder):
         if not _is_whole(folder):
-            _build(config, catalog, folder)
+            _build(config, catalog, folder, barred.hashes)
     return _open(folder, catalog, root)
 
 
-def _cache_key(config: Config, catalog: Catalog) -> str:
+def _allowed(catalog: Catalog, barred: Barred) -> Catalog:
+    """The catalog without barred ids; a class keeps its number when all its recordings are gone."""
+    recordings = tuple(recording for recording in catalog.recordings if recording.id not in barred.ids)
+    return replace(catalog, recordings=recordings, class_names=tuple(sorted({*catalog.class_names, *barred.labels})))
+
+
+def _cache_key(config: Config, catalog: Catalog, barred: Barred = NOTHING_BARRED) -> str:
     """Changes with any recording (by path, size and time of change), any setting and the code that reads them."""
     stats = [(r.id, r.label, r.speaker, r.part, *_size_and_time(r.path)) for r in catalog.recordings]
     recipe = load_recipe(config.dataset)
     settings = [config.pipeline, config.clip_samples, config.bad_files, recipe.logmel_shift, recipe.logmel_scale]
     code = [file_sha256(Path(module.__file__)) for module in (audio, features)] + [file_sha256(Path(__file__))]
-    return hash_of([settings, code, torch.__version__, stats])[:32]
+    hashes = [sorted(barred.hashes)] if barred.hashes else []
+    return hash_of([settings, code, torch.__version__, stats, *hashes])[:32]
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:
@@ -101,7 +132,7 @@ def _checksum(array: np.ndarray) -> int:
     return zlib.crc32(memoryview(np.ascontiguousarray(array)).cast("B"))
 
 
-def _build(config: Config, catalog: Catalog, folder: Path) -> None:
+def _build(config: Config, catalog: Catalog, folder: Path, barred: frozenset[str]) -> None:
     frontend = Frontend(config.pipeline, load_recipe(config.dataset))
     shape = features.feature_shape(config.pipeline, config.clip_samples)
     n = len(catalog.recordings)
@@ -129,6 +160,8 @@ def _build(config: Config, catalog: Catalog, folder: Path) -> None:
             for recording, result in zip(recordings, pool.map(read, recordings), strict=True):
                 if isinstance(result, str):
                     skipped.append((recording.id, result))
+                    continue
+                if result[1] in barred:
                     continue
                 waveforms.append(result[0])
                 hashes.append(result[1])
@@ -190,7 +223,6 @@ def _open(folder: Path, catalog: Catalog, root: Path) -> Clips:
     array = np.load(folder / "features.npy", mmap_mode="c")
     class_index = {name: i for i, name in enumerate(catalog.class_names)}
     names = ("ids", "labels", "speakers", "parts", "hashes")
-    identity = [list(row) for row in zip(*(index[name] for name in names), strict=True)]
     return Clips(
         features=torch.from_numpy(array),
         features_file=folder / "features.npy",
@@ -203,5 +235,5 @@ def _open(folder: Path, catalog: Catalog, root: Path) -> Clips:
         speaker_attributes=catalog.speakers,
         skipped=tuple(tuple(row) for row in index["skipped"]),
         root=root,
-        digest=hash_of(identity),
+        digest=clips_digest(zip(*(index[name] for name in names), strict=True)),
     )

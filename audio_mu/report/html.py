@@ -90,7 +90,7 @@ class Report:
 
     long: the cell's rows of the long table. forget_losses: method → losses of all seeds. roc_losses: method → per
     seed (losses of the forget set, of the non-members). curves: seed → cosine at 101 prune rates. audio: clip id →
-    WAV bytes. provenance: what, value.
+    WAV bytes. provenance: what, value. chain: the answered requests in their order, as text, or None.
     """
 
     title: str
@@ -107,6 +107,7 @@ class Report:
     provenance: Sequence[tuple[str, str]]
     audio: Mapping[str, bytes] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    chain: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True)

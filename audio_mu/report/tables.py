@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 import pandas as pd
 
 from audio_mu.audit.statistics import FriedmanResult, friedman, paired_difference, t_interval
@@ -48,6 +49,13 @@ AUDIT_EXPLANATION = (
     "on the forget recordings, each seed attacked with the others; 0.5 = no. bound: largest distinguishability seen "
     "per recording (no guarantee, no epsilon of differential privacy), beside its mean under exchanged labels; "
     "separated: share of recordings on which all of its models and all naive models lie apart."
+)
+
+CHAIN_EXPLANATION = (
+    "Accuracy, mean over the seeds, of the versions in service; in brackets naive's, retrained without this request "
+    "and all before it. Each request starts from the version that the one before it left. on …: recordings of an "
+    "earlier request, still forgotten where the figure is naive's. test before: accuracy that the request started "
+    "from. Every method of every request is in chain.csv."
 )
 
 PAIRED_PREFIXES = ("forget/", "remain/", "test/", "held_out/", "mia/", "audit/rmia", "deep/")
@@ -185,6 +193,28 @@ def _mean_and_deviation(row: object) -> str:
     digits = 1 if row.metric in ("time/total_s", "time/speedup") else 3
     mean = f"{row.mean:.{digits}f}"
     return mean if pd.isna(row.std) else f"{mean} ± {row.std:.{digits}f}"
+
+
+def chain_shown(chain: pd.DataFrame) -> pd.DataFrame:
+    """The chain of answered requests as text: the versions in service, each figure with naive's in brackets.
+
+    `chain` has a row per request and method: position, request, method, in_service, n, then `<set>/accuracy` of the
+    method, `naive/<set>/accuracy` of the retrained models, `original/test/accuracy`, empty where there is no figure.
+    Columns of earlier requests are named `earlier-…`.
+    """
+    if chain.empty:
+        return pd.DataFrame()
+    served = chain[chain["in_service"]]
+    own = [name for name in chain if name.endswith("/accuracy") and not name.startswith(("naive/", "original/"))]
+    shown = pd.DataFrame({"": served["position"], "request": served["request"], "method": served["method"]})
+    for name in own:
+        beside = served.get(f"naive/{name}", pd.Series(np.nan, index=served.index))
+        shown[name.removesuffix("/accuracy").replace("earlier-", "on ")] = [
+            "–" if pd.isna(value) else f"{value:.3f}" + ("" if pd.isna(naive) else f" ({naive:.3f})")
+            for value, naive in zip(served[name], beside)
+        ]
+    shown["test before"] = [f"{value:.3f}" for value in served["original/test/accuracy"]]
+    return shown
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,8 +80,9 @@ def load_state(model_uri: str) -> dict[str, Tensor]:
     Raises `UserError` where the store does not have it, or has something else in its place.
     """
     try:
-        folder = Path(mlflow.artifacts.download_artifacts(model_uri))
-        return read_weights(folder / "data" / "model.pt2")
+        with tempfile.TemporaryDirectory() as folder:  # MLflow's own copy would stay behind
+            local = Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=folder))
+            return read_weights(local / "data" / "model.pt2")
     except (MlflowException, BadWeights) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
@@ -136,6 +138,13 @@ def of_run(store: Store, name: str, run_id: str) -> Version | None:
     """The version that a run registered, or None."""
     found = store.client.search_model_versions(f"name='{name}' and run_id='{run_id}'")
     return _version(found[0]) if found else None
+
+
+def versions_of(store: Store, run_id: str, model_ids: Iterable[str]) -> list[Version]:
+    """All versions of a run or of its models, whatever they are registered as and by whom."""
+    conditions = [f"run_id='{run_id}'", *(f"source_path='models:/{model_id}'" for model_id in sorted(model_ids))]
+    found = [version for condition in conditions for version in store.client.search_model_versions(condition)]
+    return list({(version.name, version.version): _version(version) for version in found}.values())
 
 
 def as_numpy(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:

@@ -124,6 +124,10 @@ class Store:
         if given := os.environ.pop(GIVEN_RUN, None):
             Run(self, given, "").__exit__(type(error), error, None)
 
+    def lone_run(self, stage: str, role: str, name: str, tags: Mapping[str, str]) -> Run:
+        """A run that belongs to no command's: it stays when that is deleted."""
+        return self._create(name, {**_common_tags(), "stage": stage, "role": role, **tags})
+
     def _create(self, name: str, tags: Mapping[str, str]) -> Run:
         created = self.client.create_run(self.experiment_id, run_name=name, tags=dict(tags))
         return Run(self, created.info.run_id, name)
@@ -387,12 +391,6 @@ def _artifacts(store: Store, run_id: str) -> ArtifactRepository:
     return get_artifact_repository(store.artifact_roots[run_id])
 
 
-def has_artifact(store: Store, run_id: str, path: str) -> bool:
-    """Whether a run has an artifact at this path."""
-    folder = Path(path).parent.as_posix()
-    return path in {entry.path for entry in _artifacts(store, run_id).list_artifacts(None if folder == "." else folder)}
-
-
 @contextmanager
 def _in_a_hurry(client: MlflowClient) -> Iterator[None]:
     """Try once: nobody waits minutes for the end of what has failed."""
@@ -432,10 +430,16 @@ def read_json(store: Store, run_id: str, path: str) -> Any:
 def _artifact(store: Store, run_id: str, path: str) -> Iterator[Path]:
     """An artifact's file; whatever is wrong with it is told in one line."""
     try:
-        yield Path(_artifacts(store, run_id).download_artifacts(path))
+        with tempfile.TemporaryDirectory() as folder:  # MLflow's own copy would stay behind
+            yield Path(_artifacts(store, run_id).download_artifacts(path, folder))
     except (MlflowException, OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, MemoryError,
             zipfile.BadZipFile, zlib.error, struct.error) as error:  # fmt: skip
         raise UserError(
             f"{path} of run {run_id} cannot be read ({type(error).__name__}: {_one_line(error)}): restore it, or make "
             "it again with force=true"
         ) from None
+
+
+def list_files(store: Store, run_id: str, folder: str | None = None) -> list[str]:
+    """Paths of a run's artifacts in a folder, or at the top."""
+    return [entry.path for entry in _artifacts(store, run_id).list_artifacts(folder) if not entry.is_dir]

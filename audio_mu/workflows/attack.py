@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import pandas as pd
 from torch import nn
@@ -21,13 +22,11 @@ from audio_mu.files import hash_of
 from audio_mu.progress import say
 from audio_mu.store import queries, registry
 from audio_mu.store.queries import Finished
-from audio_mu.store.runs import Run, Store, read_csv, read_json
+from audio_mu.store.runs import Run, Store, read_json
+from audio_mu.workflows.bases import Bases, base_losses, find_bases
+from audio_mu.workflows.ledger import RETIRED
 from audio_mu.workflows.prepare import (
-    Bases,
     base_tags,
-    check_digest,
-    find_bases,
-    load_data,
     machine,
     source_hash,
     stage_run,
@@ -38,24 +37,22 @@ ATTACK_SOURCE = ("seeding.py", "training.py", "audit/attack_models.py", "audit/p
 
 def attack(config: Config, store: Store, parent: Run | None = None) -> str:
     """Train attack models for the base models of all seeds, unless the store has them; return the run's id."""
-    bases = find_bases(store, config)
+    bases, data = find_bases(store, config)
     config = bases.config
-    data = load_data(config)
-    check_digest(bases, data.clips)
     fingerprint = hash_of(
         [
             "attack", sorted(bases.fingerprints().items()), config.n_attack_models, config.attack_feature,
             machine(config), source_hash(ATTACK_SOURCE),
         ]
     )  # fmt: skip
-    finished = queries.newest(store, {"fingerprint": fingerprint, "stage": "attack"})
+    finished = _newest(store, {"fingerprint": fingerprint, "stage": "attack"})
     if finished is not None and not config.force:
         with stage_run(store, parent, "attack", config, {"reused_run_id": finished.id}) as run:
             run.metrics(finished.metrics)
         say(f"attack: reusing the attack models of run {finished.name} ({finished.id[:8]})")
         return finished.id
     with stage_run(store, parent, "attack", config, _base_tags(bases)) as run:
-        losses = {seed: read_csv(store, version.run_id, "losses.csv") for seed, version in bases.versions.items()}
+        losses = {seed: base_losses(store, version, data) for seed, version in bases.versions.items()}
         copies = frozenset(data.clips.ids[i] for i in set(data.split.test) - set(data.split.nonmembers))
         rows = balanced_rows(losses, copies)
         trained, quality = train_attack(rows, config.n_attack_models, config.attack_feature)
@@ -99,14 +96,19 @@ def _log(run: Run, rows: pd.DataFrame, trained: Attack, quality: list[AttackQual
 
 def find_attack(store: Store, bases: Bases) -> Finished:
     """The newest attack trained on these base models. Raises `UserError` with the command that makes one."""
-    wanted = {**base_tags(bases.config), "stage": "attack", **_base_tags(bases)}
-    for run in queries.find(store, wanted):
-        if "fingerprint" in run.tags:
-            return run
+    found = _newest(store, {**base_tags(bases.config), "stage": "attack", **_base_tags(bases)})
+    if found is not None:
+        return found
     raise UserError(
         f"no attack models for {bases.config.registered_model} seeds {','.join(map(str, bases.versions))} in this "
         "store: run `mlflow run . -e attack` first, with the same dataset, pipeline, architecture and seeds"
     )
+
+
+def _newest(store: Store, tags: Mapping[str, str]) -> Finished | None:
+    """The newest run with these tags that trained attack models and still has them."""
+    runs = queries.find(store, tags)
+    return next((run for run in runs if "fingerprint" in run.tags and RETIRED not in run.tags), None)
 
 
 def load_attack(store: Store, run: Finished) -> Attack:

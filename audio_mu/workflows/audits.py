@@ -61,6 +61,15 @@ class CellAudit:
     notes: Sequence[str]
 
 
+NO_AUDIT = CellAudit(
+    pd.DataFrame(columns=["method", "metric", "seed", "value"]),
+    pd.DataFrame(columns=["method", "metric", "value", "seeds"]),
+    pd.DataFrame(columns=PER_CLIP),
+    {},
+    (),
+)
+
+
 @dataclass
 class _Collected:
     """Rows on the way to a `CellAudit`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -15,9 +16,11 @@ from audio_mu.report.published import published, published_table
 from audio_mu.store import queries
 from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Run, Store, read_csv, read_json, read_npz
-from audio_mu.workflows.audits import Cell, CellAudit, StoredLogits, audit_cell
+from audio_mu.workflows.audits import NO_AUDIT, Cell, CellAudit, StoredLogits, audit_cell
 from audio_mu.workflows.cells import CellRuns
+from audio_mu.workflows.chain import chain_table
 from audio_mu.workflows.evaluation import CONFOUNDED, few_clips
+from audio_mu.workflows.ledger import read_ledger
 from audio_mu.workflows.pages import title_of, write_report
 from audio_mu.workflows.prepare import base_tags, stage_run
 
@@ -38,7 +41,9 @@ def compare(config: Config, store: Store, parent: Run | None = None, cell: str |
             f"no finished unlearning of {resolved.registered_model} in this experiment: run `mlflow run . -e unlearn` "
             "first, with the same dataset, pipeline and architecture"
         )
-    audits = {runs.cell: audit_cell(_stored(store, runs)) for runs in cells}
+    chain = chain_table(store, read_ledger(store, resolved.name), resolved.registered_model)
+    kept = {runs.cell: _kept(store, runs) for runs in cells}
+    audits = {runs.cell: audit_cell(_stored(store, runs)) if kept[runs.cell].now else NO_AUDIT for runs in cells}
     values = pd.concat([_values(runs, audits[runs.cell]) for runs in cells], ignore_index=True)
     whole = pd.concat([_whole(runs, audits[runs.cell]) for runs in cells], ignore_index=True)
     long = pd.concat([tables.long_table(values), tables.whole_rows(whole)], ignore_index=True)
@@ -48,17 +53,60 @@ def compare(config: Config, store: Store, parent: Run | None = None, cell: str |
         run.csv("paired.csv", paired)
         texts = [
             _show(
-                store, run, resolved, runs, audits[runs.cell], long[long["cell"] == runs.cell],
+                store, run, resolved, runs, audits[runs.cell], kept[runs.cell], long[long["cell"] == runs.cell],
                 paired[paired["cell"] == runs.cell],
             )
             for runs in cells
         ]  # fmt: skip
         ranked = _ranking(store, run, resolved, cells[0], long)
-        run.text("comparison.md", "\n".join([*texts, ranked]))
+        run.text("comparison.md", "\n".join([*texts, ranked, _chained(run, chain)]))
         first = long[long["cell"] == cells[0].cell]
         run.metrics({f"{row.method}/{row.metric}": row.mean for row in first.itertuples()})
-        write_report(store, run, resolved, cells[0], long, _notes(store, resolved, cells[0]))
+        reported = next((runs for runs in cells if kept[runs.cell].now), None)
+        if reported is None:
+            say("no report: the recordings of these requests are erased")
+        else:
+            notes = _notes(store, resolved, reported, kept[reported.cell])
+            write_report(store, run, resolved, reported, long, notes, tables.chain_shown(chain))
     return long
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How many of a cell's forget clips its lists still name, and how many there were."""
+
+    now: int
+    once: int
+
+    @property
+    def note(self) -> str:
+        """What an erasure has taken, in words; empty where nothing is missing."""
+        if self.now == self.once:
+            return ""
+        if not self.now:
+            return (
+                f"the {self.once} recordings of this request are erased: the figures are those logged before; audits "
+                "across seeds, figures of losses and the report would need the recordings' lists and are left out"
+            )
+        return (
+            f"{self.once - self.now} of the {self.once} recordings of this request are erased: audits across seeds "
+            f"and figures of losses are of the {self.now} left, the other figures those logged before"
+        )
+
+
+def _kept(store: Store, cell: CellRuns) -> Kept:
+    about = read_json(store, cell.any_run.id, "audit/audit.json")
+    return Kept(len(read_csv(store, cell.any_run.id, "losses/forget.csv")), about["request"]["n_forget"])
+
+
+def _chained(run: Run, chain: pd.DataFrame) -> str:
+    """The model's answered requests into the run and on the screen, as Markdown; empty where there are none."""
+    if chain.empty:
+        return ""
+    run.csv("chain.csv", chain)
+    text = f"{tables.markdown(tables.chain_shown(chain))}\n{tables.CHAIN_EXPLANATION}\n"
+    say(f"\nrequests one after another\n\n{text}")
+    return f"## Requests one after another\n\n{text}"
 
 
 def _cells(found: list[Finished]) -> list[CellRuns]:
@@ -103,13 +151,13 @@ def _whole(cell: CellRuns, audit: CellAudit) -> pd.DataFrame:
     return audit.whole.assign(cell=cell.cell, request=cell.request)
 
 
-def _show(store: Store, run: Run, config: Config, cell: CellRuns, audit: CellAudit, long: pd.DataFrame,
+def _show(store: Store, run: Run, config: Config, cell: CellRuns, audit: CellAudit, kept: Kept, long: pd.DataFrame,
           paired: pd.DataFrame) -> str:  # fmt: skip
     """Figures and per-clip table of one cell into the run; its tables on the screen and as Markdown."""
     title = title_of(config, cell)
     table = tables.markdown(tables.wide_table(long, cell.rows))
     audited = tables.markdown(tables.wide_table(long, cell.rows, tables.AUDITED))
-    notes = [*_notes(store, config, cell), *audit.notes]
+    notes = [*_notes(store, config, cell, kept), *audit.notes]
     for note in notes:
         say(f"note: {note}")
     say(f"\n{title} (cell {cell.cell})\n\n{table}\n{tables.EXPLANATION}\n\n{audited}\n{tables.AUDIT_EXPLANATION}")
@@ -120,8 +168,9 @@ def _show(store: Store, run: Run, config: Config, cell: CellRuns, audit: CellAud
     drawn = {
         "accuracy": figures.accuracy_figure(long, cell.methods, title),
         "mia": figures.mia_figure(long, cell.methods, title),
-        "forget_loss": figures.forget_loss_figure(_forget_losses(store, cell), cell.methods, title),
     }
+    if kept.now:
+        drawn["forget_loss"] = figures.forget_loss_figure(_forget_losses(store, cell), cell.methods, title)
     for name, figure in drawn.items():
         run.bytes(f"figures/{folder}/{name}.png", figures.as_png(figure))
     if len(audit.per_clip):
@@ -188,7 +237,7 @@ def _paired(cell: CellRuns, paired: pd.DataFrame) -> str:
     )
 
 
-def _notes(store: Store, config: Config, cell: CellRuns) -> list[str]:
+def _notes(store: Store, config: Config, cell: CellRuns, kept: Kept) -> list[str]:
     seeds = {method: set(cell.seeds(method)) for method in cell.methods}
     # A seed that any method has is expected of every method, as are the configured ones.
     expected = set(config.seeds) | set().union(*seeds.values())
@@ -206,7 +255,7 @@ def _notes(store: Store, config: Config, cell: CellRuns) -> list[str]:
             f"naive of seeds {lost} has learned less than half of what the original has: a retrained model that failed "
             "is no reference, and the means over the seeds rest on it; leave these seeds out or train longer"
         )
-    return notes + _audit_notes(store, config, cell, seeds)
+    return [*([kept.note] if kept.note else []), *notes, *_audit_notes(store, config, cell, seeds)]
 
 
 def _not_learned(cell: CellRuns) -> list[int]:

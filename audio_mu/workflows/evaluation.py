@@ -17,6 +17,7 @@ from audio_mu.audit.performance import cross_entropy, performance
 from audio_mu.audit.population import PopulationResult, Rate, population_attack
 from audio_mu.request import Request
 from audio_mu.store.runs import Run
+from audio_mu.workflows.prepare import Earlier
 
 Logits = Mapping[str, np.ndarray]
 RECOVERY_TOLERANCE = 0.1
@@ -35,6 +36,7 @@ class Evaluator:
     request: Request
     labels: np.ndarray
     attack: Attack
+    earlier: Mapping[str, Earlier] = dataclasses.field(default_factory=dict)
 
     def alone(self, logits: Logits, seed: int) -> dict[str, float]:
         """Figures that need no other model: performance on every set, and what membership attacks see."""
@@ -49,7 +51,22 @@ class Evaluator:
         metrics["mia/score"] = called["forget"]
         metrics["mia/remain_called_nonmember"] = called["remain"]
         metrics["mia/test_called_nonmember"] = called["test"]
-        return metrics | {f"mia/{key}": value for key, value in self.population(logits).as_metrics().items()}
+        metrics |= {f"mia/{key}": value for key, value in self.population(logits).as_metrics().items()}
+        return metrics | self._on_earlier(logits)
+
+    def _on_earlier(self, logits: Logits) -> dict[str, float]:
+        """Performance on the clips of the requests before, and the AUC of the population attack on them."""
+        metrics = {}
+        for name, earlier in self.earlier.items():
+            if name not in logits:
+                continue
+            labels = self.labels[earlier.clips]
+            metrics |= {f"{name}/{key}": value for key, value in performance(logits[name], labels).items()}
+            fair = np.isin(self.request.test, earlier.nonmembers)
+            unseen = cross_entropy(logits["test"][fair], self.labels[self.request.test[fair]])
+            auc = population_attack(cross_entropy(logits[name], labels), unseen).auc
+            metrics |= {} if auc is None else {f"{name}/auc": auc}
+        return metrics
 
     def population(self, logits: Logits) -> PopulationResult:
         """The population attack of the forget set against the request's non-members; empty where it has none."""
@@ -77,6 +94,7 @@ class Evaluator:
         accuracy = {name: metrics[f"{name}/accuracy"] for name in COMPARED}
         reference = {name: naive[f"{name}/accuracy"] for name in COMPARED}
         compared = [f"{name}/{figure}" for name in COMPARED for figure in ("accuracy", "loss", "ece")]
+        compared += [f"{name}/{figure}" for name in self.earlier for figure in ("accuracy", "loss", "auc")]
         for metric in (*compared, "mia/score", "mia/auc"):
             if metric in metrics and metric in naive:
                 result[f"gap/{metric.replace('/', '_')}"] = metrics[metric] - naive[metric]

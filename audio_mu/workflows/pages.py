@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
@@ -47,8 +46,9 @@ from audio_mu.report.html import (
 )
 from audio_mu.store.links import share_charts
 from audio_mu.store.queries import Finished
-from audio_mu.store.runs import Run, Store, has_artifact, read_csv
+from audio_mu.store.runs import Run, Store, list_files, read_csv
 from audio_mu.workflows.cells import CellRuns
+from audio_mu.workflows.prepare import BASE_FIELDS
 
 AUDIO_VARIABLE = "AUDIO_MU_REPORT_AUDIO"  # how many recordings a report may hold; 0: none
 DEFAULT_AUDIO = 60
@@ -70,11 +70,13 @@ RECORD_ROWS = {
 
 
 def write_report(
-    store: Store, run: Run, config: Config, cell: CellRuns, long: pd.DataFrame | None = None, notes: Sequence[str] = ()
-) -> str:
+    store: Store, run: Run, config: Config, cell: CellRuns, long: pd.DataFrame | None = None, notes: Sequence[str] = (),
+    chain: pd.DataFrame | None = None,
+) -> str:  # fmt: skip
     """Write the report of a cell into a run, and descriptions where people look; return the artifact's path.
 
     `config` is resolved. `long`: the long table, of this cell or of several; without it the runs' own metrics.
+    `chain`: the requests that the model has answered one after another, as `tables.chain_shown` gives them.
     """
     table = cell.long() if long is None else long[long["cell"] == cell.cell]
     request = request_facts(store, cell)
@@ -100,6 +102,7 @@ def write_report(
         provenance=provenance(store, config, cell),
         audio=_audio(config, _parameter(store, cell, "data_dir"), list(dict.fromkeys(shown))),
         notes=notes,
+        chain=chain,
     )
     path = f"report/{cell.request}-{cell.cell[:6]}.html"
     run.text(path, render_report(report))
@@ -180,7 +183,6 @@ def request_facts(store: Store, cell: CellRuns) -> RequestFacts:
 def provenance(store: Store, config: Config, cell: CellRuns) -> list[tuple[str, str]]:
     """Where the figures come from: cell, runs, code, data, settings, packages, machine."""
     run = _any(cell)
-    base = store.client.get_model_version(config.registered_model, run.tags["base_version"])
     commits = {
         other.tags.get("git_commit", "unknown") + (" with changes" if other.tags.get("git_dirty") == "true" else "")
         for other in cell.runs.values()
@@ -191,10 +193,9 @@ def provenance(store: Store, config: Config, cell: CellRuns) -> list[tuple[str, 
         ("code, commit", ", ".join(sorted(commits))),
         ("attack run", run.tags["attack_run_id"]),
     ]
-    recipe = json.loads(base.tags["recipe"])
     rows += [
-        ("recordings, digest", base.tags["clips_digest"]),
-        ("base training", ", ".join(f"{name} {value}" for name, value in recipe.items())),
+        ("recordings, digest", _digest(store, config, cell)),
+        ("base training", ", ".join(f"{name} {_parameter(store, cell, name)}" for name in BASE_FIELDS)),
     ]
     repair = ("n_epoch_impair", "n_epoch_repair", "impair_learning_rate", "repair_learning_rate")
     return [
@@ -207,9 +208,11 @@ def provenance(store: Store, config: Config, cell: CellRuns) -> list[tuple[str, 
 
 
 def _digest(store: Store, config: Config, cell: CellRuns) -> str:
-    """The digest of the recordings that the base models were trained on."""
-    base = store.client.get_model_version(config.registered_model, _any(cell).tags["base_version"])
-    return base.tags["clips_digest"]
+    """The digest of the recordings that the base models were made for; runs of before the ledger do not name it."""
+    run = _any(cell)
+    if "clips_digest" in run.tags:
+        return run.tags["clips_digest"]
+    return store.client.get_model_version(config.registered_model, run.tags["base_version"]).tags["clips_digest"]
 
 
 def where(store: Store, run: Run, path: str) -> str:
@@ -233,7 +236,9 @@ def _by_seed(values: Mapping[int, str]) -> str:
 
 def _optional(store: Store, run: Finished, path: str) -> pd.DataFrame | None:
     """A table of a run, or None where an earlier version of this project did not write it."""
-    return read_csv(store, run.id, path) if has_artifact(store, run.id, path) else None
+    folder = Path(path).parent.as_posix()
+    listed = list_files(store, run.id, None if folder == "." else folder)
+    return read_csv(store, run.id, path) if path in listed else None
 
 
 def _forget_tables(store: Store, cell: CellRuns) -> dict[tuple[str, int], pd.DataFrame]:
@@ -293,7 +298,7 @@ def _audio(config: Config, recorded_folder: str, clip_ids: Sequence[str]) -> dic
     text = os.environ.get(AUDIO_VARIABLE, str(DEFAULT_AUDIO))
     if not text.isdecimal():
         raise UserError(f"{AUDIO_VARIABLE}={text!r} is not allowed: give how many recordings a report may hold, or 0")
-    root = _root_at_hand(config, recorded_folder) if int(text) else None
+    root = root_at_hand(config, recorded_folder) if int(text) else None
     if root is None:
         return {}
     found: dict[str, bytes] = {}
@@ -305,7 +310,7 @@ def _audio(config: Config, recorded_folder: str, clip_ids: Sequence[str]) -> dic
     return found
 
 
-def _root_at_hand(config: Config, recorded_folder: str) -> Path | None:
+def root_at_hand(config: Config, recorded_folder: str) -> Path | None:
     """The data set's folder if it is on this machine; nothing is downloaded or generated for a report."""
     folder = config.data_dir or (Path(recorded_folder) if recorded_folder else None)
     cached = [*cache_root().glob(f"{config.dataset}*"), *(cache_root() / "data").glob(f"{config.dataset}*")]

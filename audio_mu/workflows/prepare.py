@@ -1,30 +1,28 @@
-"""What the workflows share: the data of a configuration, fingerprints, and base models found by their alias."""
+"""What the workflows share: the data of a configuration, fingerprints, tags."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import audio_mu
-from audio_mu.config import Config, defaults, load_recipe
-from audio_mu.data.clips import Clips, load_clips
+from audio_mu.config import Config, load_recipe
+from audio_mu.data.clips import Clips, clips_digest, load_clips
 from audio_mu.data.splits import Split, split_clips
 from audio_mu.errors import UserError
 from audio_mu.files import file_sha256, hash_of
 from audio_mu.own_code import digest_of, is_reference
-from audio_mu.store import registry
-from audio_mu.store.registry import Version
 from audio_mu.store.runs import Run, Store
 from audio_mu.training import OptimizerSettings, pick_device
 from audio_mu.workflows.engine import threads_and_workers
 from audio_mu.workflows.jobs import Problem
+from audio_mu.workflows.ledger import Entry, Ledger
 
 BASE_FIELDS = ("n_epochs", "batch_size", "optimizer", "learning_rate", "checkpoint", "split", "split_seed",
                "clip_seconds")  # fmt: skip
@@ -32,22 +30,104 @@ BASE_FIELDS = ("n_epochs", "batch_size", "optimizer", "learning_rate", "checkpoi
 
 TRAINING_SOURCE = ("seeding.py", "training.py", "data/audio.py", "data/features.py", "data/splits.py", "models")
 UNLEARNING_SOURCE = (*TRAINING_SOURCE, "unlearning", "request.py")
+NO_LEDGER = Ledger()
 NOT_NUMERIC = "search.py"  # the ranges that a search draws from: settings, not figures, come from there
 
 
 @dataclass(frozen=True)
+class Earlier:
+    """An answered request among the clips: those it forgot, and the test clips its membership is measured against."""
+
+    clips: np.ndarray
+    nonmembers: np.ndarray
+
+
+@dataclass(frozen=True)
 class Data:
-    """The clips of a configuration and their split."""
+    """The clips of a configuration and their split, in which no recording of the requests in `left_out` is.
+
+    `digest` identifies the clips that are left: `clips.digest` where the ledger leaves none out. `earlier`: name of
+    the evaluated set → an answered request whose recordings can still be read.
+    """
 
     clips: Clips
     split: Split
+    digest: str
+    left_out: tuple[Entry, ...] = ()
+    earlier: Mapping[str, Earlier] = field(default_factory=dict)
+
+    def digest_without(self, ids: Collection[str], hashes: Collection[str]) -> str:
+        """The digest once these recordings, by id or by audio, are forgotten too."""
+        return _digest(
+            self.clips, matching(self.clips, {*ids, *_ids(self.left_out)}, {*hashes, *_hashes(self.left_out)})
+        )
 
 
-def load_data(config: Config) -> Data:
-    """Clips and split of a resolved configuration. Raises `UserError` where there are none."""
-    clips = load_clips(config)
+def load_data(config: Config, ledger: Ledger = NO_LEDGER) -> Data:
+    """Clips and split of a resolved configuration, without the recordings of the requests that the ledger leaves out.
+
+    The split is drawn over everything that ever was there, so that whatever is left stays on its side. Raises
+    `UserError` where there is nothing to train or test on.
+    """
+    clips = load_clips(config, ledger.barred)
+    left_out = ledger.left_out(config.ledger)
+    out = matching(clips, _ids(left_out), _hashes(left_out))
+    split = _split(config, clips, ledger, out)
+    earlier = {ledger.set_name(entry): _earlier(clips, split, entry) for entry in left_out if not entry.gone}
+    readable = {name: found for name, found in earlier.items() if len(found.clips)}
+    return Data(clips, split, _digest(clips, out) if out.any() else clips.digest, left_out, readable)
+
+
+def _split(config: Config, clips: Clips, ledger: Ledger, out: np.ndarray) -> Split:
     assert config.split is not None  # resolved
-    return Data(clips, split_clips(config.split, config.split_seed, clips.parts, clips.speakers, clips.hashes))
+    rows = {
+        id_: (part, speaker, hash_)
+        for entry in ledger.entries
+        for id_, part, speaker, hash_ in entry.recordings[["clip_id", "part", "speaker", "audio_hash"]].to_numpy()
+    }
+    rows |= dict(zip(clips.ids, zip(clips.parts, clips.speakers, clips.hashes)))
+    ids = sorted(rows)
+    parts, speakers, hashes = zip(*(rows[id_] for id_ in ids))
+    whole = split_clips(config.split, config.split_seed, parts, speakers, hashes)
+    position = {id_: i for i, id_ in enumerate(clips.ids) if not out[i]}
+
+    def here(indices: np.ndarray) -> np.ndarray:
+        found = (position.get(ids[i]) for i in indices)
+        return np.array([i for i in found if i is not None], dtype=np.int64)
+
+    split = Split(whole.kind, here(whole.train), here(whole.test), here(whole.nonmembers))
+    if len(split.train) == 0 or len(split.test) == 0:
+        raise UserError(
+            f"the answered requests of {config.name} leave {len(split.train)} training and {len(split.test)} test "
+            "clips: both are needed; give data_dir with more recordings"
+        )
+    return split
+
+
+def _earlier(clips: Clips, split: Split, entry: Entry) -> Earlier:
+    forgotten = set(entry.recordings.loc[entry.recordings["forgotten"] == "True", "clip_id"])
+    nonmembers = set(entry.nonmembers)
+    return Earlier(
+        np.array([i for i, id_ in enumerate(clips.ids) if id_ in forgotten], dtype=np.int64),
+        np.array([i for i in split.nonmembers if clips.ids[i] in nonmembers], dtype=np.int64),
+    )
+
+
+def matching(clips: Clips, ids: Collection[str], hashes: Collection[str]) -> np.ndarray:
+    """Which clips are one of these recordings, by id or by audio: bool [n]."""
+    return np.array([id_ in ids or hash_ in hashes for id_, hash_ in zip(clips.ids, clips.hashes)], dtype=bool)
+
+
+def _digest(clips: Clips, out: np.ndarray) -> str:
+    return clips_digest(row for row, gone in zip(clips.identity, out) if not gone)
+
+
+def _ids(entries: Iterable[Entry]) -> frozenset[str]:
+    return frozenset().union(*(entry.ids for entry in entries))
+
+
+def _hashes(entries: Iterable[Entry]) -> frozenset[str]:
+    return frozenset().union(*(entry.hashes for entry in entries))
 
 
 @cache
@@ -118,70 +198,3 @@ def network_identity(config: Config) -> str:
 def recipe_of(config: Config) -> dict[str, str]:
     """The settings that make a base model, as text."""
     return {name: config.as_text()[name] for name in BASE_FIELDS}
-
-
-@dataclass(frozen=True)
-class Bases:
-    """The base models of a configuration: per seed the version behind its alias, all of one recipe."""
-
-    config: Config
-    versions: Mapping[int, Version]
-
-    def fingerprints(self) -> dict[int, str]:
-        """Per seed the fingerprint of the base's training."""
-        return {seed: version.tags["fingerprint"] for seed, version in self.versions.items()}
-
-
-def find_bases(store: Store, config: Config) -> Bases:
-    """Find the base models of every seed, and take the recipe that they were trained with.
-
-    Raises `UserError` where one is missing (with the command that makes it), where the seeds were trained
-    differently, or where a parameter that was given contradicts the recipe.
-    """
-    resolved = config.resolved()
-    name = resolved.registered_model
-    versions = {seed: registry.by_alias(store, name, f"seed-{seed}") for seed in config.seeds}
-    missing = [seed for seed, version in versions.items() if version is None]
-    if missing:
-        listed = ",".join(map(str, missing))
-        raise UserError(
-            f"no base model {name} for seeds={listed} in this store: run `mlflow run . -e train` first, "
-            "with the same dataset, pipeline and architecture"
-        )
-    found = {seed: version for seed, version in versions.items() if version is not None}
-    edited = [seed for seed, v in found.items() if v.tags.get("network_source", "") != network_source(config)]
-    if edited:
-        raise UserError(
-            f"architecture={config.architecture!r} has been edited since seeds={','.join(map(str, edited))} of {name} "
-            "were trained: run `mlflow run . -e train` again"
-        )
-    recipes = {seed: json.loads(version.tags["recipe"]) for seed, version in found.items()}
-    first_seed, recipe = next(iter(recipes.items()))
-    for seed, other in recipes.items():
-        differing = [key for key in BASE_FIELDS if other[key] != recipe[key]]
-        if differing:
-            key = differing[0]
-            raise UserError(
-                f"the base models of {name} were trained differently: {key}={recipe[key]} for seed {first_seed} but "
-                f"{other[key]} for seed {seed}: train them again with one setting"
-            )
-    given = config.as_text()
-    for key in BASE_FIELDS:
-        if given[key] not in (defaults()[key], recipe[key]):
-            raise UserError(
-                f"{key}={given[key]} contradicts the base models of {name}, trained with {key}={recipe[key]}: "
-                f"leave {key} out, or train again with it"
-            )
-    parsed = Config.from_text({**given, **recipe}).resolved()
-    return Bases(dataclasses.replace(parsed, data_dir=config.data_dir), found)
-
-
-def check_digest(bases: Bases, clips: Clips) -> None:
-    """Raise `UserError` where the recordings are not those that the base models were trained on."""
-    for seed, version in bases.versions.items():
-        if version.tags["clips_digest"] != clips.digest:
-            raise UserError(
-                f"the recordings have changed since {version.name} seed {seed} was trained (digest "
-                f"{version.tags['clips_digest'][:8]} then, {clips.digest[:8]} now): train again, or give the "
-                "data_dir that was trained on"
-            )

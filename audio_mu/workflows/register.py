@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
 from audio_mu.config import Config
 from audio_mu.data.features import SAMPLE_RATE
 from audio_mu.errors import UserError
+from audio_mu.files import hash_of
 from audio_mu.progress import say
 from audio_mu.report import cards
 from audio_mu.report.cards import ModelFacts, UnlearnedFacts
@@ -17,12 +19,14 @@ from audio_mu.report.evidence import REFERENCE, RULE, best_method, closest, figu
 from audio_mu.store import registry
 from audio_mu.store.queries import Finished
 from audio_mu.store.registry import Version
-from audio_mu.store.runs import Run, Store
+from audio_mu.store.runs import Run, Store, read_csv
+from audio_mu.workflows.bases import UNLEARNED
 from audio_mu.workflows.cells import CellRuns, audited_long, load_cell
+from audio_mu.workflows.ledger import COLUMNS, RETIRED, Answer, Answered, Ledger, enter, read_ledger
 from audio_mu.workflows.pages import make_record, request_facts, write_record
+from audio_mu.workflows.prepare import Data, base_tags, load_data, matching
 
 NONE, BEST = "none", "best"
-ALIAS = "unlearned"
 PORT = 5001  # MLflow's UI has 5000
 
 
@@ -32,8 +36,9 @@ def register_unlearned(config: Config, store: Store, run: Run, cell_id: str) -> 
     The method must meet the rule of `audio_mu.report.evidence` in the mean over the configured seeds; `best` is the
     one of highest ToW that does. Each seed's model becomes a version of the base's registered model behind the alias
     `unlearned-seed-NN`, the first configured seed's behind `unlearned` too: a choice that looks at no result. Evidence
-    and model card go into the runs that made the versions and into `run`. `config` is resolved. Raises `UserError`,
-    with the reason, where the rule is not met or a model was not kept.
+    and model card go into the runs that made the versions and into `run`. With that the request is answered: it
+    enters the ledger. `config` is resolved. Raises `UserError`, with the reason, where the rule is not met, a model was
+    not kept, or recordings of an answered request would be in service again.
     """
     if config.register == NONE:
         return {}
@@ -44,18 +49,23 @@ def register_unlearned(config: Config, store: Store, run: Run, cell_id: str) -> 
     if missing:
         raise UserError(f"register={config.register!r}: {method} has no finished run for seeds {missing}: run it first")
     models = {seed: _model(store, method, finished) for seed, finished in runs.items()}
-    versions = {seed: _register(config, store, cell, method, seed, models[seed]) for seed in runs}
+    ledger = read_ledger(store, config.name)
+    data = load_data(config, ledger)
+    forgotten = _forgotten(store, data, ledger, runs[config.seeds[0]])
+    digest = data.digest_without(forgotten["clip_id"], forgotten["audio_hash"])
+    versions = {seed: _register(config, store, cell, method, seed, models[seed], digest) for seed in runs}
     _attach(config, store, run, cell, method, versions)
     for seed, version in versions.items():
-        registry.set_alias(store, version, f"{ALIAS}-seed-{seed}")
+        registry.set_alias(store, version, f"{UNLEARNED}-seed-{seed}")
     first = versions[config.seeds[0]]
-    registry.set_alias(store, first, ALIAS)
+    registry.set_alias(store, first, UNLEARNED)
+    enter(store, ledger, _answered(config, store, cell, method, versions, forgotten))
     listed = ", ".join(f"seed {seed}: version {version.version}" for seed, version in versions.items())
     say(f"registered {method} as {config.registered_model}, {listed}")
     say(f"  accuracy, mean of the seeds: {_beside(cell.long(), method)}")
     say(
         f"serve it (seed {config.seeds[0]}): MLFLOW_TRACKING_URI={store.uri} mlflow models serve "
-        f"-m models:/{config.registered_model}@{ALIAS} --env-manager local -p {PORT}"
+        f"-m models:/{config.registered_model}@{UNLEARNED} --env-manager local -p {PORT}"
     )
     return versions
 
@@ -69,6 +79,57 @@ def _beside(long: pd.DataFrame, method: str) -> str:
         others = ", ".join(f"{who} {value:.3f}" for who, value in known.items() if who != method)
         parts.append(f"{name} {known[method]:.3f} ({others})")
     return ", ".join(parts)
+
+
+def _forgotten(store: Store, data: Data, ledger: Ledger, run: Finished) -> pd.DataFrame:
+    """What a run has forgotten, with every other copy of it among the clips: the ledger's recordings.
+
+    Raises `UserError` where copies, or recordings of an answered request, are still in what the model was given.
+    """
+    asked = read_csv(store, run.id, "request.csv", dtype=str)
+    clips = data.clips
+    rows = np.flatnonzero(matching(clips, set(asked["clip_id"]), set(asked["audio_hash"])))
+    table = pd.DataFrame([clips.identity[i] for i in rows], columns=list(COLUMNS))
+    table["forgotten"] = table["clip_id"].isin(set(asked["clip_id"]))
+    kept = sorted(set(np.array(clips.ids)[data.split.train]) & set(table.loc[~table["forgotten"], "clip_id"]))
+    if kept:
+        raise UserError(
+            f"register: {len(kept)} copies of the forgotten recordings are still in the training set "
+            f"({', '.join(kept[:3])}{', …' if len(kept) > 3 else ''}): unlearn with duplicates=together first"
+        )
+    for entry in ledger.entries:
+        back = matching(clips, entry.ids, entry.hashes)[data.split.train] & ~np.isin(data.split.train, rows)
+        if back.any():
+            raise UserError(
+                f"register: with ledger=ignore the model holds {int(back.sum())} recordings of the answered request "
+                f"{entry.request}: unlearn with ledger=respect to put a model into service"
+            )
+    return table
+
+
+def _answered(
+    config: Config, store: Store, cell: CellRuns, method: str, versions: Mapping[int, Version], forgotten: pd.DataFrame
+) -> Answered:
+    """The ledger's entry of a request whose unlearned versions have gone into service."""
+    runs = cell.of(method)
+    first = runs[config.seeds[0]]
+    clips = read_csv(store, first.id, "audit/per_clip.csv", dtype=str)
+    params = store.client.get_run(first.id).data.params
+    tags = {name: first.tags[name] for name in ("request", "request_hash")} | {
+        **base_tags(config),
+        "clips_hash": hash_of(forgotten.loc[forgotten["forgotten"], ["clip_id", "audio_hash"]].to_numpy().tolist()),
+        "kind": params["forget"],
+        "scope": f"{int(forgotten['forgotten'].sum())} recordings, forget={params['forget']}",
+    }
+    answer = Answer(
+        cell=cell.cell,
+        method=method,
+        before={str(seed): run.tags["base_version"] for seed, run in runs.items()},
+        after={str(seed): version.version for seed, version in versions.items()},
+        runs={str(seed): run.id for seed, run in runs.items()},
+    )
+    nonmembers = tuple(clips.loc[clips["role"] == "nonmember", "clip_id"])
+    return Answered(tags, config.registered_model, answer, forgotten, nonmembers)
 
 
 def _of_seeds(cell: CellRuns, seeds: tuple[int, ...]) -> CellRuns:
@@ -108,7 +169,7 @@ def _reasons(cell: CellRuns, method: str) -> str:
 def _model(store: Store, method: str, finished: Finished) -> str:
     """The URI of the model that a run has logged, or the run whose result it took over."""
     for run_id in filter(None, (finished.id, finished.tags.get("reused_run_id"))):
-        if (uri := registry.logged_model(store, run_id)) is not None:
+        if RETIRED not in store.client.get_run(run_id).data.tags and (uri := registry.logged_model(store, run_id)):
             return uri
     raise UserError(
         f"register: the model of {method}, seed {finished.tags['seed']}, was not kept: run again with save_models=all "
@@ -116,7 +177,9 @@ def _model(store: Store, method: str, finished: Finished) -> str:
     )
 
 
-def _register(config: Config, store: Store, cell: CellRuns, method: str, seed: int, model_uri: str) -> Version:
+def _register(
+    config: Config, store: Store, cell: CellRuns, method: str, seed: int, model_uri: str, digest: str
+) -> Version:
     """The version of a run's model: made once, found again afterwards."""
     finished = cell.runs[method, str(seed)]
     found = registry.of_run(store, config.registered_model, finished.id)
@@ -128,6 +191,7 @@ def _register(config: Config, store: Store, cell: CellRuns, method: str, seed: i
         name: finished.tags[name]
         for name in ("fingerprint", "base_run_id", "base_version", "cell", "method", "request", "request_hash")
     }
+    tags["clips_digest"] = digest  # of what remains: the next request starts from here
     tags["evidence"] = f"runs:/{finished.id}/evidence.html"
     about = f"Unlearned by {method}, request {cell.request}"  # the card replaces it once the version has its number
     return registry.register(store, config.registered_model, model_uri, finished.id, tags, about)

@@ -11,11 +11,12 @@ from audio_mu.progress import say
 from audio_mu.report.evidence import best_method, closest
 from audio_mu.store import queries, registry
 from audio_mu.store.runs import Store
+from audio_mu.workflows.bases import UNLEARNED
 from audio_mu.workflows.cells import CellRuns, load_cell
 from audio_mu.workflows.compare import compare
 from audio_mu.workflows.pages import make_record, where, write_record
 from audio_mu.workflows.prepare import base_tags, stage_run
-from audio_mu.workflows.register import ALIAS, BEST, NONE
+from audio_mu.workflows.register import BEST, NONE
 
 REQUEST_FIELDS = {
     "item": ("forget_percentage", "forget_seed"),
@@ -89,5 +90,7 @@ def _method_asked(config: Config, cell: CellRuns) -> str | None:
 def _registered(store: Store, config: Config, cell: CellRuns, method: str) -> dict[int, str]:
     """Seed → version behind its alias, where that was made by this method in this cell."""
     wanted = {"cell": cell.cell, "method": method}
-    found = {seed: registry.by_alias(store, config.registered_model, f"{ALIAS}-seed-{seed}") for seed in config.seeds}
+    found = {
+        seed: registry.by_alias(store, config.registered_model, f"{UNLEARNED}-seed-{seed}") for seed in config.seeds
+    }
     return {seed: v.version for seed, v in found.items() if v is not None and wanted.items() <= v.tags.items()}

@@ -19,12 +19,14 @@ from audio_mu.store import queries, registry
 from audio_mu.store.runs import Run, Store
 from audio_mu.workflows.engine import Engine
 from audio_mu.workflows.jobs import Result, TrainJob, train_job
+from audio_mu.workflows.ledger import RETIRED, read_ledger
 from audio_mu.workflows.prepare import (
     TRAINING_SOURCE,
     Data,
     base_tags,
     load_data,
     machine,
+    matching,
     network_identity,
     network_source,
     optimizer_settings,
@@ -47,11 +49,15 @@ def train(config: Config, store: Store, engine: Engine, parent: Run | None = Non
     behind the alias `seed-NN`.
     """
     config = config.resolved()
-    data = load_data(config)
+    data = load_data(config, read_ledger(store, config.name))
+    for entry in data.left_out:
+        n = int(matching(data.clips, entry.ids, entry.hashes).sum())
+        here = f"{n} of its recordings are left out" if n else "its recordings are gone"
+        say(f"ledger: request {entry.request} ({entry.hash[:8]}, {entry.state}): {here}")
     fingerprints = {seed: _fingerprint(config, data, seed) for seed in config.seeds}
     accuracies: dict[int, float] = {}
     with stage_run(store, parent, "train", config) as run:
-        run.dataset(config.name, data.clips.digest, len(data.split.train), "train")
+        run.dataset(config.name, data.digest, len(data.split.train), "train")
         say(_about(config, data))
         if data.clips.skipped:
             run.csv("skipped.csv", pd.DataFrame(data.clips.skipped, columns=["clip_id", "reason"]))
@@ -61,6 +67,7 @@ def train(config: Config, store: Store, engine: Engine, parent: Run | None = Non
             if (
                 finished is None
                 or config.force
+                or RETIRED in finished.tags
                 or not _publish(config, store, data, seed, finished.id, finished.metrics)
             ):
                 pending.append(seed)
@@ -91,7 +98,7 @@ def _fingerprint(config: Config, data: Data, seed: int) -> str:
         [
             "train", seed, config.pipeline, network_identity(config), recipe_of(config),
             [recipe.momentum, recipe.logmel_shift, recipe.logmel_scale],
-            data.clips.digest, machine(config), source_hash(TRAINING_SOURCE),
+            data.digest, machine(config), source_hash(TRAINING_SOURCE),
         ]
     )  # fmt: skip
 
@@ -102,7 +109,7 @@ def _job(config: Config, data: Data, seed: int) -> TrainJob:
         problem=problem(config, data.clips),
         seed=seed,
         train=data.split.train,
-        sets={"train": data.split.train, "test": data.split.test},
+        sets=_sets(data),
         optimizer=optimizer_settings(config),
         batch_size=config.batch_size,
         n_epochs=config.n_epochs,
@@ -110,11 +117,17 @@ def _job(config: Config, data: Data, seed: int) -> TrainJob:
     )
 
 
+def _sets(data: Data) -> dict[str, np.ndarray]:
+    """What a base model is evaluated on: the clips of earlier requests too, which it has not seen."""
+    earlier = {name: found.clips for name, found in data.earlier.items()}
+    return {"train": data.split.train, "test": data.split.test, **earlier}
+
+
 def _log(config: Config, store: Store, parent: Run, data: Data, seed: int, fingerprint: str, result: Result) -> float:
     clips = data.clips
     labels = clips.labels.numpy()
     tags = {**base_tags(config), "seed": str(seed), "fingerprint": fingerprint}
-    sets = {"train": data.split.train, "test": data.split.test}
+    sets = _sets(data)
     metrics = {
         f"{name}/{key}": value
         for name, indices in sets.items()
@@ -153,7 +166,7 @@ def _publish(config: Config, store: Store, data: Data, seed: int, run_id: str, m
             **base_tags(config),
             "seed": str(seed),
             "recipe": json.dumps(recipe_of(config), sort_keys=True),
-            "clips_digest": data.clips.digest,
+            "clips_digest": data.digest,
             "split": data.split.kind,
             "base_run_id": run_id,
             "fingerprint": _fingerprint(config, data, seed),

@@ -24,6 +24,7 @@ from audio_mu.store import queries
 from audio_mu.store.runs import Run, Store
 from audio_mu.unlearning import METHODS
 from audio_mu.unlearning.search import REPAIR_FIELDS, Range
+from audio_mu.workflows.bases import find_bases
 from audio_mu.workflows.engine import Engine
 from audio_mu.workflows.jobs import Result, TrainJob, UnlearnJob, train_job, unlearn_job
 from audio_mu.workflows.pages import where
@@ -31,9 +32,6 @@ from audio_mu.workflows.prepare import (
     UNLEARNING_SOURCE,
     Data,
     base_tags,
-    check_digest,
-    find_bases,
-    load_data,
     machine,
     network_identity,
     optimizer_settings,
@@ -151,7 +149,7 @@ class Rehearsal:
         config = self.config
         return hash_of(
             [
-                "rehearsal", network_identity(config), config.pipeline, recipe_of(config), self.data.clips.digest,
+                "rehearsal", network_identity(config), config.pipeline, recipe_of(config), self.data.digest,
                 self.request.hash, [self.data.clips.ids[i] for i in self.validation], self.base_seed,
                 self.reference_seed, machine(config), source_hash(UNLEARNING_SOURCE),
             ]
@@ -235,10 +233,8 @@ def tune(config: Config, store: Store, engine: Engine, parent: Run | None = None
     Returns one row per trial: method, trial, score, chosen, the values and the figures. Finished trials are reused.
     """
     searched = _searched(check_methods(config))
-    bases = find_bases(store, config)
+    bases, data = find_bases(store, config)
     config = bases.config
-    data = load_data(config)
-    check_digest(bases, data.clips)
     rehearsal = rehearse(config, data, resolve_request(config, data.clips, data.split))
     assert config.learning_rate is not None  # resolved
     trials = [
@@ -249,7 +245,7 @@ def tune(config: Config, store: Store, engine: Engine, parent: Run | None = None
         )
     ]
     with stage_run(store, parent, "tune", config, _tags(rehearsal)) as run:
-        run.dataset(config.name, data.clips.digest, len(data.split.train), "tune")
+        run.dataset(config.name, data.digest, len(data.split.train), "tune")
         table = Search(rehearsal, store, engine, run).run(trials)
         _report(store, run, rehearsal, table, trials)
     return table

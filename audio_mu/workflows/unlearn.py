@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,21 +20,19 @@ from audio_mu.progress import say
 from audio_mu.request import Request, request_table, resolve_request
 from audio_mu.store import queries, registry
 from audio_mu.store.queries import Finished
-from audio_mu.store.runs import Run, Store, read_npz
+from audio_mu.store.runs import Run, Store, list_files, read_npz
 from audio_mu.unlearning import METHODS, Settings, choose
 from audio_mu.unlearning.search import REPAIR_FIELDS
 from audio_mu.workflows.attack import find_attack, load_attack
+from audio_mu.workflows.bases import Bases, base_logits, find_bases
 from audio_mu.workflows.engine import Engine
 from audio_mu.workflows.evaluation import Evaluator, Logits, log_audit, not_recovered
 from audio_mu.workflows.jobs import Result, UnlearnJob, unlearn_job
+from audio_mu.workflows.ledger import RETIRED
 from audio_mu.workflows.prepare import (
     UNLEARNING_SOURCE,
-    Bases,
     Data,
     base_tags,
-    check_digest,
-    find_bases,
-    load_data,
     machine,
     network_identity,
     optimizer_settings,
@@ -148,12 +147,18 @@ class Cell:
         config = self.config
         return hash_of(
             [
-                self.data.clips.digest, self.data.split.kind, config.split_seed, config.pipeline,
+                self.data.digest, self.data.split.kind, config.split_seed, config.pipeline,
                 network_identity(config), recipe_of(config), self.request.hash, config.duplicates,
                 {name: config.as_text()[name] for name in REPAIR_FIELDS},
                 {name: dict(values) for name, values in sorted(self.hyper_parameters.items())},
+                *([self.bases.origin] if self.bases.origin else []),
             ]
         )[:16]  # fmt: skip
+
+    @property
+    def sets(self) -> dict[str, np.ndarray]:
+        """The sets that are evaluated, by name: the request's, and those of the requests before it."""
+        return self.request.sets() | {name: found.clips for name, found in self.data.earlier.items()}
 
     def fingerprint(self, seed: int, method: str) -> str:
         """Hash of what this step reads. A method that only retrains reads no repair settings."""
@@ -176,6 +181,7 @@ class Cell:
             "request": self.request.name,
             "request_hash": self.request.hash,
             "cell": self.id,
+            "clips_digest": self.data.digest,
             "attack_run_id": self.attack.id,
         }
         if seed is None or method is None:
@@ -202,14 +208,12 @@ class Seed:
 def unlearn(config: Config, store: Store, engine: Engine, parent: Run | None = None) -> str:
     """Run what the store does not have yet and log every figure; return the cell's id."""
     methods = check_methods(config)
-    bases = find_bases(store, config)
+    bases, data = find_bases(store, config)
     config = bases.config
+    request = _resolve(config, data)
     attack = find_attack(store, bases)
-    data = load_data(config)
-    check_digest(bases, data.clips)
-    request = resolve_request(config, data.clips, data.split)
     cell = Cell(config, bases, data, request, attack, _hyper_parameters(config))
-    evaluator = Evaluator(request, data.clips.labels.numpy(), load_attack(store, attack))
+    evaluator = Evaluator(request, data.clips.labels.numpy(), load_attack(store, attack), data.earlier)
     versions = ", ".join(f"{seed} (version {version.version})" for seed, version in bases.versions.items())
     say(f"base models of {config.registered_model}, seeds {versions}")
     with stage_run(store, parent, "unlearn", config, cell.tags()) as run:
@@ -219,6 +223,17 @@ def unlearn(config: Config, store: Store, engine: Engine, parent: Run | None = N
         register_unlearned(config, store, run, cell.id)
         say("the methods side by side, averaged over the seeds: run `mlflow run . -e compare` with the same data")
     return cell.id
+
+
+def _resolve(config: Config, data: Data) -> Request:
+    """The request among what the ledger leaves. Raises `UserError`, with what it leaves out, where it is not there."""
+    try:
+        return resolve_request(config, data.clips, data.split)
+    except UserError as error:
+        if not data.left_out:
+            raise
+        names = ", ".join(entry.request for entry in data.left_out)
+        raise UserError(f"{error} (answered requests are left out: {names}; ledger=ignore takes them in)") from None
 
 
 def _describe(run: Run, cell: Cell) -> None:
@@ -233,7 +248,7 @@ def _describe(run: Run, cell: Cell) -> None:
         "n_duplicates_added": request.n_duplicates_added,
     }
     run.metrics({f"request/{name}": float(value) for name, value in sizes.items()})
-    run.dataset(cell.config.name, clips.digest, len(cell.data.split.train), "unlearn")
+    run.dataset(cell.config.name, cell.data.digest, len(cell.data.split.train), "unlearn")
     say(f"request {request.name}: " + ", ".join(f"{name[2:]} {value}" for name, value in sizes.items()))
 
 
@@ -272,9 +287,10 @@ class Unlearning:
             self._complete(seed)
 
     def _finished(self, seed: int, method: str) -> Finished | None:
-        """The newest finished run of this step, of this cell if there is one."""
+        """The newest finished run of this step, of this cell if there is one; none whose model was removed since."""
         tags = {"fingerprint": self.cell.fingerprint(seed, method), "stage": "unlearn"}
-        return queries.newest(self.store, tags | {"cell": self.cell.id}) or queries.newest(self.store, tags)
+        found = queries.newest(self.store, tags | {"cell": self.cell.id}) or queries.newest(self.store, tags)
+        return None if found is not None and RETIRED in found.tags else found
 
     def _run_pending(self, pending: list[tuple[int, str]]) -> None:
         waits_for_naive = {seed for seed, method in pending if method == "naive"}
@@ -299,14 +315,17 @@ class Unlearning:
             self._log(seed, method, result)
 
     def _original(self, seed: int) -> Result:
-        """The base model's row, from the logits that its training run stored."""
-        run_id = self.cell.bases.versions[seed].run_id
-        stored = [read_npz(self.store, run_id, f"logits/{name}.npz") for name in ("train", "test")]
-        logits = {id_: row for part in stored for id_, row in zip(part["clip_id"], part["logits"], strict=True)}
-        ids = self.cell.data.clips.ids
+        """The base model's row, from the logits that the run behind it stored."""
+        stored, ids = base_logits(self.store, self.cell.bases.versions[seed]), self.cell.data.clips.ids
+        # It may have been made before a recording of an earlier request was readable.
+        sets = {
+            name: rows
+            for name, rows in self.cell.sets.items()
+            if name not in self.cell.data.earlier or all(ids[i] in stored for i in rows)
+        }
         return Result(
             state=self.seeds[seed].base_state,
-            logits={n: np.stack([logits[ids[i]] for i in rows]) for n, rows in self.cell.request.sets().items()},
+            logits={name: np.stack([stored[ids[i]] for i in rows]) for name, rows in sets.items()},
             impair_seconds=0.0,
             repair_seconds=0.0,
             cpu_seconds=0.0,
@@ -323,7 +342,7 @@ class Unlearning:
             method=method,
             request=self.cell.request.kind,
             base_state=self.seeds[seed].base_state,
-            sets=self.cell.request.sets(),
+            sets=self.cell.sets,
             settings=method_settings(config, values),
             hyper_parameters=hyper_parameters_of(values),
             best_on="test" if config.checkpoint == "best_test" else None,
@@ -391,7 +410,7 @@ class Unlearning:
         clips = self.cell.data.clips
         run.csv("request.csv", request_table(self.cell.config, clips, self.cell.request))
         labels = clips.labels.numpy()
-        for name, indices in self.cell.request.sets().items():
+        for name, indices in ((name, self.cell.sets[name]) for name in logits):
             ids = [clips.ids[i] for i in indices]
             table = {
                 "clip_id": ids,
@@ -403,7 +422,9 @@ class Unlearning:
             run.npz(f"logits/{name}.npz", clip_id=np.array(ids), label=labels[indices], logits=logits[name])
 
     def _stored_logits(self, run_id: str) -> dict[str, np.ndarray]:
-        return {name: read_npz(self.store, run_id, f"logits/{name}.npz")["logits"] for name in self.cell.request.sets()}
+        present = {Path(path).stem for path in list_files(self.store, run_id, "logits")}
+        names = [name for name in self.cell.sets if name in present]
+        return {name: read_npz(self.store, run_id, f"logits/{name}.npz")["logits"] for name in names}
 
     def _recall_naive(self, seed: int, renewed: bool) -> None:
         """Take naive of this cell from the store, unless it is about to be computed."""

@@ -1,0 +1,158 @@
+"""The models that a request is unlearned from: found by their aliases, fitting the recordings, and their logits."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from audio_mu.config import Config, defaults
+from audio_mu.errors import UserError
+from audio_mu.progress import say
+from audio_mu.store import registry
+from audio_mu.store.registry import Version
+from audio_mu.store.runs import Store, list_files, read_npz
+from audio_mu.workflows.ledger import Ledger, read_ledger
+from audio_mu.workflows.prepare import BASE_FIELDS, Data, load_data, network_source
+from audio_mu.workflows.train import losses_table
+
+UNLEARNED = "unlearned"
+"""Alias of the unlearned model in service; of one seed's `unlearned-seed-NN`."""
+
+
+def origin(version: Version) -> str:
+    """How a model was made: empty for a trained one, else the cell and the method that unlearned it."""
+    return f"{version.tags['cell']}/{version.tags['method']}" if "method" in version.tags else ""
+
+
+@dataclass(frozen=True)
+class Bases:
+    """The models to unlearn from: per seed one version, trained or unlearned, all of one recipe and one origin."""
+
+    config: Config
+    versions: Mapping[int, Version]
+
+    @property
+    def origin(self) -> str:
+        """See `origin`."""
+        return origin(next(iter(self.versions.values())))
+
+    def fingerprints(self) -> dict[int, str]:
+        """Per seed the fingerprint of the run that made the model."""
+        return {seed: version.tags["fingerprint"] for seed, version in self.versions.items()}
+
+
+def find_bases(store: Store, config: Config) -> tuple[Bases, Data]:
+    """Find the models of every seed that fit the recordings, take their recipe, and load the data with it.
+
+    Per seed the newest of the versions behind `seed-NN` and `unlearned-seed-NN` whose recordings are those that the
+    ledger leaves; with `ledger=ignore` the version behind `seed-NN`. Raises `UserError` where one is missing or fits
+    other recordings (with the command that makes it), where the seeds were made differently, or where a parameter
+    that was given contradicts the recipe.
+    """
+    name = config.resolved().registered_model
+    ledger = read_ledger(store, config.name)
+    candidates = {seed: _candidates(store, config, name, ledger, seed) for seed in config.seeds}
+    missing = [seed for seed, versions in candidates.items() if not versions]
+    if missing:
+        listed = ",".join(map(str, missing))
+        raise UserError(
+            f"no base model {name} for seeds={listed} in this store: run `mlflow run . -e train` first, "
+            "with the same dataset, pipeline and architecture"
+        )
+    tried = _with_recipe(config, name, candidates[config.seeds[0]][0])
+    data = load_data(tried, ledger)
+    versions = {seed: _fitting(found, data, seed) for seed, found in candidates.items()}
+    _refuse_edited(config, name, versions)
+    _refuse_differing(name, versions)
+    chosen = _with_recipe(config, name, next(iter(versions.values())))
+    if (chosen.split, chosen.split_seed, chosen.clip_seconds) != (tried.split, tried.split_seed, tried.clip_seconds):
+        data = load_data(chosen, ledger)
+    bases = Bases(chosen, versions)
+    if data.left_out:
+        names = ", ".join(entry.request for entry in data.left_out)
+        kind = f"unlearned ones ({bases.origin.partition('/')[2]})" if bases.origin else "trained without them"
+        say(f"ledger: the recordings of {names} are left out; the base models are {kind}")
+    return bases, data
+
+
+def _candidates(store: Store, config: Config, name: str, ledger: Ledger, seed: int) -> list[Version]:
+    """The versions that a seed could be unlearned from, the newest first."""
+    found = [registry.by_alias(store, name, f"seed-{seed}")]
+    if config.ledger == "respect":
+        unlearned = registry.by_alias(store, name, f"{UNLEARNED}-seed-{seed}")
+        # One whose request is not in the ledger was never wholly put into service.
+        answered = {entry.hash for entry in ledger.entries}
+        found += [unlearned] if unlearned is not None and unlearned.tags["request_hash"] in answered else []
+    return sorted((v for v in found if v is not None), key=lambda version: -int(version.version))
+
+
+def _with_recipe(config: Config, name: str, version: Version) -> Config:
+    """The configuration with a version's recipe. Raises `UserError` where what was given contradicts it."""
+    recipe = json.loads(version.tags["recipe"])
+    given = config.as_text()
+    for key in BASE_FIELDS:
+        if given[key] not in (defaults()[key], recipe[key]):
+            raise UserError(
+                f"{key}={given[key]} contradicts the base models of {name}, trained with {key}={recipe[key]}: "
+                f"leave {key} out, or train again with it"
+            )
+    return dataclasses.replace(Config.from_text({**given, **recipe}).resolved(), data_dir=config.data_dir)
+
+
+def _fitting(candidates: Sequence[Version], data: Data, seed: int) -> Version:
+    """The newest version whose recordings are the data's. Raises `UserError` with the way out where none is."""
+    for version in candidates:
+        if version.tags["clips_digest"] == data.digest:
+            return version
+    newest = candidates[0]
+    known = newest.tags["clips_digest"]
+    if data.left_out and known == data.clips.digest:
+        names = ", ".join(entry.request for entry in data.left_out)
+        raise UserError(
+            f"{newest.name} seed {seed} was trained on recordings of answered requests ({names}): run "
+            "`mlflow run . -e train`, which leaves them out, or for an experiment give ledger=ignore"
+        )
+    raise UserError(
+        f"the recordings have changed since {newest.name} seed {seed} was trained (digest {known[:8]} then, "
+        f"{data.digest[:8]} now): train again, or give the data_dir that was trained on"
+    )
+
+
+def _refuse_edited(config: Config, name: str, versions: Mapping[int, Version]) -> None:
+    edited = [seed for seed, v in versions.items() if v.tags.get("network_source", "") != network_source(config)]
+    if edited:
+        raise UserError(
+            f"architecture={config.architecture!r} has been edited since seeds={','.join(map(str, edited))} of {name} "
+            "were trained: run `mlflow run . -e train` again"
+        )
+
+
+def _refuse_differing(name: str, versions: Mapping[int, Version]) -> None:
+    recipes = {seed: json.loads(v.tags["recipe"]) | {"origin": origin(v) or "trained"} for seed, v in versions.items()}
+    first_seed, recipe = next(iter(recipes.items()))
+    for seed, other in recipes.items():
+        differing = [key for key in (*BASE_FIELDS, "origin") if other[key] != recipe[key]]
+        if differing:
+            key = differing[0]
+            raise UserError(
+                f"the base models of {name} were trained differently: {key}={recipe[key]} for seed {first_seed} but "
+                f"{other[key]} for seed {seed}: train them again with one setting"
+            )
+
+
+def base_logits(store: Store, version: Version) -> dict[str, np.ndarray]:
+    """Clip id → logits [classes] of everything that the run behind a version evaluated, trained or unlearned."""
+    stored = [read_npz(store, version.run_id, path) for path in list_files(store, version.run_id, "logits")]
+    return {str(id_): row for part in stored for id_, row in zip(part["clip_id"], part["logits"], strict=True)}
+
+
+def base_losses(store: Store, version: Version, data: Data) -> pd.DataFrame:
+    """clip_id, label, speaker, loss, member of the training and test clips under a version."""
+    logits = base_logits(store, version)
+    sets = {"train": data.split.train, "test": data.split.test}
+    return losses_table(data, {n: np.stack([logits[data.clips.ids[i]] for i in rows]) for n, rows in sets.items()})

@@ -1,0 +1,168 @@
+"""The ledger of answered requests: what was forgotten, when, by which models, and what has become of the recordings."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+
+import pandas as pd
+
+from audio_mu.data.clips import Barred
+from audio_mu.store import queries
+from audio_mu.store.queries import Finished
+from audio_mu.store.runs import Run, Store, list_files, read_csv, read_json
+
+STAGE, ROLE = "ledger", "entry"
+ANSWERED, ERASING, ERASED = "answered", "erasing", "erased"
+RECORDINGS, NONMEMBERS, ANSWERS = "recordings.csv", "nonmembers.csv", "answers.json"
+RETIRED = "retired"
+"""Tag of a run whose models were removed for a request, with its hash: figures stay, models are not to be had."""
+COLUMNS = ("clip_id", "label", "speaker", "part", "audio_hash")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one registered model answered a request with: seed → versions before and after, and the runs behind."""
+
+    cell: str
+    method: str
+    before: Mapping[str, str]
+    after: Mapping[str, str]
+    runs: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One answered request.
+
+    `recordings`: clip_id, label, speaker, part, audio_hash of every forgotten clip and of every other copy of its
+    audio, `forgotten` telling them apart. `nonmembers`: ids of the test clips that membership was measured against.
+    """
+
+    run_id: str
+    tags: Mapping[str, str]
+    recordings: pd.DataFrame
+    nonmembers: tuple[str, ...]
+    answers: Mapping[str, Answer]
+
+    @property
+    def request(self) -> str:
+        """The request's name."""
+        return self.tags["request"]
+
+    @property
+    def hash(self) -> str:
+        """The request's hash."""
+        return self.tags["request_hash"]
+
+    @property
+    def state(self) -> str:
+        """answered, erasing or erased."""
+        return self.tags["state"]
+
+    @property
+    def gone(self) -> bool:
+        """Whether its recordings may not be read any more."""
+        return self.state != ANSWERED
+
+    @cached_property
+    def ids(self) -> frozenset[str]:
+        """Ids of its recordings."""
+        return frozenset(self.recordings["clip_id"])
+
+    @cached_property
+    def hashes(self) -> frozenset[str]:
+        """Hashes of their audio."""
+        return frozenset(self.recordings["audio_hash"])
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The answered requests of one data set, the first answered first."""
+
+    entries: tuple[Entry, ...] = ()
+
+    @property
+    def barred(self) -> Barred:
+        """What may not be read: the recordings of erased requests."""
+        gone = [entry for entry in self.entries if entry.gone]
+        return Barred(
+            ids=frozenset().union(*(entry.ids for entry in gone)),
+            hashes=frozenset().union(*(entry.hashes for entry in gone)),
+            labels=frozenset(label for entry in self.entries for label in entry.recordings["label"]),
+        )
+
+    def left_out(self, ledger: str) -> tuple[Entry, ...]:
+        """The entries whose recordings are left out: all of them, or with `ledger=ignore` those that are gone."""
+        return tuple(entry for entry in self.entries if entry.gone or ledger == "respect")
+
+    def of_model(self, name: str) -> list[Entry]:
+        """The entries that a registered model has answered, in order."""
+        return [entry for entry in self.entries if name in entry.answers]
+
+    def set_name(self, entry: Entry) -> str:
+        """The name of an earlier request's set and metrics; the second request of a name has its hash there."""
+        first = next(other for other in self.entries if other.request == entry.request)
+        name = "earlier-" + re.sub(r"[^\w.-]+", "_", entry.request)
+        return name if first.hash == entry.hash else f"{name}-{entry.hash[:6]}"
+
+
+def read_ledger(store: Store, dataset_name: str | None = None) -> Ledger:
+    """The ledger of a data set, or of all."""
+    tags = {"stage": STAGE, "role": ROLE} | ({"dataset_name": dataset_name} if dataset_name else {})
+    found = [_entry(store, run) for run in queries.find(store, tags)]
+    return Ledger(tuple(sorted(found, key=lambda entry: entry.tags["answered_at"])))
+
+
+def _entry(store: Store, run: Finished) -> Entry:
+    nonmembers = NONMEMBERS in list_files(store, run.id)
+    return Entry(
+        run.id,
+        run.tags,
+        read_csv(store, run.id, RECORDINGS, dtype=str),
+        tuple(read_csv(store, run.id, NONMEMBERS, dtype=str)["clip_id"]) if nonmembers else (),
+        {name: Answer(**answer) for name, answer in read_json(store, run.id, ANSWERS).items()},
+    )
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What enters the ledger when a registered model has answered a request. `tags`: of the data set and request."""
+
+    tags: Mapping[str, str]
+    model: str
+    answer: Answer
+    recordings: pd.DataFrame
+    nonmembers: tuple[str, ...] = field(default=())
+
+
+def enter(store: Store, ledger: Ledger, answered: Answered) -> None:
+    """Write a request into the ledger; a request that is in it already gets this model's answer added or renewed."""
+    known = next((entry for entry in ledger.entries if entry.hash == answered.tags["request_hash"]), None)
+    answers = {**(known.answers if known else {}), answered.model: answered.answer}
+    tags = {
+        **answered.tags,
+        "state": ANSWERED,
+        "registered_model": answered.model,
+        "cell": answered.answer.cell,
+        "method": answered.answer.method,
+        "versions_before": json.dumps(answered.answer.before),
+        "versions_after": json.dumps(answered.answer.after),
+    }
+    if known is None:
+        run = store.lone_run(STAGE, ROLE, f"ledger {answered.tags['request']}", tags)
+        tags["answered_at"] = datetime.now(UTC).isoformat(timespec="milliseconds")
+        tags["previous"] = ledger.entries[-1].hash if ledger.entries else ""
+    else:
+        run = Run(store, known.run_id, "")
+    run.csv(RECORDINGS, answered.recordings)
+    run.csv(NONMEMBERS, pd.DataFrame({"clip_id": answered.nonmembers}))
+    run.text(ANSWERS, json.dumps({name: dataclasses.asdict(answer) for name, answer in answers.items()}, indent=1))
+    run.tags(tags)
+    if known is None:
+        store.client.set_terminated(run.id)  # only a whole entry is found

@@ -1,0 +1,111 @@
+"""What an erasure leaves, and why."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from audio_mu.config import Config
+from audio_mu.store.removal import AnyRun
+from audio_mu.store.runs import Store, list_files, read_csv
+from audio_mu.workflows.ledger import RECORDINGS, Entry
+from audio_mu.workflows.lineage import Lineage
+from audio_mu.workflows.pages import root_at_hand
+from audio_mu.workflows.traces import Sought
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """Something that stays, and why."""
+
+    what: str
+    why: str
+
+
+def remaining(
+    config: Config, store: Store, entry: Entry, runs: Mapping[str, AnyRun], lineage: Lineage
+) -> list[Remaining]:
+    """Everything of a request that stays after its erasure."""
+    return [
+        Remaining(f"{RECORDINGS} of the ledger's entry", "so that the recordings and their copies stay left out"),
+        *_models(entry, runs, lineage),
+        *_names(entry, runs),
+        *_held_out(store, entry, runs),
+        *_files(config, entry, runs),
+        *_elsewhere(store),
+    ]
+
+
+def _models(entry: Entry, runs: Mapping[str, AnyRun], lineage: Lineage) -> Iterator[Remaining]:
+    for name, answer in entry.answers.items():
+        listed = ", ".join(f"seed {seed}: version {version}" for seed, version in sorted(answer.after.items()))
+        first = next(iter(answer.runs.values()))
+        yield Remaining(
+            f"unlearned models of this request ({name}, {answer.method}, {listed}) and what was unlearned from them",
+            f"they answer the request; that they have forgotten rests on the evidence of runs:/{first}/evidence.html",
+        )
+    naive = [run for run in runs.values() if run.models and run.tags.get("method") == "naive"]
+    free = sum(lineage.holds(run.id) is False for run in naive)
+    if free:
+        yield Remaining(f"{free} naive models", "they were trained from scratch without the recordings")
+    unknown = [run.name for run in runs.values() if run.models and lineage.holds(run.id) is None]
+    if unknown:
+        yield Remaining(
+            f"models of {len(unknown)} runs ({', '.join(unknown[:5])})",
+            "no list says what they were trained on: delete them yourself if they have seen the recordings",
+        )
+
+
+def _names(entry: Entry, runs: Mapping[str, AnyRun]) -> Iterator[Remaining]:
+    named = [run for run in runs.values() if run.tags.get("request_hash") == entry.hash]
+    yield Remaining(
+        f"figures, plots, parameters and tags of {len(named)} runs, request={entry.request}",
+        "averages and distributions that name no recording; the name says what was asked, and MLflow lets no parameter "
+        "be changed",
+    )
+    sought = Sought(entry.ids, entry.hashes)
+    changed = [run for run in runs.values() if any(sought.named_in(value) for value in run.params.values())]
+    changed += [run for run in runs.values() if not run.active and any(map(sought.named_in, run.tags.values()))]
+    if changed:
+        yield Remaining(
+            f"parameters or tags of {len(changed)} runs that name a recording",
+            "MLflow lets no parameter and no deleted run be changed: delete the runs and run `mlflow gc`",
+        )
+
+
+def _held_out(store: Store, entry: Entry, runs: Mapping[str, AnyRun]) -> Iterator[Remaining]:
+    """Test recordings of the same speaker or class, which no request takes out."""
+    run = next((id_ for answer in entry.answers.values() for id_ in answer.runs.values() if id_ in runs), None)
+    if run is None or "losses/held_out.csv" not in list_files(store, run, "losses"):
+        return
+    n = len(read_csv(store, run, "losses/held_out.csv"))
+    yield Remaining(
+        f"{n} test recordings that match the request",
+        "no model was trained on them, the request did not take them; membership was measured against them",
+    )
+
+
+def _files(config: Config, entry: Entry, runs: Mapping[str, AnyRun]) -> Iterator[Remaining]:
+    answered = [runs[id_] for answer in entry.answers.values() for id_ in answer.runs.values() if id_ in runs]
+    recorded = answered[0].params.get("data_dir", "") if answered else ""
+    root = root_at_hand(dataclasses.replace(config, dataset=entry.tags["dataset"]), recorded)
+    if root is None:
+        yield Remaining("the recordings themselves", "their folder is not at hand: delete them yourself")
+    elif n := sum((root / id_).exists() for id_ in entry.ids):
+        yield Remaining(f"{n} of the {len(entry.ids)} recordings in {root}", "they are yours: delete them yourself")
+    lists = {run.params.get("forget_list", "") for run in answered} - {""}
+    for path in sorted(lists):
+        if Path(path).exists():
+            yield Remaining(f"the request's list {path}", "it is yours: delete it yourself")
+
+
+def _elsewhere(store: Store) -> Iterator[Remaining]:
+    yield Remaining(
+        "caches of other machines and other folders of AUDIO_MU_CACHE, backups, downloaded copies",
+        "they are not at hand",
+    )
+    others = len(store.client.search_experiments()) - 1
+    if others > 0:
+        yield Remaining(f"{others} other experiments of this store", "a request's scope is its experiment")

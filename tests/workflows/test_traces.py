@@ -1,0 +1,78 @@
+"""Traces of recordings in files: what names them is cut, everything else stays to the last byte."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+
+from audio_mu.workflows.traces import Sought
+
+HASH = "ab" * 32
+SOUGHT = Sought(frozenset({"01/1_01_0.wav", "b/ü &.wav"}), frozenset({HASH}))
+
+
+def test_rows_of_a_table_go_and_the_others_keep_every_byte() -> None:
+    """Catches numbers written anew, a quoted cell with a line break torn apart, and a row that names a copy's audio."""
+    lines = [
+        "clip_id,label,loss,reason\n",
+        "01/1_01_0.wav,1,0.1,\n",
+        '01/1_01_1.wav,1,0.10000000000000001,"two\nlines"\n',
+        "x/01/1_01_0.wav.wav,1,1e-07,\n",
+        f"02/1_02_0.wav,1,2.50,{HASH}\n",
+        '03/1_03_0.wav,1,3,"a copy of 01/1_01_0.wav, they say"\n',
+        "03/1_03_1.wav,1,3,",
+    ]
+    change = SOUGHT.change("losses/forget.csv", "".join(lines).encode())
+    assert change is not None and change.data is not None
+    assert change.data.decode() == "".join(lines[i] for i in (0, 2, 6))
+    assert change.cut == 4
+    assert SOUGHT.change("losses/forget.csv", change.data) is None
+
+
+def test_rows_of_arrays_go_with_their_logits() -> None:
+    """Catches logits left behind without their names, rows out of order, and types that change."""
+    ids = np.array(["01/1_01_1.wav", "01/1_01_0.wav", "02/2_02_2.wav"])
+    logits = np.arange(6, dtype=np.float32).reshape(3, 2)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, clip_id=ids, logits=logits, label=np.array([4, 5, 6]), other=np.arange(2))
+    change = SOUGHT.change("logits/test.npz", buffer.getvalue())
+    assert change is not None and change.data is not None
+    with np.load(io.BytesIO(change.data), allow_pickle=False) as content:
+        assert content["clip_id"].tolist() == [ids[0], ids[2]]
+        assert content["clip_id"].dtype == ids.dtype
+        np.testing.assert_array_equal(content["logits"], logits[[0, 2]])
+        assert content["logits"].dtype == np.float32
+        assert content["label"].tolist() == [4, 6]
+        assert content["other"].tolist() == [0, 1]
+    assert change.cut == 1
+    assert SOUGHT.change("logits/test.npz", change.data) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "expected"),
+    [
+        ("notes.md", "first\nhear /data/01/1_01_0.wav.\nlast", "first\nlast"),
+        ("notes.txt", "only other/x01/1_01_0.wav2 and 1_01_0.wav\n", "same"),
+        ("report.html", "<td>b/ü &amp;.wav</td>", None),
+        ("list.json", '["b/\\u00fc &.wav"]', None),
+        ("any.yaml", "path: b/%C3%BC%20%26.wav\nkept: 1\n", "kept: 1\n"),
+    ],
+)
+def test_other_text(path: str, text: str, expected: str | None) -> None:
+    """Catches an id that a page or an address writes differently, and another id that merely contains this one."""
+    change = SOUGHT.change(path, text.encode())
+    if expected == "same":
+        assert change is None
+    else:
+        assert change is not None
+        assert change.data == (None if expected is None else expected.encode())
+
+
+def test_bytes_that_are_no_text_go_as_a_whole() -> None:
+    """Catches a file of an unknown kind that names a recording being passed over."""
+    change = SOUGHT.change("some.bin", b"\xff\xfe" + HASH.encode())
+    assert change is not None and change.data is None
+    assert SOUGHT.change("some.bin", b"\xff\xfe") is None
+    assert SOUGHT.change("broken.npz", b"PK no archive, but \xff 01/1_01_0.wav") is not None

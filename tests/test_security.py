@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tracemalloc
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import numpy as np
@@ -246,6 +249,24 @@ def test_hyper_parameters_of_every_method_accept_their_defaults() -> None:
             assert _fits(default, default)
             if key in method.search:
                 assert all(_fits(method.search[key].draw(generator, 0.001), default) for _ in range(50))
+
+
+def test_every_imported_package_is_pinned() -> None:
+    """Catches a new import whose version is left to the day of installation."""
+    lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][0-9.]*", line) for line in lines)
+    pinned = {line.partition("==")[0].lower() for line in lines}
+    modules = set()
+    for top in ("audio_mu", "entrypoints", "tests", "benchmarks"):
+        for path in (ROOT / top).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    modules |= {alias.name.split(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom):
+                    modules.add((node.module or "").split(".")[0])
+    places = packages_distributions()
+    missing = {module for module in modules if module in places and not {p.lower() for p in places[module]} & pinned}
+    assert missing == set()
 
 
 def test_random_is_seeded_by_the_case() -> None:

@@ -200,7 +200,7 @@ class SeedUnlearning:
         for name, rate in {"omp": lambda _: 0.95, "cosine": cosine_cut, "pop": post_optimal_cut}.items():
             network = copy.deepcopy(self.base)
             sorted_weights = magnitudes(flat_parameters(network))
-            mask = keep_mask(network, sorted_weights.order, rate(sorted_weights.cosine))
+            mask = keep_mask(network, sorted_weights, rate(sorted_weights.cosine))
             if name == "omp":
                 apply_mask(network, mask)
                 self._train(network, "remain", after_step=lambda n=network, m=mask: apply_mask(n, m))

@@ -17,23 +17,36 @@ REINITIALISED = 0.99  # a prune rate from which hardly anything of the base is l
 
 @dataclass(frozen=True)
 class Magnitudes:
-    """Positions of a weight vector from the smallest to the largest magnitude, and the cosine curve c(r) [101]."""
+    """Magnitudes of a weight vector [n] where they stand and rising, and the cosine curve c(r) [101]."""
 
-    order: np.ndarray
+    values: np.ndarray
+    rising: np.ndarray
     cosine: np.ndarray
+
+    def smallest(self, rate: float) -> np.ndarray:
+        """Bool [n]: the round(rate · n) smallest, of equal ones those that come first."""
+        n = round(rate * len(self.values))
+        if n == 0:
+            return np.zeros(len(self.values), dtype=bool)
+        limit = self.rising[n - 1]
+        chosen = self.values < limit
+        chosen[np.flatnonzero(self.values == limit)[: n - np.count_nonzero(chosen)]] = True
+        return chosen
 
 
 def magnitudes(weights: np.ndarray) -> Magnitudes:
     """Sort once; c(r) = cos(w, w_r) = |w_r| / |w|, w_r being w with the round(r · n) smallest entries zeroed.
 
-    Zeroing entries leaves w · w_r = |w_r|², hence the quotient of norms. Ties keep their positions' order.
+    Zeroing entries leaves w · w_r = |w_r|², hence the quotient of norms. Values are sorted, not positions: that
+    takes a quarter of the time.
     """
-    order = np.argsort(np.abs(weights), kind="stable")
-    removed = np.concatenate([[0.0], np.cumsum(np.square(weights[order], dtype=np.float64))])
+    values = np.abs(weights)
+    rising = np.sort(values)
+    removed = np.concatenate([[0.0], np.cumsum(np.square(rising, dtype=np.float64))])
     pruned = np.round(RATES * len(weights)).astype(np.int64)
     total = removed[-1]
     remaining = np.clip(total - removed[pruned], 0.0, None)
-    return Magnitudes(order, np.sqrt(remaining / total) if total > 0 else np.zeros(len(RATES)))
+    return Magnitudes(values, rising, np.sqrt(remaining / total) if total > 0 else np.zeros(len(RATES)))
 
 
 def cosine_cut(cosine: np.ndarray) -> float:
@@ -55,12 +68,10 @@ CUTS = {"cosine": cosine_cut, "orthogonal": orthogonal_cut, "post_optimal": post
 
 
 @torch.no_grad()
-def keep_mask(network: nn.Module, order: np.ndarray, rate: float) -> list[torch.Tensor]:
+def keep_mask(network: nn.Module, found: Magnitudes, rate: float) -> list[torch.Tensor]:
     """For every parameter a mask that is False at the round(rate · n) smallest entries of the whole network."""
-    keep = np.ones(len(order), dtype=bool)
-    keep[order[: round(rate * len(order))]] = False
     parameters = list(network.parameters())
-    parts = torch.from_numpy(keep).split([p.numel() for p in parameters])
+    parts = torch.from_numpy(~found.smallest(rate)).split([p.numel() for p in parameters])
     return [part.view_as(p).to(p.device) for part, p in zip(parts, parameters, strict=True)]
 
 
@@ -88,7 +99,7 @@ def _cut(task: Task, network: nn.Module, cut: str, beyond: float = 0.0) -> list[
     task.curves["prune/cosine_by_percent"] = tuple(enumerate(sorted_weights.cosine.tolist()))
     if rate >= REINITIALISED:
         task.warnings.append(f"prune rate {rate:.2f}: this is re-initialisation rather than pruning")
-    return keep_mask(network, sorted_weights.order, rate)
+    return keep_mask(network, sorted_weights, rate)
 
 
 def _prune_and_regrow(task: Task, cut: str) -> nn.Module:
@@ -104,7 +115,7 @@ def omp(task: Task, *, prune_rate: float = 0.95) -> nn.Module:
     The mask stays during repair: masked entries are zero after every step, whatever momentum would do.
     """
     network = task.base()
-    mask = keep_mask(network, magnitudes(flat_parameters(network)).order, prune_rate)
+    mask = keep_mask(network, magnitudes(flat_parameters(network)), prune_rate)
     apply_mask(network, mask)
     task.figures["prune_rate"] = prune_rate
     return task.repair(network, after_step=lambda: apply_mask(network, mask))

@@ -1,0 +1,137 @@
+"""The fast ways of computing give the figures of the plain ones, which `benchmarks.study_loop` tells."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from audio_mu.audit.performance import cross_entropy as losses_of
+from audio_mu.audit.performance import performance
+from audio_mu.config import ARCHITECTURES, Config
+from audio_mu.data.clips import Clips, load_clips
+from audio_mu.data.splits import Split
+from audio_mu.models import AudioClassifier, build, tiny
+from audio_mu.request import resolve_request
+from audio_mu.seeding import generator
+from audio_mu.training import Examples, OptimizerSettings, fit, ordered_batches, predict
+from benchmarks import study_loop
+from benchmarks.study_loop import ClipList
+
+SHAPE, N, CLASSES, BATCH = (32, 63), 40, 5, 16
+NO_DROPOUT = {"attention_dropout": 0.0, "stochastic_depth": 0.0}
+every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
+
+
+def network_of(architecture: str) -> AudioClassifier:
+    """A small network as this project trains it; weights large enough that mistakes show."""
+    torch.manual_seed(0)
+    drawn = NO_DROPOUT if architecture == "CCT" else {}
+    network = build(architecture, SHAPE, CLASSES, **tiny(architecture), **drawn)
+    return network.to(memory_format=torch.channels_last)
+
+
+def some_examples() -> Examples:
+    features = torch.randn(N, 1, *SHAPE, generator=generator(1))
+    return Examples(features, torch.arange(N) % CLASSES, torch.randperm(N, generator=generator(2)))
+
+
+def as_list(examples: Examples) -> ClipList:
+    pairs = [(examples.features[i].clone(), int(examples.labels[i])) for i in examples.indices]
+    return ClipList([features for features, _ in pairs], [label for _, label in pairs])
+
+
+def plain_steps(network: nn.Module, examples: Examples, learning_rate: float, epochs: int, seed: int) -> None:
+    """Momentum SGD in a plain loop over a list of clips, in the order of batches that `fit` draws."""
+    optimizer = torch.optim.SGD(network.parameters(), lr=learning_rate, momentum=0.9, foreach=False)
+    clips, draw = as_list(examples), generator(seed)
+    network.train()
+    for _ in range(epochs):
+        for rows in torch.randperm(len(clips), generator=draw).split(BATCH):
+            features = torch.stack([clips[i][0] for i in rows.tolist()])
+            labels = torch.tensor([clips[i][1] for i in rows.tolist()])
+            optimizer.zero_grad()
+            functional.cross_entropy(network(features), labels).backward()
+            optimizer.step()
+
+
+@every_architecture
+def test_training_equals_the_plain_loop(architecture: str) -> None:
+    """Catches a fast step (memory format, order of ReLU and pooling, fused optimiser, fused attention, batches cut from
+    one tensor) that computes something else than the plain one."""
+    network, examples = network_of(architecture), some_examples()
+    before, plain = [p.detach().clone() for p in network.parameters()], study_loop.plain(network)
+    optimizer = OptimizerSettings("sgd", 0.02).build(network.parameters())
+    fit(network, examples, optimizer, epochs=3, batch_size=BATCH, seed=4)
+    plain_steps(plain, examples, 0.02, epochs=3, seed=4)
+    moved = torch.cat([(p - b).flatten() for p, b in zip(network.parameters(), before, strict=True)])
+    apart = torch.cat([(p - q).flatten() for p, q in zip(network.parameters(), plain.parameters(), strict=True)])
+    assert moved.abs().max() > 1e-2
+    assert apart.norm() < 1e-3 * moved.norm()
+
+
+@every_architecture
+def test_evaluation_equals_the_plain_pass(architecture: str) -> None:
+    """Catches figures of batched logits that are not those of a pass over the clips, one by one or in other batches."""
+    network, examples = network_of(architecture), some_examples()
+    plain, clips = study_loop.plain(network), as_list(examples)
+    logits, labels = predict(network, examples.features, examples.indices), examples.labels[examples.indices].numpy()
+    one_by_one = torch.cat([plain.eval()(features[None]) for features, _ in zip(clips.features, labels)]).detach()
+    np.testing.assert_allclose(logits, one_by_one.numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(losses_of(logits, labels), study_loop.loss_list(plain, clips), rtol=1e-4, atol=1e-5)
+    assert performance(logits, labels) == pytest.approx(study_loop.evaluate(plain, clips), rel=1e-4)
+
+
+def test_mapped_features_equal_those_in_memory(tmp_path: Path) -> None:
+    """Catches a difference of a single bit between features mapped from the cache's file and a tensor in memory."""
+    examples = some_examples()
+    np.save(tmp_path / "features.npy", examples.features.numpy())
+    mapped = replace(examples, features=torch.from_numpy(np.load(tmp_path / "features.npy", mmap_mode="c")))
+    states = []
+    for clips in (examples, mapped):
+        network = network_of("VGGish")
+        optimizer = OptimizerSettings("adam", 0.001).build(network.parameters())
+        fit(network, clips, optimizer, epochs=2, batch_size=BATCH, seed=4)
+        states.append(
+            [*network.state_dict().values(), torch.from_numpy(predict(network, clips.features, clips.indices))]
+        )
+    assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
+    assert all(
+        torch.equal(a.features, b.features) for a, b in zip(*(ordered_batches(c, 7) for c in (examples, mapped)))
+    )
+
+
+def test_features_in_batches_equal_those_one_by_one(small_digits: Path, tmp_path: Path) -> None:
+    """Catches features that depend on the other clips of their batch, and clips and features that part company."""
+    given = {"dataset": "audioMNIST", "data_dir": str(small_digits), "pipeline": "mel"}
+    clips = load_clips(Config.from_text(given).resolved())
+    chosen = range(0, len(clips), 9)
+    plain = study_loop.load(study_loop.preprocess([small_digits / clips.ids[i] for i in chosen], tmp_path / "files"))
+    assert len(plain) == 20
+    for i, (features, label) in zip(chosen, plain, strict=True):
+        torch.testing.assert_close(clips.features[i], features, rtol=1e-4, atol=1e-4)
+        assert int(clips.labels[i]) == label
+
+
+@pytest.mark.parametrize("duplicates", ["together", "ignore"])
+def test_split_equals_the_plain_search(duplicates: str) -> None:
+    """Catches clips that are in both sets or in neither, copies on both sides, and another draw than the plain one."""
+    n, n_train = 200, 150
+    ids = tuple(f"{i % 5}/{i:03d}.wav" for i in range(n))
+    hashes = tuple(str(i % 140) for i in range(n))  # clips 140 to 149 are copies of the first ten
+    nothing, labels = ("",) * n, torch.arange(n) % 5
+    clips = Clips(torch.zeros(1), Path(), labels, ids, nothing, hashes, nothing, tuple("01234"), {}, (), Path(), "")
+    split = Split("random", np.arange(n_train), np.arange(n_train, n), np.arange(n_train, n))
+    request = resolve_request(Config.from_text({"forget_percentage": "30", "duplicates": duplicates}), clips, split)
+    forget, remain = study_loop.split(ids[:n_train], 30)
+    copies = [id_ for id_ in remain if hashes[ids.index(id_)] in {hashes[ids.index(drawn)] for drawn in forget}]
+    assert copies
+    if duplicates == "together":
+        forget, remain = forget + copies, [id_ for id_ in remain if id_ not in copies]
+    assert [ids[i] for i in request.forget] == sorted(forget, key=ids.index)
+    assert [ids[i] for i in request.remain] == remain

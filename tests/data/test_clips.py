@@ -46,9 +46,9 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     folders: list[Path] = []
     original = clips_module._build
 
-    def build(config: Config, catalog: object, folder: Path) -> None:
+    def build(config: Config, catalog: object, folder: Path, *barred: object) -> None:
         folders.append(folder)
-        original(config, catalog, folder)
+        original(config, catalog, folder, *barred)
 
     monkeypatch.setattr(clips_module, "_build", build)
     return folders

@@ -111,7 +111,7 @@ def _sound(suffix: str, words: tuple[bytes, ...], *formats: tuple[str, str]) -> 
     def read(data: bytes, folder: Path) -> np.ndarray:
         path = folder / f"x{suffix}"
         path.write_bytes(data)
-        clip = read_clip(path, 16_000)
+        clip = read_clip(path, 16_000).waveform
         assert clip.shape == (16_000,) and np.isfinite(clip).all()
         return clip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,16 @@ class BadRecording(Exception):
     """Why a file cannot be used; the message does not name the file."""
 
 
-def read_clip(path: Path, clip_samples: int) -> np.ndarray:
-    """Waveform float32 [clip_samples] at 16 kHz: channels averaged, zero-padded on the right or cropped.
+@dataclass(frozen=True)
+class Prepared:
+    """A waveform float32 [clip_samples] at 16 kHz, and in words what had to be done to get it."""
+
+    waveform: np.ndarray
+    changes: tuple[str, ...]
+
+
+def read_clip(path: Path, clip_samples: int) -> Prepared:
+    """A recording as a clip: channels averaged, resampled to 16 kHz, zero-padded on the right or cropped.
 
     Only what the clip needs is read, whatever the header claims. Raises `BadRecording` for what is no audio or no
     regular file (a pipe would be waited for, a device never ends), is empty, or holds values that are not finite.
@@ -55,7 +64,13 @@ def read_clip(path: Path, clip_samples: int) -> np.ndarray:
         mono = _resampled(np.ascontiguousarray(mono), rate)
     clip = np.zeros(clip_samples, dtype=np.float32)
     clip[: len(mono)] = mono[:clip_samples]
-    return clip
+    done = {
+        "mixed down": channels > 1,
+        "resampled": rate != SAMPLE_RATE,
+        "cut": len(mono) > clip_samples,
+        "padded": len(mono) < clip_samples,
+    }
+    return Prepared(clip, tuple(words for words, applies in done.items() if applies))
 
 
 def _read_mono(recording: soundfile.SoundFile, frames: int) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import torch
 
 from audio_mu.config import Config, load_recipe
 from audio_mu.data import audio, features
-from audio_mu.data.audio import BadRecording, read_clip
+from audio_mu.data.audio import BadRecording, Prepared, read_clip
 from audio_mu.data.catalog import Catalog, Recording
 from audio_mu.data.datasets import DATASETS
 from audio_mu.data.features import Frontend
@@ -139,13 +140,14 @@ def _build(config: Config, catalog: Catalog, folder: Path, barred: frozenset[str
     kept: list[Recording] = []
     hashes: list[str] = []
     skipped: list[tuple[str, str]] = []
+    changes: Counter[str] = Counter()
 
-    def read(recording: Recording) -> tuple[np.ndarray, str] | str:
+    def read(recording: Recording) -> tuple[Prepared, str] | str:
         try:
-            waveform = read_clip(recording.path, config.clip_samples)
+            prepared = read_clip(recording.path, config.clip_samples)
         except BadRecording as bad:
             return str(bad)
-        return waveform, sha256(waveform.tobytes())
+        return prepared, sha256(prepared.waveform.tobytes())
 
     with (
         atomic_folder(folder) as temporary,
@@ -163,7 +165,8 @@ def _build(config: Config, catalog: Catalog, folder: Path, barred: frozenset[str
                     continue
                 if result[1] in barred:
                     continue
-                waveforms.append(result[0])
+                waveforms.append(result[0].waveform)
+                changes.update(result[0].changes)
                 hashes.append(result[1])
                 kept.append(recording)
             if waveforms:
@@ -174,6 +177,9 @@ def _build(config: Config, catalog: Catalog, folder: Path, barred: frozenset[str
         _write_header(stream, len(kept), shape)
         stream.flush()
         _write_index(temporary, kept, hashes, skipped)
+    if changes:
+        counts = ", ".join(f"{count:,} {words}" for words, count in changes.items())
+        say(f"of {len(kept):,} recordings: {counts} (to mono, {features.SAMPLE_RATE:,} Hz, {config.clip_seconds:g} s)")
 
 
 def _write_header(stream: BinaryIO, n: int, shape: tuple[int, int]) -> None:

@@ -304,7 +304,7 @@ def _audio(config: Config, recorded_folder: str, clip_ids: Sequence[str]) -> dic
     found: dict[str, bytes] = {}
     for clip_id in clip_ids[: int(text)]:
         try:
-            found[clip_id] = as_wav(read_clip(root / clip_id, config.clip_samples), SAMPLE_RATE)
+            found[clip_id] = as_wav(read_clip(root / clip_id, config.clip_samples).waveform, SAMPLE_RATE)
         except BadRecording:  # moved or deleted since: the report is made without it
             continue
     return found

@@ -130,12 +130,14 @@ def test_moved_folder_has_the_same_digest(root: Path, monkeypatch: pytest.Monkey
 
 
 def test_stereo_of_another_rate_and_length(tmp_path: Path) -> None:
-    """Catches channels taken for one another, a wrong rate and a clip of the wrong second."""
+    """Catches channels taken for one another, a wrong rate, a clip of the wrong second, and what was done not told."""
     seconds = np.arange(2 * 44_100) / 44_100
     tone = np.sin(2 * np.pi * 1_000 * seconds)
     path = tmp_path / "stereo.wav"
     soundfile.write(path, np.stack([0.8 * tone, 0.2 * tone], axis=1), 44_100, subtype="FLOAT")
-    clip = read_clip(path, N_SAMPLES)
+    prepared = read_clip(path, N_SAMPLES)
+    assert prepared.changes == ("mixed down", "resampled", "cut")
+    clip = prepared.waveform
     expected = 0.5 * np.sin(2 * np.pi * 1_000 * np.arange(N_SAMPLES) / 16_000)
     assert (clip.shape, clip.dtype) == ((N_SAMPLES,), np.float32)
     # The start differs by the resampling filter's run-in; the end must not, as more is read than the clip needs.
@@ -148,13 +150,13 @@ def test_usual_rates_are_resampled_by_torchaudio(tmp_path: Path, record: Callabl
     expected = torchaudio.functional.resample(
         torch.from_numpy(soundfile.read(path, dtype="float32")[0]), 48_000, 16_000
     )
-    assert np.array_equal(read_clip(path, N_SAMPLES), expected.numpy())
+    assert np.array_equal(read_clip(path, N_SAMPLES).waveform, expected.numpy())
 
 
 def test_short_recording_is_padded_on_the_right(tmp_path: Path) -> None:
     """Catches padding on the left or on both sides."""
     soundfile.write(tmp_path / "short.wav", np.full(4_000, 0.25), 16_000)
-    clip = read_clip(tmp_path / "short.wav", N_SAMPLES)
+    clip = read_clip(tmp_path / "short.wav", N_SAMPLES).waveform
     assert np.array_equal(clip, np.r_[np.full(4_000, 0.25), np.zeros(12_000)].astype(np.float32))
 
 
@@ -162,7 +164,7 @@ def test_odd_sample_rate_needs_no_memory(tmp_path: Path) -> None:
     """Catches a kernel of 705 million entries for 44,101 Hz, a rate that a broken header can claim."""
     tone = 0.5 * np.sin(2 * np.pi * 1_000 * np.arange(44_101) / 44_101)
     soundfile.write(tmp_path / "odd.wav", tone, 44_101, subtype="FLOAT")
-    clip = read_clip(tmp_path / "odd.wav", N_SAMPLES)
+    clip = read_clip(tmp_path / "odd.wav", N_SAMPLES).waveform
     expected = 0.5 * np.sin(2 * np.pi * 1_000 * np.arange(N_SAMPLES) / 16_000)
     np.testing.assert_allclose(clip[200:-200], expected[200:-200], atol=2e-3)
 
@@ -362,7 +364,7 @@ def test_real_speech_is_read_whole(real_speech: Path) -> None:
     root = real_speech / "speech_commands_layout"
     for path in sorted(root.glob("five/*.wav"))[:20]:
         samples = soundfile.read(path, dtype="float32")[0][:N_SAMPLES]
-        clip = read_clip(path, N_SAMPLES)
+        clip = read_clip(path, N_SAMPLES).waveform
         assert np.array_equal(clip[: len(samples)], samples)
         assert not clip[len(samples) :].any()
 

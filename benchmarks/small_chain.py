@@ -148,5 +148,6 @@ def strays(place: Place) -> list[str]:
     left = [
         path for part in ("cache", "mlruns") for path in (place.folder / part).rglob(".*") if path.suffix != ".lock"
     ]
-    left += [path for path in (place.folder / "tmp").iterdir() if not path.name.startswith("db_init_lock")]
+    # Every `mlflow run` leaves an empty folder, and MLflow a lock, of its own.
+    left += [path for path in (place.folder / "tmp").rglob("*") if path.is_file() and "db_init_lock" not in path.name]
     return sorted(path.relative_to(place.folder).as_posix() for path in left)

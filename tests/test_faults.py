@@ -73,7 +73,7 @@ def test_two_commands_create_one_store(tmp_path: Path, digits: Path) -> None:
     assert [process.wait() for process in processes] == [0, 0]
 
 
-@pytest.mark.parametrize("size", ["1600k", "9m"], ids=["training", "unlearning"])
+@pytest.mark.parametrize("size", ["1600k", "45m"], ids=["training", "unlearning"])
 def test_a_full_disk_is_told_and_mended(size: str, tmp_path: Path, digits: Path, undisturbed) -> None:
     """Catches a traceback on a full disk, and a state that the same command cannot go on from."""
     with small_disk(tmp_path / "disk", size) as disk:

@@ -50,7 +50,7 @@ def parse(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def command(about: str, work: Work, arguments: Sequence[str] | None = None) -> int:
-    """Run a workflow as a command; return its exit code."""
+    """Run a workflow as a command; return its exit code. An interrupted one ends the process with 130."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if "--help" in given or "-h" in given:
         print(f"{about}\n\nParameters (name, default, meaning):\n{help_text()}")
@@ -64,7 +64,8 @@ def command(about: str, work: Work, arguments: Sequence[str] | None = None) -> i
         return USER_ERROR
     except KeyboardInterrupt:
         print("interrupted: finished steps are kept; the same command goes on from there", file=sys.stderr)
-        return INTERRUPTED
+        sys.stdout.flush()
+        os._exit(INTERRUPTED)  # at once: libraries take many seconds to leave while they compile or export
     return 0
 
 

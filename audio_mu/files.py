@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import json
@@ -20,6 +21,9 @@ import yaml
 from filelock import FileLock
 
 from audio_mu.processes import left_behind, own_mark
+
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Numbers of the errors that mean that a disk, a quota or a file can take no more."""
 
 TEMPORARY = "audio-mu"
 """First part of the name of every command's folder of temporary files."""

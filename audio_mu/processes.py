@@ -10,7 +10,7 @@ from pathlib import Path
 
 PROC = Path("/proc")
 DEAD = "ZX"  # states of what has ended, though its parent has not asked for its exit code
-_MARK = re.compile(r"(\d+)-(\d*-\w*-\w*-\d*)")
+_MARK = re.compile(r"\.(\d+)-(\d*-\w*-\w*-\d*)(\.tmp)?$")
 
 
 def since(pid: int) -> str:
@@ -33,8 +33,11 @@ def is_gone(pid: int, started: str) -> bool:
     """
     if not started or not PROC.is_dir():
         return _no_such_process(pid)
-    _, machine, boot, namespace = started.split("-")
     own_machine, own_boot, own_namespace = _place()
+    try:
+        _, machine, boot, namespace = started.split("-")
+    except ValueError:  # no word of ours
+        return False
     if (machine, boot) == (own_machine, own_boot):
         return namespace == own_namespace and since(pid) != started
     return bool(machine) and machine == own_machine  # started before this machine's last start
@@ -81,7 +84,7 @@ def own_mark() -> str:
 def left_behind(name: str) -> bool:
     """Whether a name carries the mark of a process that is gone."""
     found = _MARK.search(name)
-    return bool(found) and is_gone(int(found[1]), found[2].strip("-") and found[2])
+    return found is not None and is_gone(int(found[1]), found[2].strip("-") and found[2])
 
 
 @cache

@@ -5,7 +5,6 @@ pooch knows checksums and progress but starts an interrupted download anew; two 
 
 from __future__ import annotations
 
-import errno
 import gzip
 import os
 import sys
@@ -20,14 +19,13 @@ import urllib3
 from tqdm import tqdm
 
 from audio_mu.errors import UserError
-from audio_mu.files import atomic_folder, file_sha256, locked
+from audio_mu.files import DISK_FULL, atomic_folder, file_sha256, locked
 from audio_mu.progress import say
 
 CHUNK = 1 << 20
 TIMEOUT = (10, 60)  # seconds to connect, and without a byte
 ATTEMPTS = 50
 LARGEST_HEADER = 1 << 20  # bytes of a long name or of pax attributes, which tarfile reads into memory
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def accept(folder: Path) -> str:

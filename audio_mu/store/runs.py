@@ -51,6 +51,7 @@ from audio_mu.store.faults import PATIENCE, Patient, explain
 CONTRACT_VERSION = "1"
 GIVEN_RUN = "MLFLOW_RUN_ID"  # where `mlflow run` puts the id of the run that it has made
 HTTP_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+RUNNING = "attributes.status = 'RUNNING'"
 CLOCK_TOLERANCE = 0.1  # seconds
 FILLED_AT_CREATION = {"experiments", "workspaces"}  # tables with a row before anybody has written one
 SECONDS_OF_CREATION = 30  # after which another process is no longer waited for
@@ -119,10 +120,12 @@ class Store:
         run.params(params)
         return run
 
-    def end_given_run(self, error: BaseException) -> None:
-        """End the run that `mlflow run` has made, where the work failed before it was opened."""
-        if given := os.environ.pop(GIVEN_RUN, None):
-            Run(self, given, "").__exit__(type(error), error, None)
+    def end_own_runs(self, error: BaseException) -> None:
+        """End what is RUNNING of this process: an interrupt may come between the making of a run and its work."""
+        own = (f"tags.`{key}` = '{value}'" for key, value in _process_tags().items())
+        with suppress(Exception), _in_a_hurry(self.client):
+            for run in self.client.search_runs([self.experiment_id], " and ".join([RUNNING, *own])):
+                Run(self, run.info.run_id, run.info.run_name).__exit__(type(error), error, None)
 
     def lone_run(self, stage: str, role: str, name: str, tags: Mapping[str, str]) -> Run:
         """A run that belongs to no command's: it stays when that is deleted."""
@@ -256,13 +259,12 @@ def _tell_silence(uri: str) -> None:
 
 def end_orphans(store: Store) -> None:
     """Mark the experiment's RUNNING runs of this host whose process is gone as KILLED; others' are left alone."""
-    condition = "attributes.status = 'RUNNING'"
     token = None
     while True:
-        page = store.client.search_runs([store.experiment_id], condition, max_results=BATCH_LIMIT, page_token=token)
+        page = store.client.search_runs([store.experiment_id], RUNNING, max_results=BATCH_LIMIT, page_token=token)
         for found in page:
             tags = found.data.tags
-            if "pid" in tags:
+            if tags.get("pid", "").isdigit():
                 gone = tags.get("host") == platform.node() and is_gone(int(tags["pid"]), tags.get("pid_started", ""))
             else:
                 gone = tags.get("mlflow.source.type") == "PROJECT" and not _has_maker(store, found)

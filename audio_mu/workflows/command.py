@@ -85,7 +85,7 @@ def _run(config: Config, work: Work) -> None:
             with own_temporary_folder(), open_engine(config) as engine:
                 work(config, store, engine)
         except BaseException as error:
-            store.end_given_run(error)
+            store.end_own_runs(error)
             raise
         print(where_to_look(store), flush=True)
     except UserError:

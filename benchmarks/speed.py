@@ -4,7 +4,8 @@
 
 Every section measures in alternating pairs, takes medians (of the pairs' ratios too), and replaces its rows in
 results/speed.csv; a section that is there already is left alone unless --again or --only asks for it. `--table` prints
-the rows as the README's table. Idle cores are needed: beside other busy processes two threads are many times slower.
+the rows as the README's table. Five rounds take half an hour on two cores, half of it for one_seed. The cores must be
+idle: beside other busy processes two threads are many times slower.
 
 Recordings: those below AUDIO_MU_TEST_DATA/audiomnist_layout or, where it is not set, spoken digits, each written
 several times with its own faint noise until there are 2,400 + 600.
@@ -372,8 +373,7 @@ def _study_seed(config: Config, folder: Path) -> Callable[[], None]:
 
 def five_seeds(context: Context) -> list[Row]:
     """Five seeds' jobs through the engine: two workers of one thread, one of one, one of two; pools already warm."""
-    n = 750
-    values, labels = some_features(n)
+    values, labels = some_features(500)
     with tempfile.TemporaryDirectory(dir=context.folder) as folder:
         np.save(Path(folder) / "features.npy", values.numpy())
         problem = Problem(Path(folder) / "features.npy", labels.numpy(), "VGGish", CLASSES, "cpu", 1)
@@ -398,7 +398,7 @@ def five_seeds(context: Context) -> list[Row]:
 
 def _seed_job(problem: Problem, seed: int, method: str) -> UnlearnJob:
     order = np.random.default_rng(42).permutation(len(problem.labels))
-    forget, remain, test = np.split(order, [60, 600])
+    forget, remain, test = np.split(order, [40, 400])
     state = {name: value.numpy() for name, value in problem.initialise(seed).state_dict().items()}
     return UnlearnJob(
         problem=problem, seed=seed, method=method, request="item", base_state=state,
@@ -542,7 +542,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help=f"sections with commas: {', '.join(SECTIONS)}")
     parser.add_argument("--again", action="store_true", help="measure what the table has already, too")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--unlearn-clips", type=int, default=750, help="clips of one_seed; 3000 is the study's, slower")
+    parser.add_argument("--unlearn-clips", type=int, default=N_CLIPS, help="clips of one_seed: 3000 is the study's")
     parser.add_argument("--table", action="store_true", help="print the rows and measure nothing")
     arguments = parser.parse_args()
     chosen = [name for name in arguments.only.split(",") if name] or list(SECTIONS)

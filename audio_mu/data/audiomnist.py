@@ -27,7 +27,8 @@ def holds(n_clips: int, n_speakers: int) -> Callable[[Path], str]:
     """A check of an unpacked archive: it says what differs from so many clips of so many speakers, or nothing."""
 
     def verify(folder: Path) -> str:
-        found = [match for match in map(FILE.fullmatch, _ids(data_folder(folder))) if match]
+        ids = (id_ for id_, _ in audio_files(data_folder(folder), (".wav",)))
+        found = [match for match in map(FILE.fullmatch, ids) if match]
         speakers = {match["speaker"] for match in found if match["speaker"] == match["folder"]}
         if (len(found), len(speakers)) == (n_clips, n_speakers):
             return ""
@@ -91,18 +92,14 @@ def read_catalog(root: Path) -> Catalog:
     there are none, or the metadata cannot be read.
     """
     recordings, others = [], []
-    for id_ in _ids(root):
+    for id_, path in audio_files(root, (".wav",)):
         match = FILE.fullmatch(id_)
         if match and match["speaker"] == match["folder"]:
-            recordings.append(Recording(id_, root / id_, match["digit"], match["speaker"]))
+            recordings.append(Recording(id_, path, match["digit"], match["speaker"]))
         else:
             others.append(id_)
     say_left_out(others, f"not named {LAYOUT}")
     return sorted_catalog(recordings, root, LAYOUT, speaker_attributes(root / METADATA))
-
-
-def _ids(root: Path) -> list[str]:
-    return [id_ for id_, _ in audio_files(root, (".wav",))]
 
 
 def speaker_attributes(path: Path) -> dict[str, dict[str, str]]:

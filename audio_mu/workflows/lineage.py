@@ -44,7 +44,7 @@ class Lineage:
 
     def _trained(self, run: AnyRun) -> bool | None:
         path = TRAINED_ON.get(run.tags.get("stage", ""))
-        if path is None or path not in set(run.files.paths()):
+        if path is None or path not in run.files.paths(path.rpartition("/")[0] or None):
             return None
         data = io.BytesIO(run.files.read(path))
         if path.endswith(".csv"):

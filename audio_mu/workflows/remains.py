@@ -10,7 +10,7 @@ from pathlib import Path
 from audio_mu.config import Config
 from audio_mu.store.removal import AnyRun
 from audio_mu.store.runs import Store, list_files, read_csv
-from audio_mu.workflows.ledger import RECORDINGS, Entry
+from audio_mu.workflows.ledger import RECORDINGS, RETIRED, Entry
 from audio_mu.workflows.lineage import Lineage
 from audio_mu.workflows.pages import root_at_hand
 from audio_mu.workflows.traces import Sought
@@ -46,11 +46,11 @@ def _models(entry: Entry, runs: Mapping[str, AnyRun], lineage: Lineage) -> Itera
             f"unlearned models of this request ({name}, {answer.method}, {listed}) and what was unlearned from them",
             f"they answer the request; that they have forgotten rests on the evidence of runs:/{first}/evidence.html",
         )
-    naive = [run for run in runs.values() if run.models and run.tags.get("method") == "naive"]
-    free = sum(lineage.holds(run.id) is False for run in naive)
+    kept = [run for run in runs.values() if run.models and RETIRED not in run.tags]
+    free = sum(run.tags.get("method") == "naive" and lineage.holds(run.id) is False for run in kept)
     if free:
         yield Remaining(f"{free} naive models", "they were trained from scratch without the recordings")
-    unknown = [run.name for run in runs.values() if run.models and lineage.holds(run.id) is None]
+    unknown = [run.name for run in kept if lineage.holds(run.id) is None]
     if unknown:
         yield Remaining(
             f"models of {len(unknown)} runs ({', '.join(unknown[:5])})",
@@ -59,7 +59,7 @@ def _models(entry: Entry, runs: Mapping[str, AnyRun], lineage: Lineage) -> Itera
 
 
 def _names(entry: Entry, runs: Mapping[str, AnyRun]) -> Iterator[Remaining]:
-    named = [run for run in runs.values() if run.tags.get("request_hash") == entry.hash]
+    named = [r for r in runs.values() if r.tags.get("request_hash") == entry.hash and r.tags.get("stage") != "erase"]
     yield Remaining(
         f"figures, plots, parameters and tags of {len(named)} runs, request={entry.request}",
         "averages and distributions that name no recording; the name says what was asked, and MLflow lets no parameter "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -10,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from audio_mu import api
 from audio_mu.config import Config
 from audio_mu.data.clips import load_clips
+from audio_mu.errors import UserError
+from audio_mu.store.runs import Store
 from audio_mu.unlearning import METHODS
+from audio_mu.workflows.attack import attack
+from audio_mu.workflows.checks import check
+from audio_mu.workflows.compare import compare
+from audio_mu.workflows.engine import Engine
+from audio_mu.workflows.erase import erase
 from audio_mu.workflows.ledger import COLUMNS, Entry, Ledger
 from audio_mu.workflows.prepare import load_data
-from tests.conftest import Command
+from audio_mu.workflows.train import train
+from audio_mu.workflows.unlearn import unlearn
 
 NAME = "audio-mu.SyntheticDigits.logmel.Flat"
 OWN = """
@@ -48,6 +57,7 @@ def again(task):
     return task.retrain("remain")
 """
 A, B = "03", "04"
+WORK = {"train": train, "attack": attack, "unlearn": unlearn, "compare": compare, "erase": erase}
 
 
 @dataclass(frozen=True)
@@ -57,7 +67,20 @@ class Chain:
     folder: Path
     cache: Path
     parameters: dict[str, str]
+    engine: Engine
     requests: dict[str, str]
+
+    def run(self, stage: str, **parameters: str) -> str:
+        """Run a workflow as its entry point does, all with one pool of workers; return what it prints."""
+        config = Config.from_text({**self.parameters, **parameters})
+        output = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(output):
+            patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{self.folder / 'mlflow.db'}")
+            patch.chdir(self.folder)
+            check(config)
+            work, store = WORK[stage], Store.connect()
+            work(config, store, self.engine) if stage in ("train", "unlearn") else work(config, store)
+        return output.getvalue()
 
     def query(self, sql: str, *values: str) -> list[tuple]:
         with closing(sqlite3.connect(self.folder / "mlflow.db", timeout=60)) as database:
@@ -105,22 +128,18 @@ def chain(tmp_path_factory: pytest.TempPathFactory, small_digits: Path) -> Itera
         "batch_size": "16", "n_epoch_repair": "1", "n_attack_models": "1", "workers": "1",
     }  # fmt: skip
     known = dict(METHODS)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, Engine(1) as engine:
         patch.setenv("AUDIO_MU_CACHE", str(cache))
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
-        patch.chdir(folder)
-        api.train(**parameters)
-        api.attack(**parameters)
-        api.unlearn(**parameters, forget_percentage=30, methods="naive,fine_tune")
+        made = Chain(folder, cache, parameters, engine, {})
+        made.run("train")
+        made.run("attack")
+        made.run("unlearn", forget_percentage="30", methods="naive,fine_tune")
         again = f"naive,fine_tune,{top}/own.py:again"
-        api.unlearn(**parameters, forget="speaker", forget_speakers=A, methods=again, register="again")
-        api.attack(**parameters)
-        answer = {"forget": "speaker", "forget_speakers": B, "register": "naive"}
-        api.unlearn(**parameters, **answer, methods="naive,fine_tune")
-        api.train(**parameters)
-        api.compare(**parameters)
-        patch.delenv("MLFLOW_TRACKING_URI")
-        made = Chain(folder, cache, parameters, {})
+        made.run("unlearn", forget="speaker", forget_speakers=A, methods=again, register="again")
+        made.run("attack")
+        made.run("unlearn", forget="speaker", forget_speakers=B, methods="naive,fine_tune", register="naive")
+        made.run("train")
+        made.run("compare")
         requests = {name: made.tags(made.entry(f"speaker-{name}"))["request_hash"] for name in (A, B)}
         yield replace(made, requests=requests)
     METHODS.clear()
@@ -199,23 +218,19 @@ def test_compare_shows_the_chain(chain: Chain) -> None:
     assert '<h2 id="chain">' in page.read_text()
 
 
-def test_what_is_answered_is_said_and_can_be_taken_in_for_experiments(chain: Chain, entry: Command) -> None:
+def test_what_is_answered_is_said_and_can_be_taken_in_for_experiments(chain: Chain) -> None:
     """Catches a repeated request without an explanation, a served model that has learnt the recordings again."""
-    again = {**chain.parameters, "forget": "speaker", "forget_speakers": A, "methods": "naive"}
-    done = entry("unlearn", chain.folder, **again)
-    assert done.returncode == 2
-    assert f"answered requests are left out: speaker-{A}, speaker-{B}; ledger=ignore takes them in" in done.stderr
-    experiment = {**chain.parameters, "seeds": "41", "ledger": "ignore", "n_epochs": "4"}
-    for stage in ("train", "attack"):
-        done = entry(stage, chain.folder, **experiment)
-        assert done.returncode == 0, done.stderr
-    done = entry("attack", chain.folder, **{**experiment, "ledger": "respect"})
-    assert done.returncode == 2
-    assert "seed 41 was trained on recordings of answered requests" in done.stderr
+    left_out = f"answered requests are left out: speaker-{A}, speaker-{B}; ledger=ignore takes them in"
+    with pytest.raises(UserError, match=left_out):
+        chain.run("unlearn", forget="speaker", forget_speakers=A, methods="naive")
+    experiment = {"seeds": "41", "ledger": "ignore"}
+    chain.run("train", **experiment)
+    chain.run("attack", **experiment)
+    with pytest.raises(UserError, match="seed 41 was trained on recordings of answered requests"):
+        chain.run("attack", seeds="41")
     other = {"forget": "speaker", "forget_speakers": B, "methods": "naive", "register": "naive"}
-    done = entry("unlearn", chain.folder, **experiment, **other)
-    assert done.returncode == 2
-    assert f"recordings of the answered request speaker-{A}" in done.stderr
+    with pytest.raises(UserError, match=f"recordings of the answered request speaker-{A}"):
+        chain.run("unlearn", **experiment, **other)
     assert json.loads(chain.tags(chain.entry(f"speaker-{B}"))["versions_after"]) == {"40": "3"}
 
 
@@ -242,7 +257,7 @@ def state_of(chain: Chain) -> dict[str, Any]:
             continue
         if path.name == "erasure.json":
             record = json.loads(path.read_text())
-            found[str(path)] = sorted(map(str, record["found"])), record["remains"]
+            found[str(path)] = sorted(map(str, record["found"])), record.get("remains")
         elif path.suffix == ".npz":
             with np.load(path) as content:
                 found[str(path)] = {name: content[name].tolist() for name in content.files}
@@ -264,8 +279,12 @@ def state_of(chain: Chain) -> dict[str, Any]:
 def killed_when(chain: Chain, reached: Callable[[], bool], **parameters: str) -> None:
     """Start the erasure, and kill it as soon as it has got so far."""
     words = [word for key, value in parameters.items() for word in (f"--{key}", value)]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{chain.folder / 'mlflow.db'}"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "entrypoints.erase", *words], cwd=chain.folder, stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "entrypoints.erase", *words],
+        cwd=chain.folder,
+        env=environment,
+        stdout=subprocess.DEVNULL,
     )
     while not reached():
         assert process.poll() is None, "it was over before it could be killed"
@@ -275,9 +294,9 @@ def killed_when(chain: Chain, reached: Callable[[], bool], **parameters: str) ->
 
 
 @pytest.fixture(scope="module")
-def erased(chain: Chain, entry: Command, tmp_path_factory: pytest.TempPathFactory) -> Erased:
+def erased(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> Erased:
     backup = tmp_path_factory.mktemp("backup")
-    asked = {"request": chain.requests[A][:10], "data_dir": chain.parameters["data_dir"]}
+    asked = {"request": chain.requests[A][:10], "data_dir": chain.parameters["data_dir"], "confirm": "true"}
     unlearn = chain.runs(stage="unlearn", role="method")
     before = {run: chain.metrics(run) for run in unlearn}
     (items,) = chain.runs(stage="unlearn", method="naive", request="item-30")
@@ -286,26 +305,26 @@ def erased(chain: Chain, entry: Command, tmp_path_factory: pytest.TempPathFactor
     clips = load_clips(config)
     features = clips.features.numpy()[np.isin(clips.ids, chain.recordings(f"speaker-{A}")["clip_id"])]
     untouched = state_of(chain)
-    listing = entry("erase", chain.folder, **asked)
-    assert listing.returncode == 0, listing.stderr
+    listed = chain.run("erase", **{**asked, "confirm": "false"})
     assert state_of(chain) == untouched
-    for name in ("store", "cache"):
-        shutil.copytree(chain.folder.parent / name, backup / name)
-    done = entry("erase", chain.folder, **asked, confirm="true")
-    assert done.returncode == 0, done.stdout + done.stderr
+    tops = {name: chain.folder.parent / name for name in ("store/mlruns", "cache")}
+    for name, top in tops.items():
+        shutil.copytree(top, backup / name)
+    shutil.copyfile(chain.folder / "mlflow.db", backup / "mlflow.db")
+    output = chain.run("erase", **asked)
     whole = state_of(chain)
-    for name in ("store", "cache"):
-        shutil.rmtree(chain.folder.parent / name)
-        shutil.copytree(backup / name, chain.folder.parent / name)
+    for name, top in tops.items():
+        shutil.rmtree(top)
+        shutil.copytree(backup / name, top)
+    shutil.copyfile(backup / "mlflow.db", chain.folder / "mlflow.db")
     own = chain.entry(f"speaker-{A}")
-    killed_when(chain, lambda: chain.tags(own)["state"] == "erasing", **asked, confirm="true")
+    killed_when(chain, lambda: chain.tags(own)["state"] == "erasing", **asked)
     half = chain.artifact(items, "losses/forget.csv")
-    killed_when(chain, lambda: half.read_text() != losses, **asked, confirm="true")
+    killed_when(chain, lambda: half.read_text() != losses, **asked)
     assert chain.tags(own)["state"] == "erasing"
     assert state_of(chain) != whole
-    repeated = entry("erase", chain.folder, **asked, confirm="true")
-    assert repeated.returncode == 0, repeated.stdout + repeated.stderr
-    return Erased(chain, before, losses, listing.stdout, done.stdout, whole, state_of(chain), features)
+    chain.run("erase", **asked)
+    return Erased(chain, before, losses, listed, output, whole, state_of(chain), features)
 
 
 def test_killed_in_the_middle_and_run_again_it_ends_in_the_same_state(erased: Erased) -> None:
@@ -390,33 +409,27 @@ def test_the_record_says_what_remains(erased: Erased, small_digits: Path) -> Non
     assert sum(1 for _ in small_digits.glob(f"{A}/*.wav")) == 30
 
 
-def test_the_store_works_on(erased: Erased, entry: Command) -> None:
+def test_the_store_works_on(erased: Erased) -> None:
     """Catches a comparison that fails on emptied lists, a split that moves, and erased recordings that are read."""
     chain = erased.chain
     before = chain.table(chain.runs(stage="compare")[0], "comparison.csv")
-    done = entry("compare", chain.folder, **chain.parameters)
-    assert done.returncode == 0, done.stdout + done.stderr
+    shown = chain.run("compare")
     n = len(chain.recordings(f"speaker-{A}"))
-    assert f"the {n} recordings of this request are erased: the figures are those logged before" in done.stdout
-    assert "recordings of this request are erased: audits across seeds" in done.stdout  # of the items
+    assert f"the {n} recordings of this request are erased: the figures are those logged before" in shown
+    assert "recordings of this request are erased: audits across seeds" in shown  # of the items
     after = chain.table(chain.runs(stage="compare")[-1], "comparison.csv")
     assert (before["metric"] == "forget/accuracy").sum() == (after["metric"] == "forget/accuracy").sum()
     logged = before["metric"].isin(["forget/accuracy", "test/loss", "mia/score", "gap/tow"])
     rows = ["cell", "method", "metric", "mean"]
     assert set(map(tuple, before.loc[logged, rows].to_numpy())) <= set(map(tuple, after[rows].to_numpy()))
-    done = entry("train", chain.folder, **chain.parameters)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"request speaker-{A} ({chain.requests[A][:8]}, erased): its recordings are gone" in done.stdout
-    assert "reusing the base model" in done.stdout  # the same recordings on the same sides
+    shown = chain.run("train")
+    assert f"request speaker-{A} ({chain.requests[A][:8]}, erased): its recordings are gone" in shown
+    assert "reusing the base model" in shown  # the same recordings on the same sides
     test_nothing_names_the_recordings_but_the_ledger(erased)
-    done = entry("erase", chain.folder, request=chain.requests[A], confirm="true")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert ": 0 finds" in done.stdout
-    done = entry("erase", chain.folder, request="0000")
-    assert done.returncode == 2
-    assert (
-        f"{chain.requests[A][:8]} (speaker-{A}, erased), {chain.requests[B][:8]} (speaker-{B}, answered)" in done.stderr
-    )
+    assert ": 0 finds" in chain.run("erase", request=chain.requests[A], confirm="true")
+    listed = f"{chain.requests[A][:8]} .speaker-{A}, erased., {chain.requests[B][:8]} .speaker-{B}, answered."
+    with pytest.raises(UserError, match=listed):
+        chain.run("erase", request="0000")
 
 
 @pytest.fixture

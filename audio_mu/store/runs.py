@@ -52,6 +52,7 @@ CONTRACT_VERSION = "1"
 GIVEN_RUN = "MLFLOW_RUN_ID"  # where `mlflow run` puts the id of the run that it has made
 HTTP_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 RUNNING = "attributes.status = 'RUNNING'"
+MOST_RUNNING = 10_000  # runs looked at for processes that are gone
 CLOCK_TOLERANCE = 0.1  # seconds
 FILLED_AT_CREATION = {"experiments", "workspaces"}  # tables with a row before anybody has written one
 SECONDS_OF_CREATION = 30  # after which another process is no longer waited for
@@ -259,22 +260,16 @@ def _tell_silence(uri: str) -> None:
 
 def end_orphans(store: Store) -> None:
     """Mark the experiment's RUNNING runs of this host whose process is gone as KILLED; others' are left alone."""
-    token = None
-    while True:
-        page = store.client.search_runs([store.experiment_id], RUNNING, max_results=BATCH_LIMIT, page_token=token)
-        for found in page:
-            tags = found.data.tags
-            if tags.get("pid", "").isdigit():
-                gone = tags.get("host") == platform.node() and is_gone(int(tags["pid"]), tags.get("pid_started", ""))
-            else:
-                gone = tags.get("mlflow.source.type") == "PROJECT" and not _has_maker(store, found)
-            if gone:
-                store.client.set_terminated(found.info.run_id, "KILLED")
-                if (folder := local_folder(found.info.artifact_uri)) is not None:
-                    sweep(folder, "**/.*.tmp")
-        token = page.token
-        if not token:
-            return
+    for found in store.client.search_runs([store.experiment_id], RUNNING, max_results=MOST_RUNNING):
+        tags = found.data.tags
+        if tags.get("pid", "").isdigit():
+            gone = tags.get("host") == platform.node() and is_gone(int(tags["pid"]), tags.get("pid_started", ""))
+        else:
+            gone = tags.get("mlflow.source.type") == "PROJECT" and not _has_maker(store, found)
+        if gone:
+            store.client.set_terminated(found.info.run_id, "KILLED")
+            if (folder := local_folder(found.info.artifact_uri)) is not None:
+                sweep(folder, "**/.*.tmp")
 
 
 def _has_maker(store: Store, run: StoredRun) -> bool:

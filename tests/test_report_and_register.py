@@ -136,6 +136,7 @@ def ask(request: pytest.FixtureRequest, chain: Store) -> Iterator[tuple[str, Ask
         server = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
     session = requests.Session()
     session.trust_env = False  # no proxy between here and there
+    session.headers["Connection"] = "close"  # the server closes it after an error of its own
 
     def post(body: str | bytes) -> requests.Response:
         return session.post(f"{url}/invocations", body, headers={"Content-Type": "application/json"}, timeout=120)
@@ -221,13 +222,13 @@ def test_a_poisoned_store_runs_no_code(
     model = Path(chain.client.get_logged_model(base.source.removeprefix("models:/")).artifact_location)
     places = {
         "model": model / "data" / "model.pt2",
-        "logits/train.npz": Path(chain.client.download_artifacts(base.run_id, "logits/train.npz")),
+        "logits/train.npz": Path(chain.client.get_run(base.run_id).info.artifact_uri) / "logits" / "train.npz",
     }
     for cached in own_cache.rglob("features.npy"):
         cached.write_bytes(poison)
-    parameters = {"data_dir": str(small_digits), "methods": "naive", "forget_percentage": "20", "seeds": "40,41"}
+    parameters = {"data_dir": str(small_digits), "methods": "naive", "forget_percentage": "22", "seeds": "40,41"}
     for words, path in places.items():
-        whole = path.read_bytes()
+        whole = path.read_bytes()  # fails where MLflow keeps it elsewhere
         path.write_bytes(poison)
         try:
             done = entry("unlearn", chain.folder, n_epoch_repair="1", **parameters)

@@ -253,7 +253,8 @@ def test_hyper_parameters_of_every_method_accept_their_defaults() -> None:
 
 def test_every_imported_package_is_pinned() -> None:
     """Catches a new import whose version is left to the day of installation."""
-    lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
+    lists = ("requirements.txt", "requirements-cluster.txt")
+    lines = [line for name in lists for line in (ROOT / name).read_text().splitlines() if not line.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][0-9.]*", line) for line in lines)
     pinned = {line.partition("==")[0].lower() for line in lines}
     modules = set()

@@ -6,7 +6,7 @@ import errno
 import functools
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from audio_mu.files import DISK_FULL
@@ -79,8 +79,10 @@ class Patient:
         self._client = client
         self.patience = PATIENCE
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
+    def __getattr__(self, name: str) -> Any:
         call = getattr(self._client, name)
+        if not callable(call) or name.startswith("_"):
+            return call
 
         @functools.wraps(call)
         def patient(*arguments: Any, **options: Any) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from audio_mu.config import Config, defaults, help_text
+from audio_mu.config import LONGEST_SHOWN, Config, defaults, help_text
 from audio_mu.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def parse(arguments: Sequence[str]) -> dict[str, str]:
     while rest:
         word = rest.pop(0)
         if not word.startswith("--"):
-            raise UserError(f"{word!r} is not a parameter: give --name value (see --help)")
+            raise UserError(f"{word[:LONGEST_SHOWN]!r} is not a parameter: give --name value (see --help)")
         name, equals, value = word[2:].partition("=")
         name = name.replace("-", "_")
         if name not in defaults():
@@ -44,7 +44,8 @@ def parse(arguments: Sequence[str]) -> dict[str, str]:
                 raise UserError(f"--{name} lacks its value: give --{name} value")
             value = rest.pop(0)
         if name in values:
-            raise UserError(f"--{name} is given twice, as {values[name]!r} and {value!r}: give it once")
+            both = f"{values[name][:LONGEST_SHOWN]!r} and {value[:LONGEST_SHOWN]!r}"
+            raise UserError(f"--{name} is given twice, as {both}: give it once")
         values[name] = value
     return values
 

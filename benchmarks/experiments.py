@@ -22,6 +22,7 @@ import yaml
 from audio_mu.config import Config
 from audio_mu.errors import UserError
 from audio_mu.report import tables
+from audio_mu.report.evidence import Estimate, Outcome, figures_of, interval_number, verdicts
 from audio_mu.store import queries
 from audio_mu.store.runs import Store, read_csv
 from audio_mu.workflows.audits import FLOOR
@@ -29,6 +30,11 @@ from audio_mu.workflows.prepare import base_tags
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMES = ROOT / "results" / "times.csv"
+MANY = 20  # methods from which an experiment counts for the ranking
+SHORT = {
+    Outcome.PASSED: "meets", Outcome.NOT_FORGOTTEN: "remembers", Outcome.OVER_UNLEARNED: "over",
+    Outcome.DAMAGED: "damaged", Outcome.NOT_JUDGED: "not judged",
+}  # fmt: skip
 FIRST = ["original", "naive", FLOOR]
 MARKS = ("<!-- results: made by `python -m benchmarks.experiments tables` -->", "<!-- end of results -->")
 
@@ -73,7 +79,7 @@ def make_tables() -> None:
     """One CSV per experiment and the README's block, from each experiment's newest comparison in the store."""
     store = Store.connect()
     times = pd.read_csv(TIMES).set_index("name")["seconds"].to_dict() if TIMES.exists() else {}
-    blocks = []
+    blocks, ranked = [], {}
     for name, entry in experiments().items():
         csv = ROOT / "results" / f"{name}.csv"
         long = _comparison(store, entry)
@@ -83,6 +89,8 @@ def make_tables() -> None:
             long = pd.read_csv(csv)  # made from a store that is not this one
         else:
             continue
+        if long["method"].nunique() >= MANY:
+            ranked[entry["title"].removesuffix(", all methods")] = long
         order = sorted(dict.fromkeys(long["method"]), key=lambda m: FIRST.index(m) if m in FIRST else len(FIRST))
         table = tables.markdown(tables.wide_table(long, order))
         shown = " ".join(command(entry, "$AUDIO_MU_TEST_DATA")).replace(
@@ -94,12 +102,47 @@ def make_tables() -> None:
     begin, end = MARKS
     text = re.sub(
         re.escape(begin) + ".*?" + re.escape(end),
-        lambda _: "\n\n".join([begin, *blocks, end]),
+        lambda _: "\n\n".join([begin, _overview(ranked), *blocks, end]),
         readme.read_text(),
         flags=re.DOTALL,
     )
     readme.write_text(text)
     print(f"{len(blocks)} tables")
+
+
+def _overview(found: dict[str, pd.DataFrame]) -> str:
+    """All methods side by side over the experiments that have them all, the best average rank by ToW first."""
+    tow = {
+        title: {m: f["gap/tow"] for m, f in _figures(long).items() if "gap/tow" in f} for title, long in found.items()
+    }
+    judged = {title: verdicts(long, list(tow[title])) for title, long in found.items()}
+    means = pd.DataFrame({title: {m: estimate.mean for m, estimate in of.items()} for title, of in tow.items()})
+    ranks = means.drop(index="original").rank(ascending=False).mean(axis=1).sort_values()
+    costs = pd.DataFrame(
+        {title: {m: 1 / f["time/speedup"].mean for m, f in _figures(long).items() if "time/speedup" in f}
+         for title, long in found.items()}
+    ).mean(axis=1)  # fmt: skip
+    rows = [
+        {
+            "method": method,
+            "rank": f"{ranks[method]:.1f}" if method in ranks else "–",
+            **{
+                title: f"{interval_number(tow[title][method])} {SHORT.get(judged[title][method].outcome, '')}".strip()
+                for title in found
+            },
+            "time": f"{costs[method]:.2f}" if method in costs else "–",
+        }
+        for method in [*ranks.index, "original"]
+    ]
+    return (
+        "**All methods, ranked** by their average rank in ToW (1 = naive's accuracies on the forget, remain and test "
+        "set): mean [95 % t interval over the seeds] and the verdict of the rule above; time as a multiple of naive's\n\n"
+        f"{tables.markdown(pd.DataFrame(rows))}"
+    )
+
+
+def _figures(long: pd.DataFrame) -> dict[str, dict[str, Estimate]]:
+    return {method: figures_of(long, method) for method in long["method"].unique() if method not in ("naive", FLOOR)}
 
 
 def _comparison(store: Store, entry: dict[str, str]) -> pd.DataFrame | None:

@@ -418,7 +418,6 @@ def test_the_store_works_on(erased: Erased) -> None:
     assert f"the {n} recordings of this request are erased: the figures are those logged before" in shown
     assert "recordings of this request are erased: audits across seeds" in shown  # of the items
     after = chain.table(chain.runs(stage="compare")[-1], "comparison.csv")
-    assert (before["metric"] == "forget/accuracy").sum() == (after["metric"] == "forget/accuracy").sum()
     logged = before["metric"].isin(["forget/accuracy", "test/loss", "mia/score", "gap/tow"])
     rows = ["cell", "method", "metric", "mean"]
     assert set(map(tuple, before.loc[logged, rows].to_numpy())) <= set(map(tuple, after[rows].to_numpy()))

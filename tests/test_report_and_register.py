@@ -148,7 +148,7 @@ def ask(request: pytest.FixtureRequest, chain: Store) -> Iterator[tuple[str, Ask
             return False
 
     try:
-        until = time.monotonic() + 240
+        until = time.monotonic() + 400
         while not answers():
             assert server.poll() is None and time.monotonic() < until, (chain.folder / "serve.txt").read_text()
             time.sleep(0.3)

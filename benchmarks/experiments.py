@@ -136,7 +136,8 @@ def _overview(found: dict[str, pd.DataFrame]) -> str:
     ]
     return (
         "**All methods, ranked** by their average rank in ToW (1 = naive's accuracies on the forget, remain and test\n"
-        "set): mean [95 % t interval over the seeds] and the verdict of the rule above; time in multiples of naive's.\n\n"
+        "set): mean [95 % t interval over the seeds] and the verdict of the rule above; time in multiples of "
+        "naive's.\n\n"
         f"{tables.markdown(pd.DataFrame(rows))}"
     )
 

@@ -54,7 +54,7 @@ def at_once(place: Place, via: str, n: int, name: str) -> list[str]:
         "where t.value = 'main' group by r.status"
     )
     wrong += [f"{count} chains are {status}" for status, count in states if status != "FINISHED"]
-    wrong += [f"{n_running} runs are RUNNING" for n_running in [running(place)] if n_running]
+    wrong += [f"{n_running} runs are RUNNING" for n_running in [len(running(place))] if n_running]
     wrong += [f"other figures: {kind}" for kind, values in outcome(place)["runs"].items() if len(values) > 1]
     built = sum("features (" in log.read_text() for log in logs)
     wrong += [f"the features were computed {built} times"] if built > (name == "cold") else []

@@ -138,9 +138,9 @@ def repeated(place: Place) -> list[str]:
     return sorted("/".join(kind) for kind, n in Counter(kinds).items() if n > 1)
 
 
-def running(place: Place) -> int:
-    """The number of runs that are RUNNING."""
-    return place.query("select count(*) from runs where status = 'RUNNING'")[0][0]
+def running(place: Place) -> set[str]:
+    """The ids of the runs that are RUNNING."""
+    return {run_id for (run_id,) in place.query("select run_uuid from runs where status = 'RUNNING'")}
 
 
 def strays(place: Place) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import logging
@@ -123,6 +124,8 @@ class Store:
 
     def end_own_runs(self, error: BaseException) -> None:
         """End what is RUNNING of this process: an interrupt may come between the making of a run and its work."""
+        if not isinstance(error, Exception):
+            _drop_transactions()
         own = (f"tags.`{key}` = '{value}'" for key, value in _process_tags().items())
         with suppress(Exception), _in_a_hurry(self.client):
             for run in self.client.search_runs([self.experiment_id], " and ".join([RUNNING, *own])):
@@ -308,6 +311,8 @@ class Run:
             self.store.client.set_terminated(self.id, "FINISHED")
             return
         # What ended the run is to be told, not that the store does not take its end: the next command mends that.
+        if not issubclass(kind, Exception):
+            _drop_transactions()
         with suppress(Exception), _in_a_hurry(self.store.client):
             self.store.client.set_terminated(self.id, "FAILED" if issubclass(kind, Exception) else "KILLED")
 
@@ -386,6 +391,14 @@ def _artifacts(store: Store, run_id: str) -> ArtifactRepository:
     if run_id not in store.artifact_roots:
         store.artifact_roots[run_id] = store.client.get_run(run_id).info.artifact_uri
     return get_artifact_repository(store.artifact_roots[run_id])
+
+
+def _drop_transactions() -> None:
+    """Roll back what an interrupt has broken off in this process: it would lock the SQLite store against its end."""
+    for thing in gc.get_objects():
+        if type(thing) is sqlite3.Connection:
+            with suppress(sqlite3.Error):
+                thing.rollback()
 
 
 @contextmanager

@@ -127,6 +127,20 @@ def test_a_locked_store_is_waited_for(database: Path) -> None:
     assert store.client.get_run(run.id).info.status == "FINISHED"
 
 
+def test_an_interrupted_transaction_does_not_lock_its_own_store(database: Path) -> None:
+    """Catches a run left RUNNING because Ctrl-C broke off a write, which then locks the database against its end."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    store = connect()
+    run = store._create("x", {})
+    with pytest.raises(KeyboardInterrupt), run:
+        broken_off = SqlAlchemyStore._get_or_create_engine(store.uri).raw_connection()
+        broken_off.cursor().execute("BEGIN IMMEDIATE")
+        raise KeyboardInterrupt
+    assert store.client.get_run(run.id).info.status == "KILLED"
+    broken_off.close()
+
+
 def test_patience_ends_in_one_line(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches an endless wait for a lock, and no wait at all beyond the database's own."""
     from audio_mu.store.faults import Patient, explain

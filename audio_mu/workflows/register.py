@@ -89,7 +89,7 @@ def _forgotten(store: Store, data: Data, ledger: Ledger, run: Finished) -> pd.Da
     asked = read_csv(store, run.id, "request.csv", dtype=str)
     clips = data.clips
     rows = np.flatnonzero(matching(clips, set(asked["clip_id"]), set(asked["audio_hash"])))
-    table = pd.DataFrame([clips.identity[i] for i in rows], columns=list(COLUMNS))
+    table = pd.DataFrame(clips.identity, columns=list(COLUMNS)).iloc[rows].reset_index(drop=True)
     table["forgotten"] = table["clip_id"].isin(set(asked["clip_id"]))
     kept = sorted(set(np.array(clips.ids)[data.split.train]) & set(table.loc[~table["forgotten"], "clip_id"]))
     if kept:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -61,9 +62,20 @@ class OptimizerSettings:
         wanted = [parameter for parameter in parameters if parameter.requires_grad]
         common = {"lr": self.learning_rate, "weight_decay": self.weight_decay, "fused": True}
         if self.name == "adam":
-            return torch.optim.Adam(wanted, **common)
-        return torch.optim.SGD(wanted, momentum=self.momentum, **common)
+            return _Adam(wanted, **common)
+        return _SGD(wanted, momentum=self.momentum, **common)
 
+
+def _never_compiled(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """The same optimiser without torch's guards against compiling it.
+
+    They import torch's compiler when they are first called: a second and 110 MB in every process that trains.
+    """
+    bare = {name: inspect.unwrap(getattr(kind, name)) for name in ("add_param_group", "zero_grad", "step")}
+    return type(kind.__name__, (kind,), bare | {"step": torch.no_grad()(bare["step"])})
+
+
+_SGD, _Adam = _never_compiled(torch.optim.SGD), _never_compiled(torch.optim.Adam)
 
 Objective = Callable[[nn.Module, Batch], Tensor]
 

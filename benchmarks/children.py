@@ -40,10 +40,12 @@ def _study_prepares(folder: Path, cache: Path, threads: int) -> float:
 
 def _we_prepare(folder: Path, cache: Path, threads: int) -> float:
     import torch
+    import torchaudio.transforms
 
     from audio_mu.config import Config
     from audio_mu.data.clips import load_clips
 
+    del torchaudio  # its start belongs to the start-up: `load_clips` would import it
     torch.set_num_threads(threads)
     os.environ["AUDIO_MU_CACHE"] = str(cache)
     config = Config.from_text({"dataset": "audioMNIST", "data_dir": str(folder), "pipeline": "mel"}).resolved()
@@ -58,8 +60,10 @@ def train(features: str, threads: str) -> float:
     import torch
 
     from audio_mu.models import build, tiny
+    from audio_mu.processes import keep_freed_memory
     from audio_mu.training import Examples, OptimizerSettings, fit, predict
 
+    keep_freed_memory()
     torch.set_num_threads(int(threads))
     mapped = torch.from_numpy(np.load(features, mmap_mode="c"))
     labels = torch.arange(len(mapped)) % 10

@@ -80,13 +80,17 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--csv", type=Path, default=CSV)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "audio-mu-kill-test")
     given = parser.parse_args(arguments)
+    # Children of a script's background command ignore Ctrl-C, as they should: this one must not be taken for such.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     digits = small_digits(given.folder)
     expected, seconds = reference(given.folder, digits)
-    while len(done := read(given.csv)) < given.kills:
-        trial = int(done["trial"].max()) + 1 if len(done) else 0
+    done = read(given.csv)
+    trial = int(done["trial"].max()) + 1 if len(done) else 0
+    while len(done) < given.kills:
         kills = make_trial(Place(given.folder / f"trial-{trial}", digits), trial, expected, seconds)
-        table = pd.concat([done, pd.DataFrame([asdict(kill) for kill in kills])], ignore_index=True)
-        table.to_csv(given.csv, index=False)
+        done = pd.concat([done, pd.DataFrame([asdict(kill) for kill in kills])], ignore_index=True)
+        done.to_csv(given.csv, index=False)
+        trial += 1  # one that ended before its first kill does not come again
     print(summary(done, seconds))
     return int((done["problem"] != "").any())
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -22,8 +23,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +42,7 @@ from audio_mu.data.splits import split_clips
 from audio_mu.data.synthetic import generate
 from audio_mu.files import sha256
 from audio_mu.models import build
+from audio_mu.processes import keep_freed_memory
 from audio_mu.request import resolve_request
 from audio_mu.seeding import generator
 from audio_mu.store.runs import Store
@@ -186,16 +190,69 @@ def as_list(features: torch.Tensor, labels: torch.Tensor) -> ClipList:
     return ClipList([clip.clone() for clip in features], labels.tolist())
 
 
-def ours_network(architecture: str, seed: int = 0) -> nn.Module:
-    """A network as this project trains it."""
-    torch.manual_seed(seed)
-    return build(architecture, SHAPE, CLASSES).to(memory_format=torch.channels_last)
+@cache
+def studys_way(architecture: str, n: int) -> tuple[nn.Module, ClipList, torch.optim.Optimizer]:
+    """A plain network with clips and an optimiser, made once in a process."""
+    network = study_loop.new_network(architecture, 0)
+    return network, as_list(*some_features(n)), study_loop.optimizer_of(network)
 
 
-def our_epoch(network: nn.Module, examples: Examples) -> Callable[[], None]:
-    """One pass of `fit` with an optimiser of its own."""
+@cache
+def our_way(architecture: str, n: int) -> tuple[nn.Module, Examples, torch.optim.Optimizer]:
+    """The same as this project trains it."""
+    torch.manual_seed(0)
+    network = build(architecture, SHAPE, CLASSES).to(memory_format=torch.channels_last)
     optimizer = OptimizerSettings("sgd", 0.01).build(network.parameters())
-    return lambda: fit(network, examples, optimizer, epochs=1, batch_size=BATCH, seed=0)
+    return network, Examples(*some_features(n), torch.arange(n)), optimizer
+
+
+def study_epoch(architecture: str, n: int, threads: int) -> None:
+    """One pass of the study's loop."""
+    network, clips, optimizer = studys_way(architecture, n)
+    torch.set_num_threads(threads)
+    study_loop.train_epoch(network, clips, optimizer)
+
+
+def our_epoch(architecture: str, n: int, threads: int) -> None:
+    """One pass of `fit`."""
+    network, examples, optimizer = our_way(architecture, n)
+    torch.set_num_threads(threads)
+    fit(network, examples, optimizer, epochs=1, batch_size=BATCH, seed=0)
+
+
+def study_evaluation(architecture: str, n: int, threads: int) -> None:
+    """The figures of all clips, as the study's loop gets them."""
+    network, clips, _ = studys_way(architecture, n)
+    torch.set_num_threads(threads)
+    study_loop.evaluate(network, clips)
+
+
+def our_evaluation(architecture: str, n: int, threads: int) -> None:
+    """The figures of all clips: logits once, and what follows from them."""
+    from audio_mu.audit.performance import performance
+
+    network, examples, _ = our_way(architecture, n)
+    torch.set_num_threads(threads)
+    performance(predict(network, examples.features, examples.indices), examples.labels.numpy())
+
+
+@contextmanager
+def two_processes() -> Iterator[tuple[ProcessPoolExecutor, ProcessPoolExecutor]]:
+    """A process as it comes, for the study's way, and one that is set up as our workers are."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn) as study, ProcessPoolExecutor(1, spawn, keep_freed_memory) as ours:
+        yield study, ours
+
+
+def side_by_side(
+    rounds: int, baseline: Callable[..., None], ours: Callable[..., None], *arguments: object
+) -> list[list[float]]:
+    """Wall seconds of both ways, each in its process, in turn; a first call of each is not counted."""
+    with two_processes() as processes:
+        works = [lambda p=p, w=w: p.submit(w, *arguments).result() for p, w in zip(processes, (baseline, ours))]
+        for work in works:
+            work()
+        return pairs(rounds, *works)
 
 
 def matrix_rate(threads: int, repeats: int = 5) -> float:
@@ -260,19 +317,9 @@ def split(context: Context) -> list[Row]:
 
 def evaluate(context: Context) -> list[Row]:
     """One evaluation pass over 2,400 clips: logits and their figures."""
-    from audio_mu.audit.performance import performance
-
-    values, labels = some_features(N_TRAIN)
-    clips, network = as_list(values, labels), ours_network("VGGish")
-    plain, index = study_loop.plain(network), np.arange(N_TRAIN)
     rows = []
     for threads in sorted({1, context.threads}):
-        with torch_threads(threads):
-            baseline, ours = pairs(
-                context.rounds,
-                lambda: study_loop.evaluate(plain, clips),
-                lambda: performance(predict(network, values, index), labels.numpy()),
-            )
+        baseline, ours = side_by_side(context.rounds, study_evaluation, our_evaluation, "VGGish", N_TRAIN, threads)
         rows.append(ratio_row("evaluate", f"evaluation of 2,400 clips{_thread_note(threads)}", baseline, ours, 1.5))
     return rows
 
@@ -283,18 +330,10 @@ def _thread_note(threads: int) -> str:
 
 def _epochs(context: Context, architecture: str, n: int, least: float, threads: Sequence[int]) -> list[Row]:
     """A training epoch of `n` clips, and its useful operations a second beside a matrix product's."""
-    values, labels = some_features(n)
-    clips, examples = as_list(values, labels), Examples(values, labels, torch.arange(n))
-    network = ours_network(architecture)
-    plain = study_loop.plain(network)
-    optimizer, epoch, section = study_loop.optimizer_of(plain), our_epoch(network, examples), architecture.lower()
-    rows = []
+    section, rows = architecture.lower(), []
     for count in threads:
-        with torch_threads(count):
-            warm = Examples(values, labels, torch.arange(BATCH))
-            our_epoch(ours_network(architecture), warm)()
-            baseline, ours = pairs(context.rounds, lambda: study_loop.train_epoch(plain, clips, optimizer), epoch)
-            limit = statistics.median(matrix_rate(count) for _ in range(3))
+        baseline, ours = side_by_side(context.rounds, study_epoch, our_epoch, architecture, n, count)
+        limit = statistics.median(matrix_rate(count) for _ in range(3))
         what = f"{architecture} epoch of {n:,} clips{_thread_note(count)}"
         row = ratio_row(section, what, baseline, ours, least)
         if count > 1:
@@ -411,12 +450,11 @@ def _seed_job(problem: Problem, seed: int, method: str) -> UnlearnJob:
 def scaling(context: Context) -> list[Row]:
     """Seconds of an epoch from 1,000 to 16,000 clips: cost a clip at each size beside that at 1,000."""
     sizes = [1_000, 2_000, 4_000, 8_000, 16_000]
-    values, labels = some_features(sizes[-1])
-    network, per_clip = ours_network("VGGish"), {}
-    with torch_threads(context.threads):
+    per_clip = {}
+    with two_processes() as (_, ours):
         for n in (sizes[0], *sizes):  # the first one warms up
-            epoch = our_epoch(network, Examples(values, labels, torch.arange(n)))
-            (taken,) = pairs(max(1, min(context.rounds, 8_000 // n)), epoch)
+            epoch = partial(our_epoch, "VGGish", n, context.threads)
+            (taken,) = pairs(max(1, min(context.rounds, 8_000 // n)), lambda e=epoch: ours.submit(e).result())
             per_clip[n] = statistics.median(taken) / n
     first = per_clip[sizes[0]]
     return [

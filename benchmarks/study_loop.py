@@ -84,10 +84,14 @@ class PlainAttention(nn.Module):
 
 
 def plain(network: AudioClassifier) -> AudioClassifier:
-    """A copy of a network that computes the same as the study wrote it: ReLU before pooling, attention by hand."""
+    """A copy of a network that computes the same as the study wrote it: ReLU before pooling, in memory of its own, and
+    attention by hand.
+    """
     network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     for module in list(network.modules()):
-        if isinstance(module, nn.Sequential):
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+        elif isinstance(module, nn.Sequential):
             for i in range(len(module) - 1):
                 if isinstance(module[i], nn.MaxPool2d) and isinstance(module[i + 1], nn.ReLU):
                     module[i], module[i + 1] = module[i + 1], module[i]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,24 @@ def test_training_equals_the_plain_loop(architecture: str) -> None:
     apart = torch.cat([(p - q).flatten() for p, q in zip(network.parameters(), plain.parameters(), strict=True)])
     assert moved.abs().max() > 1e-2
     assert apart.norm() < 1e-3 * moved.norm()
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_optimisers_step_as_torch_has_them(name: str) -> None:
+    """Catches an optimiser that loses something of torch's own with the guards that it goes without."""
+    settings, networks = OptimizerSettings(name, 0.01, weight_decay=0.1), (network_of("VGGish"), network_of("VGGish"))
+    kind = {"sgd": partial(torch.optim.SGD, momentum=0.9), "adam": torch.optim.Adam}[name]
+    optimizers = (
+        settings.build(networks[0].parameters()),
+        kind(networks[1].parameters(), lr=0.01, weight_decay=0.1, fused=True),
+    )
+    for batch in ordered_batches(some_examples(), BATCH):
+        for network, optimizer in zip(networks, optimizers, strict=True):
+            optimizer.zero_grad()
+            functional.cross_entropy(network(batch.features), batch.labels).backward()
+            optimizer.step()
+    states = [list(network.state_dict().values()) for network in networks]
+    assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
 
 
 @every_architecture

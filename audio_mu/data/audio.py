@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
-from scipy.signal import resample_poly
-from torchaudio.functional import resample
 
 from audio_mu.data.features import SAMPLE_RATE
 
@@ -89,6 +87,11 @@ def _read_mono(recording: soundfile.SoundFile, frames: int) -> np.ndarray:
 def _resampled(mono: np.ndarray, rate: int) -> np.ndarray:
     """By torchaudio, whose kernel grows with the product of the reduced rates; by scipy where that is too large."""
     shared = math.gcd(rate, SAMPLE_RATE)
+    # Imported where they are used: most folders need neither, and their start takes a second.
     if (rate // shared) * (SAMPLE_RATE // shared) <= MAX_KERNEL:
+        from torchaudio.functional import resample
+
         return resample(torch.from_numpy(mono), rate, SAMPLE_RATE).numpy()
+    from scipy.signal import resample_poly
+
     return resample_poly(mono, SAMPLE_RATE // shared, rate // shared).astype(np.float32)

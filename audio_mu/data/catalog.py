@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ SHOWN = 3  # how many ids a message quotes
 MAX_DEPTH = 50  # folders above a recording
 MAX_FOLDERS = 200_000  # links to siblings can make 2**n paths of n folders
 LONGEST_NAMES = 50_000  # characters of all class names as JSON; a tag of the registry takes 100,000
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # category Cc, and the two separators that end a line
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def audio_files(root: Path, suffixes: tuple[str, ...] = AUDIO_SUFFIXES) -> Itera
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if os.path.isdir(entry.path):
+            if _is_folder(entry):
                 waiting.append((folder / entry.name, f"{prefix}{entry.name}/", above | {identity}))
             elif entry.name.lower().endswith(suffixes):
                 yield _checked_id(prefix + entry.name), folder / entry.name
@@ -91,6 +93,13 @@ def _entries(folder: Path) -> tuple[tuple[int, int], list[os.DirEntry[str]]]:
         raise UserError(
             f"folder {_shortened(str(folder))!r} cannot be read ({error.strerror}): make it readable"
         ) from None
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def _shortened(name: str) -> str:
@@ -109,7 +118,7 @@ def _checked_id(id_: str) -> str:
 
 def is_one_line(text: str) -> bool:
     """Whether a text can be printed and listed: no line breaks, nothing that a terminal takes for a command."""
-    return len(text.splitlines()) <= 1 and not any(unicodedata.category(character) == "Cc" for character in text)
+    return CONTROL.search(text) is None
 
 
 def sorted_catalog(

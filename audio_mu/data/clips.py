@@ -26,7 +26,7 @@ from audio_mu.errors import UserError
 from audio_mu.files import atomic_folder, cache_root, file_sha256, hash_of, locked, sha256
 from audio_mu.progress import bar, say
 
-BATCH = 256
+BATCH = 64  # what the transform holds of so many clips stays in a core's cache
 
 
 @dataclass(frozen=True)
@@ -155,11 +155,13 @@ def _build(config: Config, catalog: Catalog, folder: Path, barred: frozenset[str
         (temporary / "features.npy").open("wb") as stream,
     ):
         _write_header(stream, n, shape)
-        starts = range(0, n, BATCH)
-        for start in bar(starts, len(starts), f"features ({config.pipeline}) of {n} clips, batches of {BATCH}"):
+        batches = [catalog.recordings[start : start + BATCH] for start in range(0, n, BATCH)]
+        results = (pool.map(read, batch) for batch in batches)  # read from the moment on when it is asked for
+        following = next(results, ())
+        for batch in bar(batches, len(batches), f"features ({config.pipeline}) of {n} clips, batches of {BATCH}"):
+            current, following = following, next(results, ())
             waveforms = []
-            recordings = catalog.recordings[start : start + BATCH]
-            for recording, result in zip(recordings, pool.map(read, recordings), strict=True):
+            for recording, result in zip(batch, current, strict=True):
                 if isinstance(result, str):
                     skipped.append((recording.id, result))
                     continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torchaudio.transforms import AmplitudeToDB, MelSpectrogram, Spectrogram
 
 from audio_mu.config import Recipe
 
@@ -35,6 +34,9 @@ class Frontend(nn.Module):
 
     def __init__(self, pipeline: str, recipe: Recipe) -> None:
         super().__init__()
+        # Not at the top: a start that finds its features in the cache does without it, half a second sooner.
+        from torchaudio.transforms import AmplitudeToDB, MelSpectrogram, Spectrogram
+
         window = {"n_fft": N_FFT, "win_length": N_FFT, "hop_length": HOP}
         mel = {"sample_rate": SAMPLE_RATE, "n_mels": N_MELS, "f_min": 0.0, "f_max": SAMPLE_RATE / 2}
         steps: dict[str, list[nn.Module]] = {

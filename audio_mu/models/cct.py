@@ -122,7 +122,7 @@ def _stage(channels_in: int, channels_out: int) -> list[nn.Module]:
     return [
         nn.Conv2d(channels_in, channels_out, _KERNEL, stride=2, padding=3, bias=False),
         nn.MaxPool2d(3, stride=2, padding=1),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
     ]
 
 

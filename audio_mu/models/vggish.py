@@ -30,7 +30,9 @@ class VGGish(AudioClassifier):
         require_shape("VGGish", input_shape, (shrink, shrink))
         self.convolutions = _convolutions(blocks)
         flat = blocks[-1][-1] * (input_shape[0] // shrink) * (input_shape[1] // shrink)
-        self.hidden = nn.Sequential(nn.Linear(flat, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())
+        self.hidden = nn.Sequential(
+            nn.Linear(flat, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, hidden), nn.ReLU(inplace=True)
+        )
         self.head = nn.Linear(hidden, n_classes)
 
     def penultimate(self, features: Tensor) -> Tensor:
@@ -56,6 +58,6 @@ def _convolutions(blocks: tuple[tuple[int, ...], ...]) -> nn.Sequential:
             # orders, and where no value of a window is positive both orders send back zero.
             if position == len(block):
                 layers.append(nn.MaxPool2d(2))
-            layers.append(nn.ReLU())
+            layers.append(nn.ReLU(inplace=True))
             channels = width
     return nn.Sequential(*layers)

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from audio_mu.config import Config
 from audio_mu.errors import UserError
+from audio_mu.processes import keep_freed_memory
 from audio_mu.progress import bar
 from audio_mu.training import pick_device
 
@@ -42,7 +43,8 @@ def open_engine(config: Config) -> Engine:
 
 
 def _start_worker(parent: int) -> None:
-    """Ctrl-C is the parent's to handle, and no worker outlives it."""
+    """Ctrl-C is the parent's to handle, no worker outlives it, and memory is kept between batches."""
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

@@ -20,6 +20,7 @@ from ray.exceptions import RayError, RayTaskError
 
 import audio_mu
 from audio_mu.errors import UserError
+from audio_mu.processes import keep_freed_memory
 from audio_mu.progress import bar
 from audio_mu.training import pick_device
 from audio_mu.workflows.engine import Engine, J, R
@@ -34,6 +35,7 @@ SHARED_FIELDS = ("base_state",)
 def _work(work: Callable[[Any], R], job: Any, features: np.ndarray, shared: dict[str, Any]) -> R:
     """What runs on the cluster: the job with its large parts put back."""
     # Ray's arrays are shared between tasks and read-only; nothing here writes to features.
+    keep_freed_memory()
     warnings.filterwarnings("ignore", message=".*not writable.*")
     whole = {name: ray.get(reference) for name, reference in shared.items()}
     return work(replace(job, problem=replace(job.problem, features=features), **whole))

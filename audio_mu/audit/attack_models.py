@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import train_test_split
 from torch import nn
 
 from audio_mu.audit.performance import log_loss_feature, softmax
@@ -40,6 +38,8 @@ def balanced_rows(losses: Mapping[int, pd.DataFrame], excluded: frozenset[str] =
     `excluded` clips (copies of training clips in the test set) are left out. Returns the columns clip_id, seed,
     loss, label (0 member, 1 non-member) and part (train, validation, test); all rows of a clip are in one part.
     """
+    from sklearn.model_selection import train_test_split
+
     first = next(iter(losses.values()))
     clips = first.loc[~first["clip_id"].isin(excluded), ["clip_id", "member"]].sort_values("clip_id")
     by_label = {label: clips.loc[clips["member"] == 1 - label, "clip_id"].to_numpy() for label in (MEMBER, NONMEMBER)}
@@ -157,6 +157,8 @@ def _quality(
 ) -> AttackQuality:
     logits = predict(network, inputs, test)
     truth = labels.numpy()[test]
+    from sklearn.metrics import roc_auc_score
+
     answers = logits.argmax(axis=1)
     right = answers == truth
     counts = [(round(right[truth == label].sum() / n_seeds), round((truth == label).sum() / n_seeds))

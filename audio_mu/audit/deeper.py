@@ -8,9 +8,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from audio_mu.models import AudioClassifier
@@ -73,6 +70,11 @@ def probe_accuracy(network: AudioClassifier, forget: Examples, remain: Examples,
     network that never saw the clips offers of them (after Golatkar et al. 2020). Raises ValueError with fewer than
     two forget clips.
     """
+    # Here alone: its import takes a second of every worker's start.
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     if len(forget) < 2:
         raise ValueError(f"a probe needs at least 2 forget clips, got {len(forget)}")
     draw = np.random.default_rng(derive(seed, "probe"))

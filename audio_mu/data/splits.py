@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
 from audio_mu.errors import UserError
 
@@ -37,6 +36,8 @@ def split_clips(
     `random`: 20 % test, scikit-learn's `train_test_split` over the sorted ids; `speaker`: 20 % of the speakers
     test. Raises `UserError` where the clips do not allow the kind.
     """
+    from sklearn.model_selection import train_test_split  # a second, which commands that split nothing need not wait
+
     n = len(parts)
     if kind == "official":
         if "test" not in parts:
@@ -72,5 +73,7 @@ def choosing_parts(split: Split, parts: tuple[str, ...], seed: int) -> tuple[np.
     listed = np.array([i for i, part in enumerate(parts) if part == "validation"], dtype=np.int64)
     if split.kind == "official" and len(listed):
         return split.train, listed
+    from sklearn.model_selection import train_test_split
+
     train, validation = train_test_split(split.train, test_size=VALIDATION_SHARE, random_state=seed)
     return np.sort(train), np.sort(validation)

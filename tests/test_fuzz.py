@@ -26,3 +26,15 @@ def test_undamaged_input_is_read(name: str) -> None:
     """Catches readers that refuse everything, which would pass the test above."""
     kind = KINDS[name]
     assert [outcome(kind, kind.finish(data)) for data in kind.examples()] == [("accepted", "")] * len(kind.examples())
+
+
+@pytest.mark.parametrize(
+    ("name", "case", "reason"), [("archive (members)", 381, "no file can have"), ("model", 2510, "is compressed")]
+)
+def test_what_once_crashed_is_refused(name: str, case: int, reason: str) -> None:
+    """Catches the return of what the thousands of benchmarks/fuzz.py found: a member's name with a null byte, which no
+    path may have, and a stored weight that claims gigabytes beyond its own size."""
+    kind = KINDS[name]
+    what, line = outcome(kind, mutated(kind, random.Random(f"0 {name} {case}")))
+    assert what == "refused", line
+    assert reason in line

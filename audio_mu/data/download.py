@@ -187,6 +187,8 @@ def _unpack(archive: Archive, packed: Path, folder: Path) -> None:
                 raise _Refused(f"member {member.name!r} is a link or a device")
             if member.name.startswith("/"):
                 raise _Refused(f"member {member.name!r} is outside the folder")
+            if "\0" in member.name:
+                raise _Refused(f"member {member.name!r} has a name that no file can have")
             if members > archive.max_members or not 0 <= member.size <= archive.max_unpacked_bytes - unpacked:
                 raise too_large
             unpacked += member.size

@@ -33,9 +33,10 @@ def read_weights(archive: Path) -> dict[str, Tensor]:
     try:
         with zipfile.ZipFile(archive) as content:
             members = {info.filename: info for info in content.infolist()}
-            packed = [name for name, info in members.items() if info.compress_type != zipfile.ZIP_STORED]
-            if packed:
-                raise BadWeights(f"{packed[0][:100]!r} in it is compressed")
+            for name, info in members.items():
+                # Of a stored member both sizes are one; zipfile would read as much as the other one claims.
+                if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+                    raise BadWeights(f"{name[:100]!r} in it is compressed")
             (config,) = [name for name in members if name.endswith(f"/{CONFIG}") or name == CONFIG]
             folder = config.rpartition("/")[0]
             weights, left = {}, REREAD * archive.stat().st_size

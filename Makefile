@@ -10,7 +10,9 @@ STUDY_NETWORKS ?= VGGishMel CTCmel ViTmel
 STUDY_REQUESTS ?= item:forget_percentage=10 item:forget_percentage=20 item:forget_percentage=30 \
 	class:forget_classes_num=1 class:forget_classes_num=2 class:forget_classes_num=3
 
-.PHONY: demo test check ui study clean
+.PHONY: env demo test check ui study clean
+
+env: $(VENV)/ready
 
 demo: $(VENV)/ready
 	mlflow run . --env-manager local

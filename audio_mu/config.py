@@ -205,7 +205,7 @@ class Config:
     split_seed: int = _parameter("42", _integer(0, 2**32 - 1), "seed of the split")
     duplicates: str = _parameter("together", _choice("together", "ignore"), "copies of forgotten recordings")
     checkpoint: str = _parameter("last", _choice("last", "best_test"), "last|best_test (the study's)")
-    bad_files: str = _parameter("fail", _choice("fail", "skip"), "what to do about unreadable recordings")
+    bad_files: str = _parameter("fail", _choice("fail", "skip"), "unreadable recordings: fail, or skip them")
     clip_seconds: float = _parameter("1", _number(0.1, 60.001, low_included=True), "clip length in seconds")
     speaker_pattern: str = _parameter("", _text, "folder: regular expression on the id; group 1 is the speaker")
     device: str = _parameter("auto", _choice("auto", "cpu", "cuda"), "auto|cpu|cuda")

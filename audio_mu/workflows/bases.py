@@ -60,9 +60,11 @@ def find_bases(store: Store, config: Config) -> tuple[Bases, Data]:
     missing = [seed for seed, versions in candidates.items() if not versions]
     if missing:
         listed = ",".join(map(str, missing))
+        there = ",".join(str(seed) for seed in config.seeds if seed not in missing)
         raise UserError(
-            f"no base model {name} for seeds={listed} in this store: run `mlflow run . -e train` first, "
-            "with the same dataset, pipeline and architecture"
+            f"no base model {name} for seeds={listed} in this store"
+            + (f", only for seeds={there}: give these, or run" if there else ": run")
+            + " `mlflow run . -e train` first, with the same dataset, pipeline and architecture"
         )
     tried = _with_recipe(config, name, candidates[config.seeds[0]][0])
     data = load_data(tried, ledger)
@@ -119,7 +121,7 @@ def _fitting(candidates: Sequence[Version], data: Data, seed: int) -> Version:
         )
     raise UserError(
         f"the recordings have changed since {newest.name} seed {seed} was trained (digest {known[:8]} then, "
-        f"{data.digest[:8]} now): train again, or give the data_dir that was trained on"
+        f"{data.digest[:8]} now): train again, or give the data_dir, speaker_pattern and bad_files of then"
     )
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 
@@ -15,7 +15,7 @@ import pandas as pd
 from audio_mu.data.clips import Barred
 from audio_mu.store import queries
 from audio_mu.store.queries import Finished
-from audio_mu.store.runs import Run, Store, list_files, read_csv, read_json
+from audio_mu.store.runs import Run, Store, read_csv, read_json
 
 STAGE, ROLE = "ledger", "entry"
 ANSWERED, ERASING, ERASED = "answered", "erasing", "erased"
@@ -41,13 +41,14 @@ class Entry:
     """One answered request.
 
     `recordings`: clip_id, label, speaker, part, audio_hash of every forgotten clip and of every other copy of its
-    audio, `forgotten` telling them apart. `nonmembers`: ids of the test clips that membership was measured against.
+    audio, `forgotten` telling them apart. `nonmembers`: the same of the test clips that membership was measured
+    against: their places in the split stay theirs, so that nobody else changes sides when their files are deleted too.
     """
 
     run_id: str
     tags: Mapping[str, str]
     recordings: pd.DataFrame
-    nonmembers: tuple[str, ...]
+    nonmembers: pd.DataFrame
     answers: Mapping[str, Answer]
 
     @property
@@ -120,12 +121,11 @@ def read_ledger(store: Store, dataset_name: str | None = None) -> Ledger:
 
 
 def _entry(store: Store, run: Finished) -> Entry:
-    nonmembers = NONMEMBERS in list_files(store, run.id)
     return Entry(
         run.id,
         run.tags,
         read_csv(store, run.id, RECORDINGS, dtype=str),
-        tuple(read_csv(store, run.id, NONMEMBERS, dtype=str)["clip_id"]) if nonmembers else (),
+        read_csv(store, run.id, NONMEMBERS, dtype=str),
         {name: Answer(**answer) for name, answer in read_json(store, run.id, ANSWERS).items()},
     )
 
@@ -138,7 +138,7 @@ class Answered:
     model: str
     answer: Answer
     recordings: pd.DataFrame
-    nonmembers: tuple[str, ...] = field(default=())
+    nonmembers: pd.DataFrame
 
 
 def enter(store: Store, ledger: Ledger, answered: Answered) -> None:
@@ -161,7 +161,7 @@ def enter(store: Store, ledger: Ledger, answered: Answered) -> None:
     else:
         run = Run(store, known.run_id, "")
     run.csv(RECORDINGS, answered.recordings)
-    run.csv(NONMEMBERS, pd.DataFrame({"clip_id": answered.nonmembers}))
+    run.csv(NONMEMBERS, answered.nonmembers)
     run.text(ANSWERS, json.dumps({name: dataclasses.asdict(answer) for name, answer in answers.items()}, indent=1))
     run.tags(tags)
     if known is None:

@@ -83,7 +83,8 @@ def _split(config: Config, clips: Clips, ledger: Ledger, out: np.ndarray) -> Spl
     rows = {
         id_: (part, speaker, hash_)
         for entry in ledger.entries
-        for id_, part, speaker, hash_ in entry.recordings[["clip_id", "part", "speaker", "audio_hash"]].to_numpy()
+        for table in (entry.recordings, entry.nonmembers)
+        for id_, part, speaker, hash_ in table[["clip_id", "part", "speaker", "audio_hash"]].to_numpy()
     }
     rows |= dict(zip(clips.ids, zip(clips.parts, clips.speakers, clips.hashes)))
     ids = sorted(rows)
@@ -106,7 +107,7 @@ def _split(config: Config, clips: Clips, ledger: Ledger, out: np.ndarray) -> Spl
 
 def _earlier(clips: Clips, split: Split, entry: Entry) -> Earlier:
     forgotten = set(entry.recordings.loc[entry.recordings["forgotten"] == "True", "clip_id"])
-    nonmembers = set(entry.nonmembers)
+    nonmembers = set(entry.nonmembers["clip_id"])
     return Earlier(
         np.array([i for i, id_ in enumerate(clips.ids) if id_ in forgotten], dtype=np.int64),
         np.array([i for i in split.nonmembers if clips.ids[i] in nonmembers], dtype=np.int64),

@@ -59,7 +59,7 @@ def register_unlearned(config: Config, store: Store, run: Run, cell_id: str) -> 
         registry.set_alias(store, version, f"{UNLEARNED}-seed-{seed}")
     first = versions[config.seeds[0]]
     registry.set_alias(store, first, UNLEARNED)
-    enter(store, ledger, _answered(config, store, cell, method, versions, forgotten))
+    enter(store, ledger, _answered(config, store, cell, method, versions, forgotten, data))
     listed = ", ".join(f"seed {seed}: version {version.version}" for seed, version in versions.items())
     say(f"registered {method} as {config.registered_model}, {listed}")
     say(f"  accuracy, mean of the seeds: {_beside(cell.long(), method)}")
@@ -108,8 +108,9 @@ def _forgotten(store: Store, data: Data, ledger: Ledger, run: Finished) -> pd.Da
 
 
 def _answered(
-    config: Config, store: Store, cell: CellRuns, method: str, versions: Mapping[int, Version], forgotten: pd.DataFrame
-) -> Answered:
+    config: Config, store: Store, cell: CellRuns, method: str, versions: Mapping[int, Version], forgotten: pd.DataFrame,
+    data: Data,
+) -> Answered:  # fmt: skip
     """The ledger's entry of a request whose unlearned versions have gone into service."""
     runs = cell.of(method)
     first = runs[config.seeds[0]]
@@ -128,7 +129,8 @@ def _answered(
         after={str(seed): version.version for seed, version in versions.items()},
         runs={str(seed): run.id for seed, run in runs.items()},
     )
-    nonmembers = tuple(clips.loc[clips["role"] == "nonmember", "clip_id"])
+    everything = pd.DataFrame(data.clips.identity, columns=list(COLUMNS))
+    nonmembers = everything[everything["clip_id"].isin(clips.loc[clips["role"] == "nonmember", "clip_id"])]
     return Answered(tags, config.registered_model, answer, forgotten, nonmembers)
 
 
@@ -151,14 +153,19 @@ def _allowed_method(config: Config, cell: CellRuns) -> str:
         reason = known or (
             "no method meets the rule" + (f"; the closest is {nearest}: {_reasons(cell, nearest)}" if nearest else "")
         )
-        raise UserError(f"register='best' is refused: {reason}")
+        raise UserError(f"register='best' is refused: {reason}{_way_out(cell)}")
     if config.register not in cell.methods:
         raise UserError(f"register={config.register!r}: this cell has no finished run of it: add it to methods")
     if not judge(config.register, figures_of(long, config.register), figures_of(long, "original") or None).passed:
         raise UserError(
             f"register={config.register!r} is refused: {known or _reasons(cell, config.register)} (rule: {RULE.text})"
+            f"{_way_out(cell)}"
         )
     return config.register
+
+
+def _way_out(cell: CellRuns) -> str:
+    return "; register=naive, the retrained model, needs no new training" if REFERENCE in cell.methods else ""
 
 
 def _reasons(cell: CellRuns, method: str) -> str:

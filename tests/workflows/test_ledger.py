@@ -444,7 +444,8 @@ def two_copies(tmp_path: Path, small_digits: Path) -> Config:
 
 
 def test_what_is_left_stays_on_its_side(two_copies: Config) -> None:
-    """Catches a split drawn anew without the recordings, a copy that stays in the test set, a digest that changes."""
+    """Catches a split drawn anew without the recordings, a copy that stays in the test set, a digest that changes, and
+    others that change sides once the same person's test recordings are deleted too."""
     whole = load_data(two_copies)
     assert whole.digest == whole.clips.digest
     index = whole.split.train[0]
@@ -452,9 +453,11 @@ def test_what_is_left_stays_on_its_side(two_copies: Config) -> None:
     recordings = pd.DataFrame([whole.clips.identity[i] for i in rows], columns=list(COLUMNS))
     recordings["forgotten"] = [str(i == index) for i in rows]
 
+    held_out = pd.DataFrame([whole.clips.identity[whole.split.nonmembers[0]]], columns=list(COLUMNS))
+
     def ledger(state: str) -> Ledger:
         tags = {"request": "list-1", "request_hash": "1", "state": state}
-        return Ledger((Entry("run", tags, recordings, (), {}),))
+        return Ledger((Entry("run", tags, recordings, held_out, {}),))
 
     def named(config: Config, state: str) -> list[list[str]]:
         data = load_data(config, ledger(state))
@@ -479,3 +482,6 @@ def test_what_is_left_stays_on_its_side(two_copies: Config) -> None:
     for id_ in gone:
         (two_copies.data_dir / id_).unlink()
     assert named(two_copies, "erased") == [*answered[:4], []]
+    (away,) = held_out["clip_id"]
+    (two_copies.data_dir / away).unlink()
+    assert named(two_copies, "erased")[:3] == [[id_ for id_ in ids if id_ != away] for ids in answered[:3]]

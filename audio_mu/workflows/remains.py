@@ -10,7 +10,7 @@ from pathlib import Path
 from audio_mu.config import Config
 from audio_mu.store.removal import AnyRun
 from audio_mu.store.runs import Store, list_files, read_csv
-from audio_mu.workflows.ledger import RECORDINGS, RETIRED, Entry
+from audio_mu.workflows.ledger import NONMEMBERS, RECORDINGS, RETIRED, Entry
 from audio_mu.workflows.lineage import Lineage
 from audio_mu.workflows.pages import root_at_hand
 from audio_mu.workflows.traces import Sought
@@ -30,6 +30,10 @@ def remaining(
     """Everything of a request that stays after its erasure."""
     return [
         Remaining(f"{RECORDINGS} of the ledger's entry", "so that the recordings and their copies stay left out"),
+        Remaining(
+            f"{NONMEMBERS} of the ledger's entry",
+            "test recordings that it names keep their place in the split for others",
+        ),
         *_models(entry, runs, lineage),
         *_names(entry, runs),
         *_held_out(store, entry, runs),

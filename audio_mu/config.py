@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -232,7 +232,7 @@ class Config:
             shown = repr(text) if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]!r}…"
             if name not in fields:
                 named = name if name.isidentifier() else repr(name)
-                raise UserError(f"unknown parameter {named[:LONGEST_SHOWN]}={shown}: {_suggest(name, list(fields))}")
+                raise UserError(f"unknown parameter {named[:LONGEST_SHOWN]}={shown}: {suggest(name, list(fields))}")
             try:
                 parsed[name] = fields[name].metadata["parse"](text)
             except _Refused as refused:
@@ -341,8 +341,9 @@ def _as_text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _suggest(name: str, known: list[str]) -> str:
+def suggest(name: str, known: Sequence[str], otherwise: str = "see --help for all parameters") -> str:
+    """What somebody who wrote `name` may have meant of the known names, as half a sentence."""
     import difflib
 
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.8) or difflib.get_close_matches(name, known, n=3)
-    return f"did you mean {' or '.join(close)}?" if close else "see --help for all parameters"
+    return f"did you mean {' or '.join(close)}?" if close else otherwise

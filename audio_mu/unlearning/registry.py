@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from audio_mu.config import suggest
 from audio_mu.errors import UserError
 from audio_mu.own_code import digest_of, is_reference, load
 from audio_mu.unlearning.search import IMPAIRS, RANGES, REPAIR_FIELDS, Range
@@ -141,7 +142,8 @@ def choose(names: Sequence[str], request: str) -> tuple[str, ...]:
         elif name in METHODS:
             chosen[name] = None
         elif name != "original":
-            raise UserError(f"methods={name!r} is not known: choose study, all or {', '.join(METHODS)}")
+            choice = f"choose study, all or {', '.join(METHODS)}"
+            raise UserError(f"methods={name!r} is not known: {suggest(name, list(METHODS), choice)}")
     if not names:
         raise UserError(f"methods='' names none: choose study, all or {', '.join(METHODS)}")
     for name in chosen:

@@ -23,7 +23,7 @@ from audio_mu.store.runs import Run, Store, read_csv
 from audio_mu.workflows.bases import UNLEARNED
 from audio_mu.workflows.cells import CellRuns, audited_long, load_cell
 from audio_mu.workflows.ledger import COLUMNS, RETIRED, Answer, Answered, Ledger, enter, read_ledger
-from audio_mu.workflows.pages import make_record, request_facts, write_record
+from audio_mu.workflows.pages import make_record, request_facts, where, write_record
 from audio_mu.workflows.prepare import Data, base_tags, load_data, matching
 
 NONE, BEST = "none", "best"
@@ -64,7 +64,12 @@ def register_unlearned(config: Config, store: Store, run: Run, cell_id: str) -> 
     say(f"registered {method} as {config.registered_model}, {listed}")
     say(f"  accuracy, mean of the seeds: {_beside(cell.long(), method)}")
     say(
-        f"serve it (seed {config.seeds[0]}): MLFLOW_TRACKING_URI={store.uri} mlflow models serve "
+        f"evidence: {where(store, run, 'evidence.html')}; request {first.tags['request_hash'][:8]}, to be erased with "
+        f"`mlflow run . -e erase -P request={first.tags['request_hash'][:8]}`"
+    )
+    say(
+        f"serve it (seed {config.seeds[0]}): MLFLOW_TRACKING_URI={store.uri} MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false "
+        "mlflow models serve "
         f"-m models:/{config.registered_model}@{UNLEARNED} --env-manager local -p {PORT}"
     )
     return versions

@@ -15,6 +15,7 @@ from small_problem import STUDY_SHAPE, Problem, same, small_problem, trained, we
 from torch import Tensor, nn
 from torch.distributions import Categorical, kl_divergence
 from torch.nn import functional
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from audio_mu.seeding import derive, generator
 from audio_mu.training import Examples, OptimizerSettings, mean_squared_gradient
@@ -176,19 +177,20 @@ def test_msg_slows_kept_weights_under_adam() -> None:
             assert steps[~kept].median().item() == pytest.approx(rate, rel=0.01)
 
 
-def test_msg_rate_rises_and_falls_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_msg_rate_rises_and_falls_step_by_step() -> None:
     """Catches a rate that changes once an epoch, starts or ends at 0, or exceeds the page's."""
     used: list[float] = []
     problem = trained().changed(optimizer=SGD, n_epoch_repair=2)
-    original_step = torch.optim.SGD.step
 
-    def recording(self: torch.optim.SGD, *arguments: Any) -> Any:
-        used.append(self.param_groups[0]["lr"])
-        assert self.param_groups[0]["weight_decay"] == 0.0005
-        return original_step(self, *arguments)
+    def record(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        used.append(optimizer.param_groups[0]["lr"])
+        assert optimizer.param_groups[0]["weight_decay"] == 0.0005
 
-    monkeypatch.setattr(torch.optim.SGD, "step", recording)
-    problem.run("msg")
+    hook = register_optimizer_step_pre_hook(record)
+    try:
+        problem.run("msg")
+    finally:
+        hook.remove()
     assert len(used) == 2 * 12
     half = used[:12]
     assert used[12:] == pytest.approx(half[::-1])

@@ -155,10 +155,10 @@ def _train_one(inputs: torch.Tensor, labels: torch.Tensor, position: Mapping[str
 def _quality(
     network: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, test: np.ndarray, n_seeds: int
 ) -> AttackQuality:
-    logits = predict(network, inputs, test)
-    truth = labels.numpy()[test]
     from sklearn.metrics import roc_auc_score
 
+    logits = predict(network, inputs, test)
+    truth = labels.numpy()[test]
     answers = logits.argmax(axis=1)
     right = answers == truth
     counts = [(round(right[truth == label].sum() / n_seeds), round((truth == label).sum() / n_seeds))

@@ -15,7 +15,7 @@ import pandas as pd
 from audio_mu.data.clips import Barred
 from audio_mu.store import queries
 from audio_mu.store.queries import Finished
-from audio_mu.store.runs import Run, Store, read_csv, read_json
+from audio_mu.store.runs import Run, Store, list_files, read_csv, read_json
 
 STAGE, ROLE = "ledger", "entry"
 ANSWERED, ERASING, ERASED = "answered", "erasing", "erased"
@@ -125,9 +125,16 @@ def _entry(store: Store, run: Finished) -> Entry:
         run.id,
         run.tags,
         read_csv(store, run.id, RECORDINGS, dtype=str),
-        read_csv(store, run.id, NONMEMBERS, dtype=str),
+        _nonmembers(store, run.id),
         {name: Answer(**answer) for name, answer in read_json(store, run.id, ANSWERS).items()},
     )
+
+
+def _nonmembers(store: Store, run_id: str) -> pd.DataFrame:
+    """An earlier version wrote ids alone, and removed them with an erasure: what is not known is missing."""
+    there = NONMEMBERS in list_files(store, run_id)
+    known = read_csv(store, run_id, NONMEMBERS, dtype=str) if there else pd.DataFrame()
+    return known.reindex(columns=list(COLUMNS))
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,8 @@ SHARED_FIELDS = ("base_state",)
 
 def _work(work: Callable[[Any], R], job: Any, features: np.ndarray, shared: dict[str, Any]) -> R:
     """What runs on the cluster: the job with its large parts put back."""
-    # Ray's arrays are shared between tasks and read-only; nothing here writes to features.
     keep_freed_memory()
+    # Ray's arrays are shared between tasks and read-only; nothing here writes to features.
     warnings.filterwarnings("ignore", message=".*not writable.*")
     whole = {name: ray.get(reference) for name, reference in shared.items()}
     return work(replace(job, problem=replace(job.problem, features=features), **whole))

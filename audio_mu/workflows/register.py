@@ -51,7 +51,8 @@ def register_unlearned(config: Config, store: Store, run: Run, cell_id: str) -> 
     models = {seed: _model(store, method, finished) for seed, finished in runs.items()}
     ledger = read_ledger(store, config.name)
     data = load_data(config, ledger)
-    forgotten = _forgotten(store, data, ledger, runs[config.seeds[0]])
+    everything = pd.DataFrame(data.clips.identity, columns=list(COLUMNS))
+    forgotten = _forgotten(store, data, everything, ledger, runs[config.seeds[0]])
     digest = data.digest_without(forgotten["clip_id"], forgotten["audio_hash"])
     versions = {seed: _register(config, store, cell, method, seed, models[seed], digest) for seed in runs}
     _attach(config, store, run, cell, method, versions)
@@ -59,18 +60,18 @@ def register_unlearned(config: Config, store: Store, run: Run, cell_id: str) -> 
         registry.set_alias(store, version, f"{UNLEARNED}-seed-{seed}")
     first = versions[config.seeds[0]]
     registry.set_alias(store, first, UNLEARNED)
-    enter(store, ledger, _answered(config, store, cell, method, versions, forgotten, data))
+    enter(store, ledger, _answered(config, store, cell, method, versions, forgotten, everything))
     listed = ", ".join(f"seed {seed}: version {version.version}" for seed, version in versions.items())
     say(f"registered {method} as {config.registered_model}, {listed}")
     say(f"  accuracy, mean of the seeds: {_beside(cell.long(), method)}")
+    request = first.tags["request_hash"][:8]
     say(
-        f"evidence: {where(store, run, 'evidence.html')}; request {first.tags['request_hash'][:8]}, to be erased with "
-        f"`mlflow run . -e erase -P request={first.tags['request_hash'][:8]}`"
+        f"evidence: {where(store, run, 'evidence.html')}; request {request}, to be erased with "
+        f"`mlflow run . -e erase -P request={request}`"
     )
     say(
         f"serve it (seed {config.seeds[0]}): MLFLOW_TRACKING_URI={store.uri} MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false "
-        "mlflow models serve "
-        f"-m models:/{config.registered_model}@{UNLEARNED} --env-manager local -p {PORT}"
+        f"mlflow models serve -m models:/{config.registered_model}@{UNLEARNED} --env-manager local -p {PORT}"
     )
     return versions
 
@@ -86,7 +87,7 @@ def _beside(long: pd.DataFrame, method: str) -> str:
     return ", ".join(parts)
 
 
-def _forgotten(store: Store, data: Data, ledger: Ledger, run: Finished) -> pd.DataFrame:
+def _forgotten(store: Store, data: Data, everything: pd.DataFrame, ledger: Ledger, run: Finished) -> pd.DataFrame:
     """What a run has forgotten, with every other copy of it among the clips: the ledger's recordings.
 
     Raises `UserError` where copies, or recordings of an answered request, are still in what the model was given.
@@ -94,7 +95,7 @@ def _forgotten(store: Store, data: Data, ledger: Ledger, run: Finished) -> pd.Da
     asked = read_csv(store, run.id, "request.csv", dtype=str)
     clips = data.clips
     rows = np.flatnonzero(matching(clips, set(asked["clip_id"]), set(asked["audio_hash"])))
-    table = pd.DataFrame(clips.identity, columns=list(COLUMNS)).iloc[rows].reset_index(drop=True)
+    table = everything.iloc[rows].reset_index(drop=True)
     table["forgotten"] = table["clip_id"].isin(set(asked["clip_id"]))
     kept = sorted(set(np.array(clips.ids)[data.split.train]) & set(table.loc[~table["forgotten"], "clip_id"]))
     if kept:
@@ -114,7 +115,7 @@ def _forgotten(store: Store, data: Data, ledger: Ledger, run: Finished) -> pd.Da
 
 def _answered(
     config: Config, store: Store, cell: CellRuns, method: str, versions: Mapping[int, Version], forgotten: pd.DataFrame,
-    data: Data,
+    everything: pd.DataFrame,
 ) -> Answered:  # fmt: skip
     """The ledger's entry of a request whose unlearned versions have gone into service."""
     runs = cell.of(method)
@@ -134,7 +135,6 @@ def _answered(
         after={str(seed): version.version for seed, version in versions.items()},
         runs={str(seed): run.id for seed, run in runs.items()},
     )
-    everything = pd.DataFrame(data.clips.identity, columns=list(COLUMNS))
     nonmembers = everything[everything["clip_id"].isin(clips.loc[clips["role"] == "nonmember", "clip_id"])]
     return Answered(tags, config.registered_model, answer, forgotten, nonmembers)
 

@@ -158,19 +158,21 @@ def _allowed_method(config: Config, cell: CellRuns) -> str:
         reason = known or (
             "no method meets the rule" + (f"; the closest is {nearest}: {_reasons(cell, nearest)}" if nearest else "")
         )
-        raise UserError(f"register='best' is refused: {reason}{_way_out(cell)}")
+        raise UserError(f"register='best' is refused: {reason}{_way_out(config, known)}")
     if config.register not in cell.methods:
         raise UserError(f"register={config.register!r}: this cell has no finished run of it: add it to methods")
     if not judge(config.register, figures_of(long, config.register), figures_of(long, "original") or None).passed:
         raise UserError(
             f"register={config.register!r} is refused: {known or _reasons(cell, config.register)} (rule: {RULE.text})"
-            f"{_way_out(cell)}"
+            f"{_way_out(config, known)}"
         )
     return config.register
 
 
-def _way_out(cell: CellRuns) -> str:
-    return "; register=naive, the retrained model, needs no new training" if REFERENCE in cell.methods else ""
+def _way_out(config: Config, known: str) -> str:
+    """The answer that is left, unless the retrained model is itself what fails."""
+    left = not known and config.register != REFERENCE
+    return "; register=naive, the retrained model, needs no new training" if left else ""
 
 
 def _reasons(cell: CellRuns, method: str) -> str:

@@ -40,8 +40,11 @@ def read_clip(path: Path, clip_samples: int) -> Prepared:
     regular file (a pipe would be waited for, a device never ends), is empty, or holds values that are not finite.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
             raise BadRecording("is no regular file")
+        if not about.st_size:
+            raise BadRecording("is empty")
         with soundfile.SoundFile(path) as recording:
             rate, channels = recording.samplerate, recording.channels
             reduced = rate // math.gcd(rate, SAMPLE_RATE)

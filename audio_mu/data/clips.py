@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -92,7 +93,16 @@ def load_clips(config: Config, barred: Barred = NOTHING_BARRED) -> Clips:
     with _unwritable_told(folder), locked(folder):
         if not _is_whole(folder):
             _build(config, catalog, folder, barred.hashes)
-    return _open(folder, catalog, root)
+    clips = _open(folder, catalog, root)
+    if clips.skipped:
+        _say_skipped(f"left out {_listed(clips.skipped)}")
+    return clips
+
+
+@cache
+def _say_skipped(line: str) -> None:
+    """Say it, once in a process: every step of a command asks for the clips."""
+    say(line)
 
 
 def _allowed(catalog: Catalog, barred: Barred) -> Catalog:
@@ -214,15 +224,15 @@ def _unwritable_told(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _refuse_bad(config: Config, skipped: list[tuple[str, str]], n_kept: int) -> None:
-    if not skipped:
-        return
-    listed = "; ".join(f"{id_} {reason}" for id_, reason in skipped[:5]) + (
-        f"; and {len(skipped) - 5} more" if len(skipped) > 5 else ""
-    )
-    if config.bad_files == "fail" or n_kept == 0:
-        raise UserError(f"{len(skipped)} of the recordings cannot be used: {listed}. Mend them or -P bad_files=skip")
-    say(f"left out {len(skipped)} recordings: {listed}")
+def _refuse_bad(config: Config, skipped: Sequence[tuple[str, str]], n_kept: int) -> None:
+    if skipped and (config.bad_files == "fail" or n_kept == 0):
+        raise UserError(f"cannot use {_listed(skipped)}. Mend them or -P bad_files=skip")
+
+
+def _listed(skipped: Sequence[tuple[str, str]]) -> str:
+    shown = "; ".join(f"{id_} {reason}" for id_, reason in skipped[:5])
+    more = f"; and {len(skipped) - 5} more" if len(skipped) > 5 else ""
+    return f"{len(skipped)} recording{'' if len(skipped) == 1 else 's'}: {shown}{more}"
 
 
 def _open(folder: Path, catalog: Catalog, root: Path) -> Clips:

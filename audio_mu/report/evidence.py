@@ -446,11 +446,10 @@ def points(share: float) -> str:
 
 
 def interval_percent(estimate: Estimate) -> str:
-    """A share with its interval, in percent; the interval is cut to what a share can be."""
+    """A share with its interval, in percent."""
     if estimate.low is None or estimate.high is None:
         return percent(estimate.mean)
-    low, high = max(0.0, estimate.low), min(1.0, estimate.high)
-    return f"{percent(estimate.mean)} [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{percent(estimate.mean)} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
 def interval_points(estimate: Estimate) -> str:

@@ -239,10 +239,7 @@ def _cell(estimate: Estimate | None, kind: str) -> _Cell:
     scale, digits, unit = {PERCENT: (100, 1, ""), NUMBER: (1, 3, ""), FACTOR: (1, 1, "×"), SECONDS: (1, 1, " s")}[kind]
     interval = ""
     if estimate.low is not None and estimate.high is not None:
-        low, high = estimate.low, estimate.high
-        if kind == PERCENT:
-            low, high = max(0.0, low), min(1.0, high)
-        interval = f"{scale * low:.{digits}f}–{scale * high:.{digits}f}"
+        interval = f"{scale * estimate.low:.{digits}f}–{scale * estimate.high:.{digits}f}"
     return _Cell(estimate.mean, f"{scale * estimate.mean:.{digits}f}{unit}", interval)
 
 

@@ -52,11 +52,15 @@ AUDIT_EXPLANATION = (
 )
 
 CHAIN_EXPLANATION = (
-    "Accuracy, mean over the seeds, of the versions in service; in brackets naive's, retrained without this request "
-    "and all before it. Each request starts from the version that the one before it left. on …: recordings of an "
-    "earlier request, still forgotten where the figure is naive's. test before: accuracy that the request started "
-    "from. Every method of every request is in chain.csv."
+    "Accuracy, mean over the seeds, of the versions in service. Each request starts from the version that the one "
+    "before it left. on …: recordings of an earlier request, still forgotten where the figure is that of naive, the "
+    "model retrained without this request and all before it (in brackets where another is in service). test before: "
+    "accuracy that the request started from. Every method of every request is in chain.csv."
 )
+
+SHARES = {"accuracy", "ece", "auc", "score", "balanced_accuracy"}
+POSSIBLE = {"distance/js": (0.0, float(np.log(2))), "distance/activation": (0.0, 2**0.5)}
+NEVER_NEGATIVE = ("time/", "deep/")
 
 PAIRED_PREFIXES = ("forget/", "remain/", "test/", "held_out/", "mia/", "audit/rmia", "deep/")
 PAIRED_SHOWN = ("forget/accuracy", "test/accuracy", "forget/loss", "mia/score", "mia/auc", "audit/rmia_auc")
@@ -79,16 +83,30 @@ def long_table(values: pd.DataFrame) -> pd.DataFrame:
     """Average over seeds within each cell.
 
     `values` has the columns cell, request, method, metric, seed, value, one row each. Returns the columns of the
-    contract; `std` has ddof 1 and is empty, like the 95 % t interval, for a single seed.
+    contract; `std` has ddof 1 and is empty, like the 95 % t interval, for a single seed. The interval is cut to what
+    the metric can be (`possible`), which takes nothing from its coverage.
     """
     rows = []
     for (cell, request, method, metric), group in values.groupby(["cell", "request", "method", "metric"], sort=False):
         interval = t_interval(group["value"].to_numpy())
         seeds = " ".join(str(seed) for seed in sorted(group["seed"]))
-        rows.append(
-            [cell, request, method, metric, interval.mean, interval.std, interval.n, seeds, interval.low, interval.high]
-        )
+        ends = [interval.low, interval.high]
+        if interval.n > 1:
+            ends = np.clip(ends, *possible(metric)).tolist()
+        rows.append([cell, request, method, metric, interval.mean, interval.std, interval.n, seeds, *ends])
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def possible(metric: str) -> tuple[float, float]:
+    """The smallest and the largest value that a metric can have; infinite where there is no limit or none is known."""
+    of, _, figure = metric.partition("/")
+    if metric in POSSIBLE:
+        return POSSIBLE[metric]
+    if of != "gap" and (figure in SHARES or figure.endswith(("_auc", "_accuracy", "_nonmember")) or "tpr_at" in figure):
+        return 0.0, 1.0
+    if metric == "gap/tow":
+        return 0.0, 1.0
+    return (0.0 if figure == "loss" or metric.startswith(NEVER_NEGATIVE) else -np.inf), np.inf
 
 
 def whole_rows(values: pd.DataFrame) -> pd.DataFrame:

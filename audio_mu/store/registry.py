@@ -7,7 +7,9 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from unittest.mock import patch
 
 import mlflow
 import numpy as np
@@ -37,32 +39,53 @@ def _serving_requirements() -> list[str]:
     return [f"{name}=={version(name)}" for name in SERVING_PINS]
 
 
-def log_model(
-    run: Run, module: nn.Module, name: str, n_inputs: int, n_outputs: int, metadata: Mapping[str, object]
-) -> str:
-    """Log a module from float32 [n, n_inputs] to float32 [n, n_outputs] in the pt2 format; return its URI.
+class Traced:
+    """A module from float32 [n, n_inputs] to float32 [n, outputs], traced once for many models that differ in weights.
+
+    The traced graph holds the module's own tensors: what `load_state_dict` puts into `module` is what is logged next.
+    """
+
+    def __init__(self, module: nn.Module, n_inputs: int) -> None:
+        self.module, self.n_inputs = module.eval(), n_inputs
+
+    @property
+    def example(self) -> np.ndarray:
+        """Two rows: the exporter does not see from one that their number may vary."""
+        return np.zeros((2, self.n_inputs), dtype=np.float32)
+
+    @cached_property
+    def program(self) -> torch.export.ExportedProgram:
+        """The graph, as MLflow would have it traced."""
+        rows_vary = [{0: torch.export.Dim.AUTO}]
+        return torch.export.export(self.module, (torch.from_numpy(self.example),), dynamic_shapes=rows_vary)
+
+
+def log_model(run: Run, traced: Traced, name: str, n_outputs: int, metadata: Mapping[str, object]) -> str:
+    """Log a module as it is at this moment in the pt2 format; return its URI.
 
     It can be loaded without this project's code and without unpickling any.
     """
     signature = ModelSignature(
-        Schema([TensorSpec(np.dtype("float32"), (-1, n_inputs))]),
+        Schema([TensorSpec(np.dtype("float32"), (-1, traced.n_inputs))]),
         Schema([TensorSpec(np.dtype("float32"), (-1, n_outputs))]),
     )
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's exporter about itself
-        info = mlflow.pytorch.log_model(
-            module,
-            name=name,
-            # The exporter needs two rows to see that their number may vary.
-            input_example=np.zeros((2, n_inputs), dtype=np.float32),
-            signature=signature,
-            pip_requirements=_serving_requirements(),
-            metadata=dict(metadata),
-            run_id=run.id,
-            # It would load every model again to answer the example: a third of the time of logging one.
-            validate_serving_input=False,
-        )
+        program = traced.program
+        # MLflow traces every model that it logs, which takes longer than all the rest, and takes no traced one.
+        with patch.object(torch.export, "export", lambda *_, **__: program):
+            info = mlflow.pytorch.log_model(
+                traced.module,
+                name=name,
+                input_example=traced.example,
+                signature=signature,
+                pip_requirements=_serving_requirements(),
+                metadata=dict(metadata),
+                run_id=run.id,
+                # It would load every model again to answer the example: a third of the time of logging one.
+                validate_serving_input=False,
+            )
     # On the disk before the run says FINISHED: the machine may be switched off.
     folder = local_folder(run.store.client.get_logged_model(info.model_id).artifact_location)
     if folder is not None:

@@ -361,6 +361,10 @@ class Run:
             parent = Path(path).parent.as_posix()
             self.store.client.log_artifact(self.id, str(local), None if parent == "." else parent)
 
+    def address(self, path: str) -> str:
+        """Where an artifact can be opened: its file if it is on this machine, else its URI."""
+        return f"{self.store.client.get_run(self.id).info.artifact_uri.removeprefix('file://')}/{path}"
+
     @cached_property
     def _folder(self) -> Path | None:
         return local_folder(self.store.client.get_run(self.id).info.artifact_uri)

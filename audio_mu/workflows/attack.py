@@ -72,10 +72,11 @@ def _log(run: Run, rows: pd.DataFrame, trained: Attack, quality: list[AttackQual
         "attack.json",
         json.dumps({"feature": trained.feature, "n_models": len(trained.networks), "scaling": trained.scaling}),
     )
+    traced = registry.Traced(build_attack_network(), 1)
+    about = {"feature": trained.feature, "answers": "member,non-member"}
     for i, network in enumerate(trained.networks):
-        registry.log_model(
-            run, network, f"attack-{i}", 1, 2, {"feature": trained.feature, "answers": "member,non-member"}
-        )
+        traced.module.load_state_dict(network.state_dict())
+        registry.log_model(run, traced, f"attack-{i}", 2, about)
     means = mean_quality(quality)
     run.metrics({f"attack/{name}": value for name, value in means.items()})
     n_clips = rows["clip_id"].nunique()

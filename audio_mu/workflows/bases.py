@@ -20,6 +20,9 @@ from audio_mu.workflows.ledger import Ledger, read_ledger
 from audio_mu.workflows.prepare import BASE_FIELDS, Data, load_data, network_source
 from audio_mu.workflows.train import losses_table
 
+CHOOSING = ("data_dir", "speaker_pattern", "bad_files")
+"""Parameters that decide which recordings there are and whose."""
+
 UNLEARNED = "unlearned"
 """Alias of the unlearned model in service; of one seed's `unlearned-seed-NN`."""
 
@@ -68,7 +71,7 @@ def find_bases(store: Store, config: Config) -> tuple[Bases, Data]:
         )
     tried = _with_recipe(config, name, candidates[config.seeds[0]][0])
     data = load_data(tried, ledger)
-    versions = {seed: _fitting(found, data, seed) for seed, found in candidates.items()}
+    versions = {seed: _fitting(store, tried, found, data, seed) for seed, found in candidates.items()}
     _refuse_edited(config, name, versions)
     _refuse_differing(name, versions)
     chosen = _with_recipe(config, name, next(iter(versions.values())))
@@ -106,7 +109,7 @@ def _with_recipe(config: Config, name: str, version: Version) -> Config:
     return dataclasses.replace(Config.from_text({**given, **recipe}).resolved(), data_dir=config.data_dir)
 
 
-def _fitting(candidates: Sequence[Version], data: Data, seed: int) -> Version:
+def _fitting(store: Store, config: Config, candidates: Sequence[Version], data: Data, seed: int) -> Version:
     """The newest version whose recordings are the data's. Raises `UserError` with the way out where none is."""
     for version in candidates:
         if version.tags["clips_digest"] == data.digest:
@@ -121,8 +124,15 @@ def _fitting(candidates: Sequence[Version], data: Data, seed: int) -> Version:
         )
     raise UserError(
         f"the recordings have changed since {newest.name} seed {seed} was trained (digest {known[:8]} then, "
-        f"{data.digest[:8]} now): train again, or give the data_dir, speaker_pattern and bad_files of then"
+        f"{data.digest[:8]} now): {_of_then(store, config, newest)}train again"
     )
+
+
+def _of_then(store: Store, config: Config, version: Version) -> str:
+    """The parameters that choose recordings and were others when a version was made, as a way out."""
+    then, now = store.client.get_run(version.run_id).data.params, config.as_text()
+    other = [f"{key}={then[key]!r} (now {now[key]!r})" for key in CHOOSING if key in then and then[key] != now[key]]
+    return f"give {', '.join(other)} as then, or " if other else ""
 
 
 def _refuse_edited(config: Config, name: str, versions: Mapping[int, Version]) -> None:

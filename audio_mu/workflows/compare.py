@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,9 @@ from audio_mu.workflows.prepare import base_tags, stage_run
 
 UNLEARNED = {"stage": "unlearn", "role": "method"}
 CELLS_OF_RANKING = 3
+WHOLE, TABLE = "whole", "table"
+SCREEN = (WHOLE, TABLE, TABLE, TABLE)
+"""What of each cell is printed, the newest first: everything, its table, nothing."""
 NETWORK_TAGS = ("dataset_name", "pipeline", "architecture")
 POOL = "ranked.csv"
 POOLED = [*NETWORK_TAGS, "request", "cell", "method", "metric", "mean"]
@@ -54,10 +58,14 @@ def compare(config: Config, store: Store, parent: Run | None = None, cell: str |
         texts = [
             _show(
                 store, run, resolved, runs, audits[runs.cell], kept[runs.cell], long[long["cell"] == runs.cell],
-                paired[paired["cell"] == runs.cell],
+                paired[paired["cell"] == runs.cell], on_screen=on_screen,
             )
-            for runs in cells
+            for runs, on_screen in zip_longest(cells, SCREEN[: len(cells)], fillvalue="")
         ]  # fmt: skip
+        if len(cells) > 1:
+            left = len(cells) - len(SCREEN)
+            more = f" and {left} earlier requests" if left > 0 else ""
+            say(f"\nnotes and audits of earlier requests{more}: {run.address('comparison.md')}")
         ranked = _ranking(store, run, resolved, cells[0], long)
         run.text("comparison.md", "\n".join([*texts, ranked, _chained(run, chain)]))
         first = long[long["cell"] == cells[0].cell]
@@ -152,18 +160,22 @@ def _whole(cell: CellRuns, audit: CellAudit) -> pd.DataFrame:
 
 
 def _show(store: Store, run: Run, config: Config, cell: CellRuns, audit: CellAudit, kept: Kept, long: pd.DataFrame,
-          paired: pd.DataFrame) -> str:  # fmt: skip
-    """Figures and per-clip table of one cell into the run; its tables on the screen and as Markdown."""
+          paired: pd.DataFrame, on_screen: str) -> str:  # fmt: skip
+    """Figures and per-clip table of one cell into the run; its tables as Markdown, and on the screen by `SCREEN`."""
     title = title_of(config, cell)
     table = tables.markdown(tables.wide_table(long, cell.rows))
     audited = tables.markdown(tables.wide_table(long, cell.rows, tables.AUDITED))
     notes = [*_notes(store, config, cell, kept), *audit.notes]
-    for note in notes:
-        say(f"note: {note}")
-    say(f"\n{title} (cell {cell.cell})\n\n{table}\n{tables.EXPLANATION}\n\n{audited}\n{tables.AUDIT_EXPLANATION}")
     in_the_study = _published(config, cell.request)
-    if in_the_study:
-        say(f"\n{in_the_study}")
+    if on_screen:
+        heading = f"\n{title} (cell {cell.cell})\n\n{table}"
+        whole = [
+            *(f"note: {note}" for note in notes),
+            f"{heading}\n{tables.EXPLANATION}\n\n{audited}\n{tables.AUDIT_EXPLANATION}",
+            *([f"\n{in_the_study}"] if in_the_study else []),
+        ]
+        for line in whole if on_screen == WHOLE else [heading]:
+            say(line)
     folder = f"{cell.request}-{cell.cell[:6]}"
     drawn = {
         "accuracy": figures.accuracy_figure(long, cell.methods, title),

@@ -10,8 +10,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TypeVar
+
+import torch
 
 from audio_mu.config import Config
 from audio_mu.errors import UserError
@@ -54,6 +57,17 @@ def _start_worker(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def cores_left_to_workers() -> Iterator[None]:
+    """One thread for this process inside the block: several wait for each other where workers have the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Engine:
@@ -101,9 +115,10 @@ class Engine:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         try:
-            for future in bar(as_completed(waiting), len(jobs), what):
-                # Popped, so that a result's arrays are freed once they are written.
-                yield waiting.pop(future), future.result()
+            with cores_left_to_workers():
+                for future in bar(as_completed(waiting), len(jobs), what):
+                    # Popped, so that a result's arrays are freed once they are written.
+                    yield waiting.pop(future), future.result()
         except BrokenProcessPool:
             raise UserError(
                 "a worker process was killed from outside (out of memory?): run the same command again, finished "

@@ -72,7 +72,11 @@ def erase(config: Config, store: Store) -> str:
         _tell(entry, findings, config.confirm)
         if not config.confirm:
             _write([run], entry, {"found": [finding.row for finding in findings]})
-            say(f"nothing was changed: run it again with confirm=true request={entry.hash[:8]}")
+            say(f"all of them: {run.address(PAGE)}")
+            say(
+                "nothing was changed; to remove them: "
+                f"`mlflow run . -e erase -P request={entry.hash[:8]} -P confirm=true`"
+            )
             return run.id
         own = Run(store, entry.run_id, "")
         record = _begin(store, own, entry, findings)
@@ -94,6 +98,7 @@ def erase(config: Config, store: Store) -> str:
         say(f"erased request {entry.request}; searched afterwards: {searched}; found nothing but the ledger's entry")
         for part in record["remains"]:
             say(f"remains: {part['what']}: {part['why']}")
+        say(f"record: {run.address(PAGE)}")
     return run.id
 
 

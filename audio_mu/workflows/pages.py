@@ -111,7 +111,7 @@ def write_report(
     found = "".join(f"- {line}\n" for line in lines)
     run.note(f"## {title}\n\n{found}\nReport: `{path}`; tables: `comparison.md`; figures: `figures/`.")
     _describe(store, cell, title, lines)
-    say(f"report: {where(store, run, path)}")
+    say(f"report: {run.address(path)}")
     return path
 
 
@@ -213,12 +213,6 @@ def _digest(store: Store, config: Config, cell: CellRuns) -> str:
     if "clips_digest" in run.tags:
         return run.tags["clips_digest"]
     return store.client.get_model_version(config.registered_model, run.tags["base_version"]).tags["clips_digest"]
-
-
-def where(store: Store, run: Run, path: str) -> str:
-    """Where an artifact of a run can be opened: its file if it is on this machine, else its address."""
-    uri = store.client.get_run(run.id).info.artifact_uri.removeprefix("file://")
-    return f"{uri}/{path}"
 
 
 def _any(cell: CellRuns) -> Finished:

@@ -23,7 +23,7 @@ from audio_mu.errors import UserError
 from audio_mu.processes import keep_freed_memory
 from audio_mu.progress import bar
 from audio_mu.training import pick_device
-from audio_mu.workflows.engine import Engine, J, R
+from audio_mu.workflows.engine import Engine, J, R, cores_left_to_workers
 from audio_mu.workflows.jobs import Problem
 
 CONNECT_SECONDS = 10.0
@@ -73,8 +73,9 @@ class RayEngine(Engine):
         shared: dict[int, ObjectRef] = {}
         waiting = {self._submit(work, job, shared): job for job in jobs}
         self._running = set(waiting)
-        for reference in bar(self._ready(), len(jobs), what):
-            yield waiting.pop(reference), _result(reference)
+        with cores_left_to_workers():
+            for reference in bar(self._ready(), len(jobs), what):
+                yield waiting.pop(reference), _result(reference)
 
     def _connect(self) -> None:
         if ray.is_initialized():

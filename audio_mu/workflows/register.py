@@ -23,7 +23,7 @@ from audio_mu.store.runs import Run, Store, read_csv
 from audio_mu.workflows.bases import UNLEARNED
 from audio_mu.workflows.cells import CellRuns, audited_long, load_cell
 from audio_mu.workflows.ledger import COLUMNS, RETIRED, Answer, Answered, Ledger, enter, read_ledger
-from audio_mu.workflows.pages import make_record, request_facts, where, write_record
+from audio_mu.workflows.pages import make_record, request_facts, write_record
 from audio_mu.workflows.prepare import Data, base_tags, load_data, matching
 
 NONE, BEST = "none", "best"
@@ -66,7 +66,7 @@ def register_unlearned(config: Config, store: Store, run: Run, cell_id: str) -> 
     say(f"  accuracy, mean of the seeds: {_beside(cell.long(), method)}")
     request = first.tags["request_hash"][:8]
     say(
-        f"evidence: {where(store, run, 'evidence.html')}; request {request}, to be erased with "
+        f"evidence: {run.address('evidence.html')}; request {request}, to be erased with "
         f"`mlflow run . -e erase -P request={request}`"
     )
     say(
@@ -158,20 +158,20 @@ def _allowed_method(config: Config, cell: CellRuns) -> str:
         reason = known or (
             "no method meets the rule" + (f"; the closest is {nearest}: {_reasons(cell, nearest)}" if nearest else "")
         )
-        raise UserError(f"register='best' is refused: {reason}{_way_out(config, known)}")
+        raise UserError(f"register='best' is refused: {reason}{_way_out(config, long)}")
     if config.register not in cell.methods:
         raise UserError(f"register={config.register!r}: this cell has no finished run of it: add it to methods")
     if not judge(config.register, figures_of(long, config.register), figures_of(long, "original") or None).passed:
         raise UserError(
             f"register={config.register!r} is refused: {known or _reasons(cell, config.register)} (rule: {RULE.text})"
-            f"{_way_out(config, known)}"
+            f"{_way_out(config, long)}"
         )
     return config.register
 
 
-def _way_out(config: Config, known: str) -> str:
-    """The answer that is left, unless the retrained model is itself what fails."""
-    left = not known and config.register != REFERENCE
+def _way_out(config: Config, long: pd.DataFrame) -> str:
+    """The answer that is left, unless the retrained model is missing or is itself what fails."""
+    left = config.register != REFERENCE and (naive := figures_of(long, REFERENCE)) and judge(REFERENCE, naive).passed
     return "; register=naive, the retrained model, needs no new training" if left else ""
 
 

@@ -14,7 +14,7 @@ from audio_mu.store.runs import Store
 from audio_mu.workflows.bases import UNLEARNED
 from audio_mu.workflows.cells import CellRuns, load_cell
 from audio_mu.workflows.compare import compare
-from audio_mu.workflows.pages import make_record, where, write_record
+from audio_mu.workflows.pages import make_record, write_record
 from audio_mu.workflows.prepare import base_tags, stage_run
 from audio_mu.workflows.register import BEST, NONE
 
@@ -47,7 +47,7 @@ def report(config: Config, store: Store) -> str:
         method = method_asked or best_method(long, cell.methods) or closest(long, cell.methods) or cell.methods[-1]
         record = make_record(store, resolved, cell, method, long, _registered(store, resolved, cell, method))
         write_record(run, record)
-        say(f"{record.evidence.headline}\nevidence record: {where(store, run, 'evidence.html')}")
+        say(f"{record.evidence.headline}\nevidence record: {run.address('evidence.html')}")
     return run.id
 
 

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
+import torch
 
 from audio_mu.audit.performance import cross_entropy, performance
 from audio_mu.config import Config, load_recipe
-from audio_mu.data.features import SAMPLE_RATE, Frontend
+from audio_mu.data.features import SAMPLE_RATE, Frontend, feature_shape
 from audio_mu.files import hash_of
 from audio_mu.models.waveform import servable
 from audio_mu.progress import say
 from audio_mu.report.cards import BaseFacts, ModelFacts, base_card, family_note
+from audio_mu.seeding import seeded
 from audio_mu.store import queries, registry
 from audio_mu.store.runs import Run, Store
 from audio_mu.workflows.engine import Engine
-from audio_mu.workflows.jobs import Result, TrainJob, train_job
+from audio_mu.workflows.jobs import Result, TrainJob, make_network, train_job
 from audio_mu.workflows.ledger import RETIRED, read_ledger
 from audio_mu.workflows.prepare import (
     TRAINING_SOURCE,
@@ -218,14 +221,17 @@ def losses_table(data: Data, logits: dict[str, np.ndarray]) -> pd.DataFrame:
 def log_servable(run: Run, config: Config, data: Data, seed: int, result: Result) -> str:
     """Log a network with its frontend: waveforms in, logits out. Returns the model's URI."""
     assert config.pipeline is not None  # resolved
-    network = problem(config, data.clips).initialise(seed)
-    network.load_state_dict(registry.as_tensors(result.state))
-    frontend = Frontend(config.pipeline, load_recipe(config.dataset))
+    # Networks of the user's own may draw more than their weights from the seed.
+    drawn_from = seed if network_source(config) else 0
+    traced = _traced(
+        config.architecture, network_identity(config), config.pipeline, config.dataset, config.clip_samples,
+        len(data.clips.class_names), drawn_from,
+    )  # fmt: skip
+    traced.module.network.load_state_dict(registry.as_tensors(result.state))
     return registry.log_model(
         run,
-        servable(frontend, network),
+        traced,
         "model",
-        config.clip_samples,
         len(data.clips.class_names),
         {
             "sample_rate": SAMPLE_RATE,
@@ -236,6 +242,17 @@ def log_servable(run: Run, config: Config, data: Data, seed: int, result: Result
             "seed": seed,
         },
     )
+
+
+@lru_cache(maxsize=1)
+def _traced(
+    architecture: str, identity: str, pipeline: str, dataset: str, samples: int, n_classes: int, seed: int
+) -> registry.Traced:
+    """What is served of an architecture, to be filled with weights; `identity` tells edits of one file apart."""
+    with seeded(seed):
+        network = make_network(architecture, feature_shape(pipeline, samples), n_classes)
+    frontend = Frontend(pipeline, load_recipe(dataset))
+    return registry.Traced(servable(frontend, network.to(memory_format=torch.channels_last)), samples)
 
 
 def _params(config: Config, seed: int) -> dict[str, str]:

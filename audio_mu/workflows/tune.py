@@ -27,7 +27,6 @@ from audio_mu.unlearning.search import REPAIR_FIELDS, Range
 from audio_mu.workflows.bases import find_bases
 from audio_mu.workflows.engine import Engine
 from audio_mu.workflows.jobs import Result, TrainJob, UnlearnJob, train_job, unlearn_job
-from audio_mu.workflows.pages import where
 from audio_mu.workflows.prepare import (
     UNLEARNING_SOURCE,
     Data,
@@ -421,7 +420,7 @@ def _report(store: Store, run: Run, rehearsal: Rehearsal, table: pd.DataFrame, t
         lines.append(f"| {method} | {as_it_comes[method]:.3f} | {best[method]:.3f} | {shown} |")
     run.note("\n".join(lines))
     say("\n".join(lines))
-    say(f"use it: mlflow run . -e unlearn -P method_config={where(store, run, TUNED)}")
+    say(f"use it: mlflow run . -e unlearn -P method_config={run.address(TUNED)}")
 
 
 def tuned_yaml(rehearsal: Rehearsal, table: pd.DataFrame, chosen: Mapping[str, Values]) -> str:

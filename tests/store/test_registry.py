@@ -46,7 +46,9 @@ def test_study_networks_are_served_from_waveforms(key: str, store) -> None:
     frontend = Frontend(pipeline, load_recipe("audioMNIST"))
     run = store.open_run("train", key, {}, {})
     with run:
-        uri = registry.log_model(run, servable(frontend, network), "model", SAMPLES, 10, {"sample_rate": 16_000})
+        uri = registry.log_model(
+            run, registry.Traced(servable(frontend, network), SAMPLES), "model", 10, {"sample_rate": 16_000}
+        )
         version = registry.register(store, f"audio-mu.test.{key}", uri, run.id, {"seed": "40"}, "a test")
     registry.set_alias(store, version, "seed-40")
     waveforms = np.random.default_rng(1).normal(0, 0.1, (3, SAMPLES)).astype(np.float32)
@@ -60,6 +62,38 @@ def test_study_networks_are_served_from_waveforms(key: str, store) -> None:
     assert loaded.keys() == network.state_dict().keys()
     assert all(torch.equal(value, network.state_dict()[name]) for name, value in loaded.items())
     assert registry.by_alias(store, f"audio-mu.test.{key}", "seed-41") is None
+
+
+def test_models_of_one_trace_keep_their_own_weights(store) -> None:
+    """Catches a model that is logged with the weights of the one traced first, or changes with the next."""
+    import mlflow
+
+    from audio_mu.store import registry
+
+    class Named(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.norm = torch.nn.Linear(4, 2), torch.nn.BatchNorm1d(2)
+
+        def forward(self, rows: torch.Tensor) -> torch.Tensor:
+            return self.norm(self.layer(rows))
+
+    traced, rows = registry.Traced(Named(), 4), np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    logged = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        network = Named()
+        network(torch.randn(8, 4))  # moves the statistics of the norm, which are no parameters
+        traced.module.load_state_dict(network.state_dict())
+        run = store.open_run("train", f"traced {seed}", {}, {})
+        with run, torch.no_grad():
+            uri = registry.log_model(run, traced, "model", 2, {"seed": seed})
+            logged.append((uri, network.eval()(torch.from_numpy(rows)).numpy(), seed))
+    for uri, expected, seed in logged:
+        served = mlflow.pyfunc.load_model(uri)
+        np.testing.assert_allclose(served.predict(rows), expected, atol=1e-6)
+        assert served.predict(rows[:1]).shape == (1, 2)
+        assert served.metadata.metadata["seed"] == seed
 
 
 def test_pickled_models_are_refused(store, tmp_path: Path) -> None:
@@ -102,7 +136,7 @@ def test_weights_are_read_from_a_poisoned_model_without_running_it(store, tmp_pa
     marker, network = tmp_path / "marker", torch.nn.Linear(4, 2).eval()
     run = store.open_run("train", "poisoned", {}, {})
     with run:
-        uri = registry.log_model(run, network, "model", 4, 2, {})
+        uri = registry.log_model(run, registry.Traced(network, 4), "model", 2, {})
     folder = Path(store.client.get_logged_model(uri.removeprefix("models:/")).artifact_location)
     archive = folder / "data" / "model.pt2"
     with zipfile.ZipFile(archive) as content:
@@ -137,7 +171,7 @@ def test_versions_carry_the_newest_alias(store) -> None:
     for _ in range(2):
         run = store.open_run("train", "alias", {}, {})
         with run:
-            uri = registry.log_model(run, torch.nn.Linear(4, 2).eval(), "model", 4, 2, {})
+            uri = registry.log_model(run, registry.Traced(torch.nn.Linear(4, 2), 4), "model", 2, {})
             registry.set_alias(store, registry.register(store, name, uri, run.id, {}, ""), "seed-1")
         ids.append(run.id)
     newest = registry.by_alias(store, name, "seed-1")

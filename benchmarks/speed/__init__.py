@@ -56,7 +56,7 @@ from audio_mu.workflows.unlearn import unlearn
 from benchmarks import many_runs, study_loop
 from benchmarks.study_loop import ClipList
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "results" / "speed.csv"
 SHAPE, CLASSES, BATCH = (32, 63), 10, 256
 N_CLIPS, N_TRAIN = 3_000, 2_400
@@ -605,7 +605,3 @@ def measure(name: str, context: Context) -> None:
     )
     table.to_csv(TABLE, index=False, float_format="%.4g")
     print(f"== {name}, {time.perf_counter() - start:.0f} s\n{markdown(rows)}\n", flush=True)
-
-
-if __name__ == "__main__":
-    main()

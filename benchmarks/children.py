@@ -39,6 +39,9 @@ def _study_prepares(folder: Path, cache: Path, threads: int) -> float:
 
 
 def _we_prepare(folder: Path, cache: Path, threads: int) -> float:
+    from audio_mu.processes import look_seldom_for_garbage
+
+    look_seldom_for_garbage()  # as every command does
     import torch
     import torchaudio.transforms
 

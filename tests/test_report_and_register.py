@@ -254,6 +254,7 @@ def test_what_fails_the_rule_is_refused_with_the_reason(chain: Store, entry: Com
         assert done.returncode == 2
         assert f"error: register='{register}' is refused: " in done.stderr
         assert re.search(r"remain accuracy is \d+\.\d points below naive's, 2\.0 points are allowed", done.stderr)
+        assert "; register=naive, the retrained model, needs no new training" in done.stderr
         assert done.stderr.count("\n") == 1
     assert chain.client.get_model_version_by_alias(NAME, "unlearned").version == before
     assert len(chain.client.search_model_versions(f"name='{NAME}'")) == 4
@@ -324,7 +325,7 @@ def test_report_of_a_chosen_request_and_method(
 
 
 def test_skipped_recordings_are_listed_in_the_run(entry: Command, small_digits: Path, tmp_path: Path) -> None:
-    """Catches recordings that are left out without a trace."""
+    """Catches recordings that are left out without a trace, and other recordings told by nothing but a digest."""
     data = shutil.copytree(small_digits, tmp_path / "data")
     (data / "01" / "0_01_8.wav").write_bytes(b"RIFF of nothing")
     (data / "01" / "0_01_9.wav").write_bytes(b"")
@@ -341,3 +342,8 @@ def test_skipped_recordings_are_listed_in_the_run(entry: Command, small_digits: 
     skipped = pd.read_csv(store.client.download_artifacts(parent.info.run_id, "skipped.csv"))
     assert skipped["clip_id"].tolist() == ["01/0_01_8.wav", "01/0_01_9.wav"]
     assert skipped["reason"].str.len().min() > 5
+    fewer = shutil.copytree(small_digits, tmp_path / "fewer")
+    next(fewer.glob("02/*.wav")).unlink()
+    done = entry("attack", folder, data_dir=str(fewer), seeds="40")
+    assert done.returncode == 2
+    assert f"give data_dir='{data}' (now '{fewer}'), bad_files='skip' (now 'fail') as then, or train" in done.stderr

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from audio_mu.config import LONGEST_SHOWN, Config, defaults, help_text
 from audio_mu.errors import UserError
+from audio_mu.processes import look_seldom_for_garbage
 
 if TYPE_CHECKING:
     from audio_mu.store.runs import Store
@@ -57,6 +58,7 @@ def command(about: str, work: Work, arguments: Sequence[str] | None = None) -> i
         print(f"{about}\n\nParameters (name, default, meaning):\n{help_text()}")
         return 0
     _end_on_signals()
+    look_seldom_for_garbage()
     try:
         config = Config.from_text(parse(given))
         _run(config, work)

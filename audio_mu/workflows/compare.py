@@ -167,15 +167,15 @@ def _show(store: Store, run: Run, config: Config, cell: CellRuns, audit: CellAud
     audited = tables.markdown(tables.wide_table(long, cell.rows, tables.AUDITED))
     notes = [*_notes(store, config, cell, kept), *audit.notes]
     in_the_study = _published(config, cell.request)
-    if on_screen:
-        heading = f"\n{title} (cell {cell.cell})\n\n{table}"
-        whole = [
-            *(f"note: {note}" for note in notes),
-            f"{heading}\n{tables.EXPLANATION}\n\n{audited}\n{tables.AUDIT_EXPLANATION}",
-            *([f"\n{in_the_study}"] if in_the_study else []),
-        ]
-        for line in whole if on_screen == WHOLE else [heading]:
-            say(line)
+    heading = f"\n{title} (cell {cell.cell})\n\n{table}"
+    erased = [f"note: {kept.note}"] if kept.note else []
+    whole = [
+        *(f"note: {note}" for note in notes),
+        f"{heading}\n{tables.EXPLANATION}\n\n{audited}\n{tables.AUDIT_EXPLANATION}",
+        *([f"\n{in_the_study}"] if in_the_study else []),
+    ]
+    for line in {WHOLE: whole, TABLE: [*erased, heading]}.get(on_screen, []):
+        say(line)
     folder = f"{cell.request}-{cell.cell[:6]}"
     drawn = {
         "accuracy": figures.accuracy_figure(long, cell.methods, title),

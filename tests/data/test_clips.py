@@ -179,7 +179,7 @@ def plant_bad(root: Path) -> dict[str, str]:
     (root / "c" / "missing.wav").symlink_to(root / "nowhere.wav")
     return {
         "a/corrupt.wav": "cannot be read as audio",
-        "a/empty.wav": "cannot be read as audio",
+        "a/empty.wav": "is empty",
         "b/frameless.wav": "holds no samples",
         "b/nan.wav": "not finite",
         "c/loud.wav": "times full scale",
@@ -193,15 +193,15 @@ def test_bad_files_fail_by_name(root: Path) -> None:
     with pytest.raises(UserError) as raised:
         load_clips(config_of(root))
     message = str(raised.value)
-    assert message.startswith("6 of the recordings cannot be used")
+    assert message.startswith("cannot use 6 recordings: ")
     assert [id_ for id_ in bad if f"{id_} " in message] == list(bad)[:5]
     assert "and 1 more" in message
     assert "\n" not in message
     assert str(root) not in message
 
 
-def test_bad_files_skipped_are_listed(root: Path) -> None:
-    """Catches features shifted against labels behind a skipped recording."""
+def test_bad_files_skipped_are_listed(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches features shifted against labels behind a skipped recording, and one that is skipped without a word."""
     clean = load_clips(config_of(root))
     kept, ids = clean.features.clone(), clean.ids
     bad = plant_bad(root)
@@ -210,7 +210,11 @@ def test_bad_files_skipped_are_listed(root: Path) -> None:
     assert torch.equal(clips.features, kept)
     assert [id_ for id_, _ in clips.skipped] == list(bad)
     assert all(bad[id_] in reason for id_, reason in clips.skipped)
+    said = capsys.readouterr().out
+    assert "left out 6 recordings: a/corrupt.wav" in said
+    clips_module._say_skipped.cache_clear()  # as in the next command, which finds the features in the cache
     assert same(clips, load_clips(config_of(root, bad_files="skip")))
+    assert said.endswith(capsys.readouterr().out)
 
 
 def test_nothing_readable_is_refused(tmp_path: Path) -> None:
@@ -218,7 +222,7 @@ def test_nothing_readable_is_refused(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / "set" / name).mkdir(parents=True)
         (tmp_path / "set" / name / "x.wav").touch()
-    with pytest.raises(UserError, match="2 of the recordings cannot be used"):
+    with pytest.raises(UserError, match=r"cannot use 2 recordings: a/x\.wav is empty"):
         load_clips(config_of(tmp_path / "set", bad_files="skip"))
 
 

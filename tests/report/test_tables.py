@@ -51,6 +51,28 @@ def test_pairs_are_common_seeds_of_one_cell() -> None:
     assert table["difference"].item() == pytest.approx(0.15)
 
 
+@pytest.mark.parametrize(
+    ("metric", "seeds", "low", "high"),
+    [
+        ("forget/accuracy", [0.4, 0.9], 0.0, 1.0),
+        ("audit/rmia_auc", [0.5, 0.9], 0.0, 1.0),
+        ("mia/tpr_at_fpr_0.1pct", [0.0, 0.4], 0.0, 1.0),
+        ("gap/tow", [0.5, 1.0], 0.0, 1.0),
+        ("forget/loss", [0.1, 3.0], 0.0, None),
+        ("time/total_s", [1.0, 9.0], 0.0, None),
+        ("distance/js", [0.1, 0.6], 0.0, float(np.log(2))),
+        ("gap/mia_auc", [-0.2, 0.2], None, None),
+        ("gap/forget_accuracy", [-0.4, 0.4], None, None),
+    ],
+)
+def test_intervals_stay_within_what_is_possible(metric, seeds, low, high) -> None:
+    """Catches shares above 1 and seconds below 0 in front of people, and a signed difference that is cut."""
+    whole = stats.ttest_1samp(seeds, 0).confidence_interval(0.95)
+    row = tables.long_table(values("pop", metric, seeds)).iloc[0]
+    assert row["ci_low"] == pytest.approx(whole.low if low is None else low)
+    assert row["ci_high"] == pytest.approx(whole.high if high is None else high)
+
+
 def test_whole_numbers_have_no_interval() -> None:
     """Catches a deviation of one number that all seeds make together."""
     whole = pd.DataFrame([("c", "item-10", "pop", "audit/epsilon_bound", 0.4, "40 41 42")],

@@ -324,14 +324,19 @@ class Run:
         """Log parameters, all in one call."""
         self.store.client.log_batch(self.id, params=[Param(key, value) for key, value in params.items()])
 
-    def metrics(self, values: Mapping[str, float]) -> None:
-        """Log numbers, all in one call."""
-        self.curves({name: [(0, value)] for name, value in values.items()})
+    def metrics(self, values: Mapping[str, float], model_uri: str | None = None) -> None:
+        """Log numbers, all in one call; with `model_uri` as those of a logged model too."""
+        self.curves({name: [(0, value)] for name, value in values.items()}, model_uri)
 
-    def curves(self, curves: Mapping[str, Iterable[tuple[int, float]]]) -> None:
+    def curves(self, curves: Mapping[str, Iterable[tuple[int, float]]], model_uri: str | None = None) -> None:
         """Log numbers by step, as many in a call as the store takes."""
         now = int(time.time() * 1000)
-        rows = [Metric(name, float(value), now, step) for name, points in curves.items() for step, value in points]
+        model = model_uri.removeprefix("models:/") if model_uri else None
+        rows = [
+            Metric(name, float(value), now, step, model_id=model)
+            for name, points in curves.items()
+            for step, value in points
+        ]
         for start in range(0, len(rows), BATCH_LIMIT):
             self.store.client.log_batch(self.id, metrics=rows[start : start + BATCH_LIMIT])
 

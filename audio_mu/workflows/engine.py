@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import multiprocessing
 import os
 import signal
@@ -48,6 +50,9 @@ def open_engine(config: Config) -> Engine:
 def _start_worker(parent: int) -> None:
     """Ctrl-C is the parent's to handle, no worker outlives it, and memory is kept between batches."""
     keep_freed_memory()
+    # No search for garbage among what is imported, now or at the end. Seldom searches would keep finished networks.
+    gc.freeze()
+    atexit.register(gc.freeze)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

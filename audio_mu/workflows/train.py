@@ -137,7 +137,9 @@ def _log(config: Config, store: Store, parent: Run, data: Data, seed: int, finge
         for key, value in performance(result.logits[name], labels[indices]).items()
     }
     with store.child_run(parent, "train", "seed", f"seed-{seed}", tags, _params(config, seed)) as run:
-        run.metrics({**metrics, "time/total_s": result.total_seconds, "time/cpu_s": result.cpu_seconds})
+        # First of all: MLflow would read every figure of the run again to make it the model's.
+        model = log_servable(run, config, data, seed, result)
+        run.metrics({**metrics, "time/total_s": result.total_seconds, "time/cpu_s": result.cpu_seconds}, model)
         run.curves(result.curves)
         run.csv("losses.csv", losses_table(data, result.logits))
         for name, indices in sets.items():
@@ -147,7 +149,6 @@ def _log(config: Config, store: Store, parent: Run, data: Data, seed: int, finge
                 label=labels[indices],
                 logits=result.logits[name],
             )
-        log_servable(run, config, data, seed, result)
         run.text("model_card.md", _card(config, data, seed, metrics))
     _publish(config, store, data, seed, run.id, metrics)
     return metrics["test/accuracy"]

@@ -366,17 +366,18 @@ class Unlearning:
         tags = self.cell.tags(seed, method)
         params = {**self.cell.config.as_text(), "seed": str(seed), "method": method}
         with self.store.child_run(self.parent, "unlearn", "method", f"{method} seed-{seed}", tags, params) as run:
+            # First of all: MLflow would read every figure of the run again to make it the model's.
+            keeps, config = self._keeps_model(method), self.cell.config
+            model = log_servable(run, config, self.cell.data, seed, result) if keeps else None
             self._log_artifacts(run, result.logits)
             run.curves(result.curves)
             metrics |= self._compare_with_naive(run, seed, method, metrics, result.logits)
-            run.metrics(metrics)
+            run.metrics(metrics, model)
             self._log_audit(run, seed, method, metrics, result.logits)
             for warning in result.warnings:
                 say(f"WARNING: {method} seed {seed}: {warning}")
             if result.warnings:
                 run.tags({"warnings": "; ".join(result.warnings)})
-            if self._keeps_model(method):
-                log_servable(run, self.cell.config, self.cell.data, seed, result)
         say(
             f"  seed {seed} {method:<19} forget {metrics['forget/accuracy']:.3f}  "
             f"remain {metrics['remain/accuracy']:.3f}  test {metrics['test/accuracy']:.3f}  "

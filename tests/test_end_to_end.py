@@ -131,6 +131,17 @@ def test_no_two_methods_are_the_same(chain: Results) -> None:
             seen[key] = method
 
 
+def test_models_carry_the_figures_of_their_runs(chain: Results) -> None:
+    """Catches models that MLflow's view of models shows without a figure, or with another one's."""
+    models = chain.client.search_logged_models(["0"])
+    assert {chain.client.get_run(model.source_run_id).data.tags["stage"] for model in models} >= {"train", "unlearn"}
+    for model in models:
+        run = chain.client.get_run(model.source_run_id).data
+        own = {metric.key: metric.value for metric in model.metrics}
+        if run.tags["stage"] != "attack":  # several models, one set of figures
+            assert own["test/accuracy"] == run.metrics["test/accuracy"]
+
+
 def test_comparison_averages_the_seeds(chain: Results) -> None:
     """Catches a mean over other runs than the two seeds', or a deviation with ddof 0."""
     (run,) = chain.runs("tags.stage = 'compare'")
@@ -151,20 +162,21 @@ def test_comparison_averages_the_seeds(chain: Results) -> None:
 
 
 def test_base_model_answers_waveforms_without_unpickling(chain: Results, small_digits: Path) -> None:
-    """Catches a registered model that needs features, code of this project, or unpickling."""
+    """Catches a registered model that needs features, code of this project, or unpickling, or has another's weights."""
     import mlflow
     import soundfile
 
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     mlflow.set_tracking_uri(f"sqlite:///{chain.folder / 'mlflow.db'}")
     mlflow.set_registry_uri(f"sqlite:///{chain.folder / 'mlflow.db'}")
-    version = chain.client.get_model_version_by_alias(NAME, "seed-40")
-    model = mlflow.pyfunc.load_model(f"models:/{NAME}@seed-40")
-    run = chain.client.get_run(version.run_id)
-    with np.load(chain.artifact(run, "logits/test.npz"), allow_pickle=False) as stored:
-        ids, logits = stored["clip_id"][:5], stored["logits"][:5]
-    waveforms = np.stack([soundfile.read(small_digits / id_, dtype="float32")[0] for id_ in ids])
-    np.testing.assert_allclose(model.predict(waveforms), logits, atol=1e-4)
+    for alias in ("seed-40", "seed-41"):
+        version = chain.client.get_model_version_by_alias(NAME, alias)
+        model = mlflow.pyfunc.load_model(f"models:/{NAME}@{alias}")
+        run = chain.client.get_run(version.run_id)
+        with np.load(chain.artifact(run, "logits/test.npz"), allow_pickle=False) as stored:
+            ids, logits = stored["clip_id"][:5], stored["logits"][:5]
+        waveforms = np.stack([soundfile.read(small_digits / id_, dtype="float32")[0] for id_ in ids])
+        np.testing.assert_allclose(model.predict(waveforms), logits, atol=1e-4)
     (attack,) = chain.runs("tags.stage = 'attack'")
     for output in chain.client.get_run(attack.info.run_id).outputs.model_outputs:
         answers = mlflow.pyfunc.load_model(f"models:/{output.model_id}").predict(np.zeros((3, 1), np.float32))

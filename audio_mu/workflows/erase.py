@@ -36,7 +36,7 @@ from audio_mu.workflows.traces import Sought
 
 RECORD, PAGE = "erasure.json", "erasure.md"
 SHOWN = 3
-REMOVED, REWRITTEN, RETIRE = "removed", "rewritten without them", "models removed, figures stay"
+REMOVED, REWRITTEN, RETIRE = "removed", "rewritten without them", "removed, figures stay"
 
 
 @dataclass(frozen=True)

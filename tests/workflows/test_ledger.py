@@ -378,7 +378,7 @@ def test_models_that_hold_the_recordings_are_gone_and_the_others_stay(erased: Er
     first, second, *_ = chain.runs(stage="attack")
     assert [chain.tags(run).get("retired") for run in (first, second)] == [chain.requests[A], None]
     assert chain.metrics(first)["attack/balanced_accuracy"] > 0
-    assert "attack models: would be models removed, figures stay" in erased.listed
+    assert "attack models: would be removed, figures stay" in erased.listed
 
 
 def test_other_figures_and_rows_are_as_they_were(erased: Erased) -> None:

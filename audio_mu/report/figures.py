@@ -61,7 +61,7 @@ def _subplots(
     names: what is written aslant below the ticks; top: inches above the axes; between: inches between columns and rows.
     The margins are set here: matplotlib's own layout draws every figure twice, and drawing is most of a report's time.
     """
-    below = 0.5 + 0.5 * LETTER * max(0, *map(len, names), 0)
+    below = 0.5 + 0.5 * LETTER * max(map(len, names), default=0)
     # Of a name that long, what does not fit between the left edge and its tick.
     left = max([0.72, *(0.87 * LETTER * len(name) - 0.8 * i + 0.1 for i, name in enumerate(names))])
     figure = Figure(figsize=size)

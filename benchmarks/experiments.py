@@ -26,7 +26,7 @@ from audio_mu.report.evidence import Estimate, Outcome, figures_of, interval_num
 from audio_mu.store import queries
 from audio_mu.store.runs import Store, read_csv
 from audio_mu.workflows.audits import FLOOR
-from audio_mu.workflows.prepare import base_tags
+from audio_mu.workflows.stage import base_tags
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMES = ROOT / "results" / "times.csv"

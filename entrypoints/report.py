@@ -5,11 +5,11 @@ import sys
 from audio_mu.workflows.command import command
 
 
-def work(config, store, engine):
+def work(config, store, _engine):
     from audio_mu.workflows.report import report
 
     report(config, store)
 
 
 if __name__ == "__main__":
-    sys.exit(command(__doc__, work))
+    sys.exit(command(__doc__, work, computes=False))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -334,6 +335,19 @@ def test_help_lists_every_parameter_at_once() -> None:
     assert "--forget_percentage" in done.stdout
     assert "| torch" not in done.stderr
     assert "| mlflow" not in done.stderr
+
+
+def test_a_comparison_does_without_torch(
+    chain: Results, entry: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches an import that makes every comparison and report a second longer."""
+    shutil.copy(chain.folder / "mlflow.db", tmp_path)
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
+    done = entry("compare", tmp_path, pipeline="logmel")
+    assert "| naive" in done.stdout
+    assert "report: " in done.stdout
+    assert re.search(r"\| +mlflow\n", done.stderr)  # so that what follows can be seen at all
+    assert not re.search(r"\| +torch\n", done.stderr)
 
 
 def test_real_speech_through_the_project(project: Command, real_speech: Path, tmp_path: Path) -> None:

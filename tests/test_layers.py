@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LEVELS = [
-    {"config", "seeding", "files", "processes", "errors", "progress", "own_code"},
+    {"config", "seeding", "files", "processes", "errors", "progress", "own_code", "method_names", "cosine_curve"},
     {"data"},
     {"models"},
     {"request", "training"},

@@ -9,10 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import torch
 
-from audio_mu.data.features import SAMPLE_RATE
-
+SAMPLE_RATE = 16_000
 MAX_CHANNELS = 64
 RESAMPLE_MARGIN = 0.1  # seconds read beyond the clip so that the resampling filter sees what follows the cut
 MAX_AMPLITUDE = 1e6  # of full scale; far more would overflow the power spectrum in float32
@@ -92,6 +90,7 @@ def _resampled(mono: np.ndarray, rate: int) -> np.ndarray:
     shared = math.gcd(rate, SAMPLE_RATE)
     # Imported where they are used: most folders need neither, and their start takes a second.
     if (rate // shared) * (SAMPLE_RATE // shared) <= MAX_KERNEL:
+        import torch
         from torchaudio.functional import resample
 
         return resample(torch.from_numpy(mono), rate, SAMPLE_RATE).numpy()

@@ -43,6 +43,18 @@ class Catalog:
     speakers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Barred:
+    """Recordings that may not be read again, by id and audio hash; `labels` name classes that keep their place."""
+
+    ids: frozenset[str] = frozenset()
+    hashes: frozenset[str] = frozenset()
+    labels: frozenset[str] = frozenset()
+
+
+NOTHING_BARRED = Barred()
+
+
 class Dataset(Protocol):
     """What a data set must offer."""
 

@@ -20,7 +20,7 @@ import torch
 from audio_mu.config import Config, load_recipe
 from audio_mu.data import audio, features
 from audio_mu.data.audio import BadRecording, Prepared, read_clip
-from audio_mu.data.catalog import Catalog, Recording
+from audio_mu.data.catalog import NOTHING_BARRED, Barred, Catalog, Recording
 from audio_mu.data.datasets import DATASETS
 from audio_mu.data.features import Frontend
 from audio_mu.errors import UserError
@@ -28,18 +28,6 @@ from audio_mu.files import atomic_folder, cache_root, file_sha256, hash_of, lock
 from audio_mu.progress import bar, say
 
 BATCH = 64  # what the transform holds of so many clips stays in a core's cache
-
-
-@dataclass(frozen=True)
-class Barred:
-    """Recordings that may not be read again, by id and audio hash; `labels` name classes that keep their place."""
-
-    ids: frozenset[str] = frozenset()
-    hashes: frozenset[str] = frozenset()
-    labels: frozenset[str] = frozenset()
-
-
-NOTHING_BARRED = Barred()
 
 
 @dataclass(frozen=True)

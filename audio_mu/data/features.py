@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from audio_mu.config import Recipe
+from audio_mu.data.audio import SAMPLE_RATE
 
-SAMPLE_RATE = 16_000
 N_FFT = 512
 HOP = 256
 N_MELS = 32

@@ -22,9 +22,9 @@ class SelfAttention(nn.Module):
         self.output = nn.Linear(heads * head_width, width, bias=output_bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        # [batch, tokens, 3 · heads · head_width] → three times [batch, heads, tokens, head_width]
-        split = self.query_key_value(tokens).unflatten(-1, (3, self.heads, -1))
-        query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
+        # Parts side by side: their gradients are joined without the copies that a stacked split asks for.
+        parts = self.query_key_value(tokens).chunk(3, dim=-1)
+        query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
         return self.output(mixed.transpose(1, 2).flatten(2))

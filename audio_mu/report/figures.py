@@ -16,7 +16,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from audio_mu.unlearning.pruning import CUTS, RATES
+from audio_mu.cosine_curve import CUTS, RATES
 
 NAIVE, ORIGINAL = "#1b1b1b", "#a8703a"
 SETS = {"forget": "#b5432f", "remain": "#2f5f8f", "test": "#7d8a97"}

@@ -39,6 +39,7 @@ from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.tracking import MlflowClient
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
@@ -449,8 +450,12 @@ def read_json(store: Store, run_id: str, path: str) -> Any:
 def _artifact(store: Store, run_id: str, path: str) -> Iterator[Path]:
     """An artifact's file; whatever is wrong with it is told in one line."""
     try:
-        with tempfile.TemporaryDirectory() as folder:  # MLflow's own copy would stay behind
-            yield Path(_artifacts(store, run_id).download_artifacts(path, folder))
+        place = _artifacts(store, run_id)
+        if isinstance(place, LocalArtifactRepository):
+            yield Path(place.download_artifacts(path))  # where it is: copies take most of a comparison's reading
+        else:
+            with tempfile.TemporaryDirectory() as folder:  # MLflow's own copy would stay behind
+                yield Path(place.download_artifacts(path, folder))
     except (MlflowException, OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, MemoryError,
             zipfile.BadZipFile, zlib.error, struct.error) as error:  # fmt: skip
         raise UserError(

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from audio_mu.cosine_curve import CUTS, RATES
 from audio_mu.unlearning.registry import method
 from audio_mu.unlearning.task import Task, flat_parameters
 
-RATES = np.arange(101) / 100
 REINITIALISED = 0.99  # a prune rate from which hardly anything of the base is left
 
 
@@ -47,24 +47,6 @@ def magnitudes(weights: np.ndarray) -> Magnitudes:
     total = removed[-1]
     remaining = np.clip(total - removed[pruned], 0.0, None)
     return Magnitudes(values, rising, np.sqrt(remaining / total) if total > 0 else np.zeros(len(RATES)))
-
-
-def cosine_cut(cosine: np.ndarray) -> float:
-    """The rate whose point (r, c(r)) is nearest to the utopia point (1, 1)."""
-    return float(RATES[np.argmin(np.hypot(RATES - 1, cosine - 1))])
-
-
-def orthogonal_cut(cosine: np.ndarray) -> float:
-    """The rate whose point (r, c(r)) is farthest from (0, 0)."""
-    return float(RATES[np.argmax(np.hypot(RATES, cosine))])
-
-
-def post_optimal_cut(cosine: np.ndarray) -> float:
-    """The rate whose point (r, c(r)) is farthest from (-1, 0)."""
-    return float(RATES[np.argmax(np.hypot(RATES + 1, cosine))])
-
-
-CUTS = {"cosine": cosine_cut, "orthogonal": orthogonal_cut, "post_optimal": post_optimal_cut}
 
 
 @torch.no_grad()

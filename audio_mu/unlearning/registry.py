@@ -11,16 +11,11 @@ from torch import nn
 
 from audio_mu.config import suggest
 from audio_mu.errors import UserError
+from audio_mu.method_names import STUDY
 from audio_mu.own_code import digest_of, is_reference, load
 from audio_mu.unlearning.search import IMPAIRS, RANGES, REPAIR_FIELDS, Range
 
 REQUESTS = frozenset({"item", "class", "speaker", "list"})
-STUDY = (
-    "naive", "gradient_ascent", "stochastic_teacher", "omp", "cosine", "pop", "amnesiac", "label_smoothing",
-    "fine_tune",
-)  # fmt: skip
-"""The study's eight in its order, and the fine-tuning that it ran beside them."""
-
 Scrub = Callable[..., nn.Module]
 
 

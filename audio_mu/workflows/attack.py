@@ -25,12 +25,8 @@ from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Run, Store, read_json
 from audio_mu.workflows.bases import Bases, base_losses, find_bases
 from audio_mu.workflows.ledger import RETIRED
-from audio_mu.workflows.prepare import (
-    base_tags,
-    machine,
-    source_hash,
-    stage_run,
-)
+from audio_mu.workflows.prepare import machine, source_hash
+from audio_mu.workflows.stage import base_tags, stage_run
 
 ATTACK_SOURCE = ("seeding.py", "training.py", "audit/attack_models.py", "audit/performance.py", "audit/statistics.py")
 

@@ -17,7 +17,8 @@ from audio_mu.store import registry
 from audio_mu.store.registry import Version
 from audio_mu.store.runs import Store, list_files, read_npz
 from audio_mu.workflows.ledger import Ledger, read_ledger
-from audio_mu.workflows.prepare import BASE_FIELDS, Data, load_data, network_source
+from audio_mu.workflows.prepare import Data, load_data
+from audio_mu.workflows.stage import BASE_FIELDS, network_source
 from audio_mu.workflows.train import losses_table
 
 CHOOSING = ("data_dir", "speaker_pattern", "bad_files")

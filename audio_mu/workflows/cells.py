@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import pandas as pd
 
 from audio_mu.errors import UserError
+from audio_mu.method_names import OTHERS, STUDY
 from audio_mu.report import tables
 from audio_mu.store import queries
 from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Store, read_csv
-from audio_mu.unlearning import METHODS, STUDY
 from audio_mu.workflows.audits import FLOOR
 
 CURVE_PREFIXES = ("epoch/", "prune/")
-ORDER = tuple(dict.fromkeys(["original", *STUDY, *METHODS]))
+ORDER = ("original", *STUDY, *OTHERS)
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class CellRuns:
 
     @property
     def methods(self) -> list[str]:
-        """Original and naive first, then in the registry's order."""
+        """Original and naive first, then the package's in their order, then the user's own."""
         present = {method for method, _ in self.runs}
         return [method for method in ORDER if method in present] + sorted(present - set(ORDER))
 

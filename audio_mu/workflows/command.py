@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from audio_mu.store.runs import Store
     from audio_mu.workflows.engine import Engine
 
-Work = Callable[[Config, "Store", "Engine"], object]
+Work = Callable[[Config, "Store", "Engine | None"], object]
 USER_ERROR, INTERRUPTED = 2, 130
 SECONDS_TO_END = 5.0  # after which a second signal interrupts the ending too
 
@@ -51,8 +52,12 @@ def parse(arguments: Sequence[str]) -> dict[str, str]:
     return values
 
 
-def command(about: str, work: Work, arguments: Sequence[str] | None = None) -> int:
-    """Run a workflow as a command; return its exit code. An interrupted one ends the process with 130."""
+def command(about: str, work: Work, arguments: Sequence[str] | None = None, *, computes: bool = True) -> int:
+    """Run a workflow as a command; return its exit code. An interrupted one ends the process with 130.
+
+    One that computes no model (`computes` false) gets no engine, and need not wait for torch: what models and methods
+    would have to be like is not checked.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if "--help" in given or "-h" in given:
         print(f"{about}\n\nParameters (name, default, meaning):\n{help_text()}")
@@ -61,7 +66,7 @@ def command(about: str, work: Work, arguments: Sequence[str] | None = None) -> i
     look_seldom_for_garbage()
     try:
         config = Config.from_text(parse(given))
-        _run(config, work)
+        _run(config, work, computes)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
@@ -72,20 +77,21 @@ def command(about: str, work: Work, arguments: Sequence[str] | None = None) -> i
     return 0
 
 
-def _run(config: Config, work: Work) -> None:
+def _run(config: Config, work: Work, computes: bool) -> None:
     # Imported here: a wrong parameter and --help are answered without waiting for torch and MLflow.
     from audio_mu.files import own_temporary_folder
     from audio_mu.store.faults import explain
     from audio_mu.store.links import where_to_look
     from audio_mu.store.runs import Store
-    from audio_mu.workflows.checks import check
-    from audio_mu.workflows.engine import open_engine
 
-    check(config)
+    if computes:
+        from audio_mu.workflows.checks import check
+
+        check(config)
     try:
         store = Store.connect()
         try:
-            with own_temporary_folder(), open_engine(config) as engine:
+            with own_temporary_folder(), _engine(config) if computes else nullcontext() as engine:
                 work(config, store, engine)
         except BaseException as error:
             store.end_own_runs(error)
@@ -98,6 +104,12 @@ def _run(config: Config, work: Work) -> None:
         if told is None:
             raise
         raise UserError(told) from error
+
+
+def _engine(config: Config) -> Engine:
+    from audio_mu.workflows.engine import open_engine
+
+    return open_engine(config)
 
 
 def _end_on_signals() -> None:

@@ -23,7 +23,7 @@ from audio_mu.workflows.chain import chain_table
 from audio_mu.workflows.evaluation import CONFOUNDED, few_clips
 from audio_mu.workflows.ledger import read_ledger
 from audio_mu.workflows.pages import title_of, write_report
-from audio_mu.workflows.prepare import base_tags, stage_run
+from audio_mu.workflows.stage import base_tags, stage_run
 
 UNLEARNED = {"stage": "unlearn", "role": "method"}
 CELLS_OF_RANKING = 3

@@ -6,18 +6,20 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from audio_mu.audit.attack_models import Attack
 from audio_mu.audit.distances import activation_distance, distances, js_divergence, tug_of_war
 from audio_mu.audit.performance import cross_entropy, performance
 from audio_mu.audit.population import PopulationResult, Rate, population_attack
-from audio_mu.request import Request
 from audio_mu.store.runs import Run
-from audio_mu.workflows.prepare import Earlier
+
+if TYPE_CHECKING:
+    from audio_mu.audit.attack_models import Attack
+    from audio_mu.request import Request
+    from audio_mu.workflows.prepare import Earlier
 
 Logits = Mapping[str, np.ndarray]
 RECOVERY_TOLERANCE = 0.1

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from audio_mu.data.clips import Barred
+from audio_mu.data.catalog import Barred
 from audio_mu.store import queries
 from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Run, Store, list_files, read_csv, read_json

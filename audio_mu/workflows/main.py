@@ -7,8 +7,8 @@ from audio_mu.store.runs import Store
 from audio_mu.workflows.attack import attack
 from audio_mu.workflows.compare import compare
 from audio_mu.workflows.engine import Engine
-from audio_mu.workflows.prepare import stage_run
 from audio_mu.workflows.register import register_unlearned
+from audio_mu.workflows.stage import stage_run
 from audio_mu.workflows.train import train
 from audio_mu.workflows.unlearn import unlearn
 

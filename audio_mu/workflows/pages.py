@@ -14,9 +14,8 @@ import numpy as np
 import pandas as pd
 
 from audio_mu.config import Config
-from audio_mu.data.audio import BadRecording, read_clip
+from audio_mu.data.audio import SAMPLE_RATE, BadRecording, read_clip
 from audio_mu.data.datasets import DATASETS
-from audio_mu.data.features import SAMPLE_RATE
 from audio_mu.errors import UserError
 from audio_mu.files import cache_root
 from audio_mu.progress import say
@@ -48,7 +47,7 @@ from audio_mu.store.links import share_charts
 from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Run, Store, list_files, read_csv
 from audio_mu.workflows.cells import CellRuns
-from audio_mu.workflows.prepare import BASE_FIELDS
+from audio_mu.workflows.stage import BASE_FIELDS
 
 AUDIO_VARIABLE = "AUDIO_MU_REPORT_AUDIO"  # how many recordings a report may hold; 0: none
 DEFAULT_AUDIO = 60

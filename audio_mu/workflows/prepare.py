@@ -1,4 +1,4 @@
-"""What the workflows share: the data of a configuration, fingerprints, tags."""
+"""What the workflows share: the data of a configuration, and what figures depend on."""
 
 from __future__ import annotations
 
@@ -17,19 +17,13 @@ from audio_mu.data.clips import Clips, clips_digest, load_clips
 from audio_mu.data.splits import Split, split_clips
 from audio_mu.errors import UserError
 from audio_mu.files import file_sha256, hash_of
-from audio_mu.own_code import digest_of, is_reference
-from audio_mu.store.runs import Run, Store
 from audio_mu.training import OptimizerSettings, pick_device
 from audio_mu.workflows.engine import threads_and_workers
 from audio_mu.workflows.jobs import Problem
 from audio_mu.workflows.ledger import Entry, Ledger
 
-BASE_FIELDS = ("n_epochs", "batch_size", "optimizer", "learning_rate", "checkpoint", "split", "split_seed",
-               "clip_seconds")  # fmt: skip
-"""What a base model was trained with; attack and unlearn take these from its version."""
-
 TRAINING_SOURCE = ("seeding.py", "training.py", "data/audio.py", "data/features.py", "data/splits.py", "models")
-UNLEARNING_SOURCE = (*TRAINING_SOURCE, "unlearning", "request.py")
+UNLEARNING_SOURCE = (*TRAINING_SOURCE, "unlearning", "cosine_curve.py", "request.py")
 NO_LEDGER = Ledger()
 NOT_NUMERIC = "search.py"  # the ranges that a search draws from: settings, not figures, come from there
 
@@ -160,42 +154,3 @@ def optimizer_settings(config: Config) -> OptimizerSettings:
     """The recipe's optimiser at its rate."""
     assert config.optimizer is not None and config.learning_rate is not None  # resolved
     return OptimizerSettings(config.optimizer, config.learning_rate, load_recipe(config.dataset).momentum)
-
-
-def base_tags(config: Config) -> dict[str, str]:
-    """The tags that say which family of base models a run belongs to."""
-    assert config.pipeline is not None  # resolved
-    return {
-        "dataset": config.dataset,
-        "dataset_name": config.name,
-        "pipeline": config.pipeline,
-        "architecture": config.network,
-    }
-
-
-def stage_run(
-    store: Store, parent: Run | None, stage: str, config: Config, tags: Mapping[str, str] | None = None
-) -> Run:
-    """The run of a stage: the entry point's own, or a child of `main`'s."""
-    name = f"{stage} {config.name} {config.pipeline} {config.network}"
-    all_tags = {**base_tags(config), **(tags or {})}
-    params = config.as_text()
-    if parent is None:
-        return store.open_run(stage, name, all_tags, params)
-    return store.child_run(parent, stage, "parent", name, all_tags, params)
-
-
-def network_source(config: Config) -> str:
-    """Hash of the file of the user's own network, empty for the package's."""
-    return digest_of(config.architecture) if is_reference(config.architecture) else ""
-
-
-def network_identity(config: Config) -> str:
-    """What tells networks of one name apart: the name, and of the user's own the file's hash."""
-    source = network_source(config)
-    return f"{config.network}@{source}" if source else config.network
-
-
-def recipe_of(config: Config) -> dict[str, str]:
-    """The settings that make a base model, as text."""
-    return {name: config.as_text()[name] for name in BASE_FIELDS}

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from audio_mu.config import Config
-from audio_mu.data.features import SAMPLE_RATE
+from audio_mu.data.audio import SAMPLE_RATE
 from audio_mu.errors import UserError
 from audio_mu.files import hash_of
 from audio_mu.progress import say
@@ -24,7 +24,8 @@ from audio_mu.workflows.bases import UNLEARNED
 from audio_mu.workflows.cells import CellRuns, audited_long, load_cell
 from audio_mu.workflows.ledger import COLUMNS, RETIRED, Answer, Answered, Ledger, enter, read_ledger
 from audio_mu.workflows.pages import make_record, request_facts, write_record
-from audio_mu.workflows.prepare import Data, base_tags, load_data, matching
+from audio_mu.workflows.prepare import Data, load_data, matching
+from audio_mu.workflows.stage import base_tags
 
 NONE, BEST = "none", "best"
 PORT = 5001  # MLflow's UI has 5000

@@ -15,8 +15,8 @@ from audio_mu.workflows.bases import UNLEARNED
 from audio_mu.workflows.cells import CellRuns, load_cell
 from audio_mu.workflows.compare import compare
 from audio_mu.workflows.pages import make_record, write_record
-from audio_mu.workflows.prepare import base_tags, stage_run
 from audio_mu.workflows.register import BEST, NONE
+from audio_mu.workflows.stage import base_tags, stage_run
 
 REQUEST_FIELDS = {
     "item": ("forget_percentage", "forget_seed"),

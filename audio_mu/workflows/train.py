@@ -12,7 +12,8 @@ import torch
 
 from audio_mu.audit.performance import cross_entropy, performance
 from audio_mu.config import Config, load_recipe
-from audio_mu.data.features import SAMPLE_RATE, Frontend, feature_shape
+from audio_mu.data.audio import SAMPLE_RATE
+from audio_mu.data.features import Frontend, feature_shape
 from audio_mu.files import hash_of
 from audio_mu.models.waveform import servable
 from audio_mu.progress import say
@@ -26,18 +27,14 @@ from audio_mu.workflows.ledger import RETIRED, read_ledger
 from audio_mu.workflows.prepare import (
     TRAINING_SOURCE,
     Data,
-    base_tags,
     load_data,
     machine,
     matching,
-    network_identity,
-    network_source,
     optimizer_settings,
     problem,
-    recipe_of,
     source_hash,
-    stage_run,
 )
+from audio_mu.workflows.stage import base_tags, network_identity, network_source, recipe_of, stage_run
 
 NEAR_CHANCE = 2.0  # accuracy below twice that of guessing
 SHOWN = 12  # class names that are printed

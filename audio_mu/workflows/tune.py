@@ -27,18 +27,8 @@ from audio_mu.unlearning.search import REPAIR_FIELDS, Range
 from audio_mu.workflows.bases import find_bases
 from audio_mu.workflows.engine import Engine
 from audio_mu.workflows.jobs import Result, TrainJob, UnlearnJob, train_job, unlearn_job
-from audio_mu.workflows.prepare import (
-    UNLEARNING_SOURCE,
-    Data,
-    base_tags,
-    machine,
-    network_identity,
-    optimizer_settings,
-    problem,
-    recipe_of,
-    source_hash,
-    stage_run,
-)
+from audio_mu.workflows.prepare import UNLEARNING_SOURCE, Data, machine, optimizer_settings, problem, source_hash
+from audio_mu.workflows.stage import base_tags, network_identity, recipe_of, stage_run
 from audio_mu.workflows.unlearn import check_methods, hyper_parameters_of, method_settings
 
 TUNED = "tuned.yaml"

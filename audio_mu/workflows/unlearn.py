@@ -29,19 +29,9 @@ from audio_mu.workflows.engine import Engine
 from audio_mu.workflows.evaluation import Evaluator, Logits, log_audit, not_recovered
 from audio_mu.workflows.jobs import Result, UnlearnJob, unlearn_job
 from audio_mu.workflows.ledger import RETIRED
-from audio_mu.workflows.prepare import (
-    UNLEARNING_SOURCE,
-    Data,
-    base_tags,
-    machine,
-    network_identity,
-    optimizer_settings,
-    problem,
-    recipe_of,
-    source_hash,
-    stage_run,
-)
+from audio_mu.workflows.prepare import UNLEARNING_SOURCE, Data, machine, optimizer_settings, problem, source_hash
 from audio_mu.workflows.register import register_unlearned
+from audio_mu.workflows.stage import base_tags, network_identity, recipe_of, stage_run
 from audio_mu.workflows.train import log_servable
 
 ORIGINAL = "original"

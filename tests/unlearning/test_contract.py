@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from audio_mu.config import ARCHITECTURES
 from audio_mu.errors import UserError
+from audio_mu.method_names import OTHERS, STUDY
 from audio_mu.unlearning import METHODS, Outcome, Task, UndeclaredSet, choose
-from audio_mu.unlearning.registry import REQUESTS, STUDY
+from audio_mu.unlearning.registry import REQUESTS
 
 every_method = pytest.mark.parametrize("name", sorted(METHODS))
 
@@ -242,6 +243,12 @@ def test_method_is_documented_and_its_defaults_fit_a_configuration_file(name: st
     assert registered.summary.endswith(".")
     assert all(isinstance(v, int | float | str | None) for v in registered.hyper_parameters.values())
     assert registered.requests <= REQUESTS
+
+
+def test_the_list_of_names_is_that_of_the_registry() -> None:
+    """Catches a new method that tables sort in among the user's own, and a name that no method has any more."""
+    ours = [name for name, method in METHODS.items() if not method.reference]
+    assert [*STUDY, *OTHERS] == list(dict.fromkeys([*STUDY, *ours]))
 
 
 def test_names_of_groups_stand_for_their_methods() -> None:

@@ -20,9 +20,10 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchaudio.transforms import MelSpectrogram
 
+from audio_mu.cosine_curve import cosine_cut, post_optimal_cut
 from audio_mu.models import AudioClassifier, build
 from audio_mu.models.attention import SelfAttention
-from audio_mu.unlearning.pruning import apply_mask, cosine_cut, keep_mask, magnitudes, post_optimal_cut, regrow
+from audio_mu.unlearning.pruning import apply_mask, keep_mask, magnitudes, regrow
 from audio_mu.unlearning.task import flat_parameters
 
 BATCH, SAMPLES, RATE, MOMENTUM = 256, 16_000, 0.01, 0.9

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SIGN_FLIPS = 2**16
+FLIPPED_AT_ONCE = 2**22  # numbers: 32 MB
 SHARED_NETWORKS = (
     "cells that share networks (the same seeds, data or base models) are not independent: "
     "read the p values as a ranking aid"
@@ -117,8 +119,13 @@ def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     if n < 2:
         return Interval(mean, None, n, None, None)
     std = float(sample.std(ddof=1))
-    half_width = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * std / n**0.5
+    half_width = _t_quantile((1 + confidence) / 2, n - 1) * std / n**0.5
     return Interval(mean, std, n, mean - half_width, mean + half_width)
+
+
+@cache
+def _t_quantile(share: float, degrees: int) -> float:
+    return float(stats.t.ppf(share, degrees))
 
 
 def paired_difference(a: Mapping[int, float], b: Mapping[int, float], confidence: float = 0.95) -> PairedDifference:
@@ -126,43 +133,57 @@ def paired_difference(a: Mapping[int, float], b: Mapping[int, float], confidence
 
     Raises ValueError when they have none in common.
     """
-    seeds = tuple(sorted(set(a) & set(b)))
-    if not seeds:
+    return paired_differences([(a, b)], confidence)[0]
+
+
+def paired_differences(
+    pairs: Sequence[tuple[Mapping[int, float], Mapping[int, float]]], confidence: float = 0.95
+) -> list[PairedDifference]:
+    """Return `paired_difference` of every pair; those with as many common seeds are tested together.
+
+    Raises ValueError where a pair has no common seed.
+    """
+    common = [tuple(sorted(set(a) & set(b))) for a, b in pairs]
+    if () in common:
+        a, b = pairs[common.index(())]
         raise ValueError(f"no common seeds: {sorted(a)} and {sorted(b)}")
-    differences = np.array([a[seed] - b[seed] for seed in seeds])
-    return PairedDifference(
-        interval=t_interval(differences, confidence),
-        seeds=seeds,
-        p_sign_flip=sign_flip_p(differences),
-        p_wilcoxon=wilcoxon_p(differences),
-        p_floor=2 / 2 ** len(seeds),
-    )
+    differences = [np.array([a[s] - b[s] for s in seeds]) for (a, b), seeds in zip(pairs, common, strict=True)]
+    p_values: dict[int, tuple[float, float]] = {}
+    for n in {len(seeds) for seeds in common}:
+        places = [i for i, seeds in enumerate(common) if len(seeds) == n]
+        table = np.stack([differences[i] for i in places])
+        p_values |= dict(zip(places, zip(sign_flip_p(table).tolist(), wilcoxon_p(table).tolist(), strict=True)))
+    return [
+        PairedDifference(t_interval(values, confidence), seeds, *p_values[i], p_floor=2 / 2 ** len(seeds))
+        for i, (values, seeds) in enumerate(zip(differences, common, strict=True))
+    ]
 
 
-def sign_flip_p(differences: ArrayLike) -> float:
-    """Return the two-sided p value of differences [n] having mean 0, by flipping their signs (Fisher 1935).
+def sign_flip_p(differences: ArrayLike) -> NDArray[np.float64]:
+    """Return the two-sided p values [...] of differences [..., n] having mean 0, by flipping signs (Fisher 1935).
 
     All 2^n sign patterns are counted for n <= 16; beyond that 65,536 drawn ones.
     """
-    sample = _sample(differences)
-    if len(sample) == 1:
-        return 1.0
+    sample = _finite(differences)
+    if sample.shape[-1] == 1:
+        return np.ones(sample.shape[:-1])
     test = stats.permutation_test(
-        (sample,), np.mean, permutation_type="samples", n_resamples=SIGN_FLIPS, vectorized=True, rng=0
-    )
-    return float(test.pvalue)
+        (sample,), np.mean, permutation_type="samples", n_resamples=SIGN_FLIPS, vectorized=True, axis=-1, rng=0,
+        batch=max(1, FLIPPED_AT_ONCE // sample.size),
+    )  # fmt: skip
+    return np.asarray(test.pvalue)
 
 
-def wilcoxon_p(differences: ArrayLike) -> float:
-    """Return the two-sided p value of Wilcoxon's (1945) signed-rank test of differences [n].
+def wilcoxon_p(differences: ArrayLike) -> NDArray[np.float64]:
+    """Return the two-sided p values [...] of Wilcoxon's (1945) signed-rank test of differences [..., n].
 
-    Sign flips of the signed ranks, zeros left out: exact with ties too, where the tables are not.
+    Sign flips of the signed ranks, zeros left out: exact with ties too, where the tables are not. A zero that stays
+    with the rank 0 is left out: every pattern of the others is then counted as often.
     """
-    sample = _sample(differences)
-    sample = sample[sample != 0]
-    if not len(sample):
-        return 1.0
-    return sign_flip_p(np.sign(sample) * stats.rankdata(np.abs(sample)))
+    sample = _finite(differences)
+    zero = sample == 0
+    ranks = stats.rankdata(np.abs(sample), axis=-1) - zero.sum(axis=-1, keepdims=True)
+    return sign_flip_p(np.sign(sample) * ranks)
 
 
 def balanced_accuracy_interval(
@@ -237,9 +258,16 @@ def _holm_pairs(methods: tuple[str, ...], ranks: tuple[float, ...], unit: float)
 
 
 def _sample(values: ArrayLike) -> NDArray[np.float64]:
+    sample = _finite(values)
+    if sample.ndim != 1:
+        raise ValueError(f"need values of shape [n], got {sample.shape}")
+    return sample
+
+
+def _finite(values: ArrayLike) -> NDArray[np.float64]:
     sample = np.asarray(values, dtype=np.float64)
-    if sample.ndim != 1 or not len(sample):
-        raise ValueError(f"need values of shape [n] with n >= 1, got {sample.shape}")
+    if not sample.ndim or not sample.size:
+        raise ValueError(f"need values [..., n] with n >= 1, got {sample.shape}")
     if not np.isfinite(sample).all():
         raise ValueError(f"values must be finite, got {sample.tolist()}")
     return sample

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
-from audio_mu.audit.statistics import FriedmanResult, friedman, paired_difference, t_interval
+from audio_mu.audit.statistics import FriedmanResult, friedman, paired_differences, t_interval
 
 COLUMNS = ["cell", "request", "method", "metric", "mean", "std", "n", "seeds", "ci_low", "ci_high"]
 SHOWN = {
@@ -128,17 +128,16 @@ def paired_table(values: pd.DataFrame) -> pd.DataFrame:
         key: dict(zip(group["seed"], group["value"]))
         for key, group in wanted.groupby(["cell", "request", "method", "metric"], sort=False)
     }
-    rows = []
+    pairs = {}
     for (cell, request, method, metric), ours in by_key.items():
         naive = by_key.get((cell, request, "naive", metric), {})
-        if method == "naive" or not set(ours) & set(naive):
-            continue
-        pair = paired_difference(ours, naive)
-        interval, seeds = pair.interval, " ".join(map(str, pair.seeds))
-        rows.append(
-            [cell, request, method, metric, interval.mean, interval.low, interval.high, interval.n, seeds,
-             pair.p_sign_flip, pair.p_wilcoxon, pair.p_floor]
-        )  # fmt: skip
+        if method != "naive" and set(ours) & set(naive):
+            pairs[cell, request, method, metric] = ours, naive
+    rows = [
+        [*key, pair.interval.mean, pair.interval.low, pair.interval.high, pair.interval.n,
+         " ".join(map(str, pair.seeds)), pair.p_sign_flip, pair.p_wilcoxon, pair.p_floor]
+        for key, pair in zip(pairs, paired_differences(list(pairs.values())), strict=True)
+    ]  # fmt: skip
     return pd.DataFrame(rows, columns=PAIRED_COLUMNS)
 
 

@@ -14,6 +14,7 @@ from audio_mu.audit.statistics import (
     friedman,
     holm,
     paired_difference,
+    paired_differences,
     sign_flip_p,
     t_interval,
     wilcoxon_p,
@@ -98,6 +99,17 @@ def test_paired_difference_uses_common_seeds():
     assert "normality" in found.note
     with pytest.raises(ValueError, match="no common seeds"):
         paired_difference({40: 1.0}, {41: 1.0})
+
+
+def test_pairs_together_are_as_each_alone():
+    """Would catch p values that land at another pair, zeros that shift another row's ranks, lengths that are mixed."""
+    draws = np.random.default_rng(0)
+    base = {seed: 0.0 for seed in range(40, 46)}
+    pairs = [({seed: float(draws.integers(-3, 4)) for seed in range(40, 40 + n)}, base) for n in (5, 3, 5, 1, 6, 3, 5)]
+    assert paired_differences(pairs) == [paired_difference(a, b) for a, b in pairs]
+    for (values, _), found in zip(pairs, paired_differences(pairs), strict=True):
+        kept = [value for value in values.values() if value]
+        assert found.p_wilcoxon == pytest.approx(wilcoxon_p(kept) if kept else 1.0)
 
 
 def test_same_values_differ_by_nothing():

@@ -57,10 +57,12 @@ class PopulationResult:
             return f"no attack: {self.n_members} members, {self.n_nonmembers} non-members"
         figures = f"AUC {self.auc:.3f} [{self.auc_low:.3f}, {self.auc_high:.3f}]"
         if self.over_unlearned:
-            return f"over-unlearned: {figures} lies below 0.5, forget clips fit worse than clips never trained on"
+            return (
+                f"{figures} lies below 0.5: worse fits than clips never trained on (over-unlearned unless naive's too)"
+            )
         if self.auc_low > 0.5:
-            return f"members recognisable: {figures} lies above 0.5"
-        return f"not told apart from clips never trained on: {figures} contains 0.5"
+            return f"{figures} lies above 0.5: better fits than clips never trained on (members unless naive's too)"
+        return f"{figures} contains 0.5: not told apart from clips never trained on"
 
     def as_metrics(self) -> dict[str, float]:
         """Return the defined numbers by metric name; what is not defined is left out, never 0 or NaN."""

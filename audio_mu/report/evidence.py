@@ -13,6 +13,8 @@ import pandas as pd
 
 REFERENCE, ORIGINAL = "naive", "original"
 FLOOR = "retrain_floor"  # the row of distances between retrained models of different seeds
+LEARNED = "naive/learned"
+"""1 on a seed whose retrained model has learned, 0 where it failed; its mean is the share of seeds."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,9 @@ class Rule:
     works: smallest accuracy of naive on the remain set, which it was trained on. Below it nothing is judged: models at
     chance all look alike, a wrecked one too.
 
-    Nor is anything judged where the original itself lies within `forget` and `mia`: what cannot tell the untouched
-    model from the retrained one cannot tell an unlearned one either.
+    Nor is anything judged where retraining failed on a seed: a mean over seeds would excuse damage on all the others.
+    Nor where the original itself exceeds naive by no more than `forget` and `mia`: what cannot tell the untouched model
+    from the retrained one cannot tell an unlearned one either.
     """
 
     kept: float = 0.02
@@ -40,7 +43,7 @@ class Rule:
         """What is allowed on the forget set, given the original's difference from naive."""
         if original_gap is None:
             return self.forget
-        return max(self.least, min(self.forget, abs(original_gap) / 2))
+        return max(self.least, min(self.forget, original_gap / 2))
 
     @property
     def text(self) -> str:
@@ -49,8 +52,8 @@ class Rule:
             f"accuracy on the remain and the test set at most {points(self.kept)} below naive's; accuracy on the "
             f"forget set within {points(self.forget)} of naive's and within half of the original's difference from it "
             f"({points(self.least)} is always allowed); AUC of the membership attack within {self.mia:g} of naive's; "
-            f"naive itself recognises at least {percent(self.works)} of the remain set, and the original itself lies "
-            "outside of these limits"
+            f"naive itself recognises at least {percent(self.works)} of the remain set and has learned on every seed, "
+            "and the original, which holds the recordings, exceeds one of the last two limits"
         )
 
 
@@ -137,6 +140,13 @@ def judge(method: str, figures: Figures, original: Figures | None = None, rule: 
             "train longer or with another recipe"
         )
         return Verdict(Outcome.NOT_JUDGED, (reason,), settled=False)
+    share = figures.get(LEARNED)
+    if share is not None and share.mean < 1:
+        reason = (
+            f"retraining (naive) failed on {round((1 - share.mean) * share.n)} of {share.n} seeds, on which it has "
+            "learned less than half of what the original has: leave these seeds out or train longer"
+        )
+        return Verdict(Outcome.NOT_JUDGED, (reason,), settled=False)
     if method == REFERENCE:
         return Verdict(Outcome.REFERENCE, ("retrained from scratch without the recordings",))
     if method == ORIGINAL:
@@ -161,7 +171,9 @@ def judge(method: str, figures: Figures, original: Figures | None = None, rule: 
         reason = f"the membership attack's AUC is {abs(auc.mean):.3f} {side} naive's, {rule.mia:g} is allowed"
         (remembered if auc.mean > 0 else beyond).append(reason)
     reasons = (*damaged, *remembered, *beyond)
-    settled = _settled(figures, rule, tolerance)
+    settled = _settled(figures, rule, tolerance) and (
+        not original or not own or _surely_known(original, tolerance, rule)
+    )
     if damaged:
         return Verdict(Outcome.DAMAGED, reasons, settled)
     if remembered:
@@ -172,15 +184,23 @@ def judge(method: str, figures: Figures, original: Figures | None = None, rule: 
 
 
 def _indistinguishable(forget: Estimate, auc: Estimate | None, tolerance: float, rule: Rule) -> bool:
-    """Whether the original, which holds the recordings, meets the rule itself."""
-    return abs(forget.mean) <= tolerance and (auc is None or abs(auc.mean) <= rule.mia)
+    """Whether the original, which holds the recordings, knows no more of them than the rule allows."""
+    return forget.mean <= tolerance and (auc is None or auc.mean <= rule.mia)
+
+
+def _surely_known(original: Figures, tolerance: float, rule: Rule) -> bool:
+    """Whether an interval of the original lies beyond what the rule allows: that there is something to forget."""
+    limits = {"gap/forget_accuracy": tolerance, "gap/mia_auc": rule.mia}
+    lows = {metric: original[metric].low for metric in limits if metric in original}
+    return any(low is not None and low > limits[metric] for metric, low in lows.items())
 
 
 def _alike(forget: Estimate, auc: Estimate | None) -> str:
     attack = "" if auc is None else f", AUC of the membership attack {auc.mean:+.3f}"
     return (
-        f"the original itself is as near to naive (forget accuracy {points(forget.mean)}{attack}) as the rule asks, so "
-        "that an unlearned model cannot be told from an untouched one; a retrained one (naive) needs no such proof"
+        f"the original itself knows the recordings better than naive (forget accuracy {100 * forget.mean:+.1f} points"
+        f"{attack}) by no more than the rule allows, so that an unlearned model cannot be told from an untouched one; "
+        "a retrained one (naive) needs no such proof"
     )
 
 
@@ -312,7 +332,7 @@ def evidence(method: str, long: pd.DataFrame, request: RequestFacts, rule: Rule 
         _accuracy_sentence("forget", figures, naive, original),
         _accuracy_sentence("remain", figures, naive, original),
         _accuracy_sentence("test", figures, naive, original),
-        *_membership_sentences(figures, naive),
+        *_membership_sentences(figures, {} if method == REFERENCE else naive),
         *_distance_sentences(figures, original, figures_of(long, FLOOR)),
         *_time_sentences(figures),
     ]
@@ -365,19 +385,29 @@ def _membership_sentences(figures: Figures, naive: Figures) -> list[str]:
     if "mia/score" in figures:
         target = f" (naive {interval_percent(naive['mia/score'])})" if "mia/score" in naive else ""
         lines.append(f"Trained attack models call {interval_percent(figures['mia/score'])} of them unseen{target}.")
-    for metric, attack, meaning in (
-        ("audit/rmia_auc", "RMIA, an attack with retrained models as references,", "no membership seen"),
-        ("audit/ulira_auc", "U-LiRA", "not told from retrained models"),
-    ):
-        if metric in figures:
-            found = figures[metric]
-            apart = found.low is not None and found.low > 0.5
-            reading = "the interval lies above it" if apart else "the interval is not above it"
-            lines.append(
-                f"{attack} reaches an AUC of {interval_number(found)}; 0.5 means {meaning}"
-                + (f", {reading}." if found.low is not None else ".")
-            )
+    if "audit/rmia_auc" in figures:
+        lines.append(_rmia_sentence(figures["audit/rmia_auc"], naive.get("audit/rmia_auc")))
+    if "audit/ulira_auc" in figures:
+        found = figures["audit/ulira_auc"]
+        side = "above it" if found.low is not None and found.low > 0.5 else "not above it"
+        lines.append(
+            f"U-LiRA reaches an AUC of {interval_number(found)}; 0.5 means not told from retrained models"
+            + (f", the interval is {side}." if found.low is not None else ".")
+        )
     return lines
+
+
+def _rmia_sentence(found: Estimate, naive: Estimate | None) -> str:
+    """Read beside naive, which never held the recordings and need not be at 0.5 on them."""
+    attack = f"RMIA, an attack with retrained models as references, reaches an AUC of {interval_number(found)}"
+    if naive is None:
+        return f"{attack}."
+    side = "not above naive's"
+    if found.low is not None and naive.high is not None:
+        side = "above naive's interval" if found.low > naive.high else "not above naive's beyond the intervals"
+    elif found.mean > naive.mean:
+        side = "above naive's, of one seed"
+    return f"{attack} (naive {interval_number(naive)}), {side}."
 
 
 def _distance_sentences(figures: Figures, original: Figures, floor: Figures) -> list[str]:

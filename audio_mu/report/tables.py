@@ -38,6 +38,7 @@ AUDITED = {
     "audit/epsilon_separated_share": "separated",
     "audit/epsilon_separated_by_chance": "by chance",
     "deep/relearn_epochs": "relearn epochs",
+    "deep/relearn_reached": "relearned",
     "deep/probe_accuracy": "probe acc",
 }
 """Metrics of the audit table, in its order, with their headings."""
@@ -58,7 +59,7 @@ CHAIN_EXPLANATION = (
     "accuracy that the request started from. Every method of every request is in chain.csv."
 )
 
-SHARES = {"accuracy", "ece", "auc", "score", "balanced_accuracy"}
+SHARES = {"learned", "relearn_reached", "accuracy", "ece", "auc", "score", "balanced_accuracy"}
 POSSIBLE = {"distance/js": (0.0, float(np.log(2))), "distance/activation": (0.0, 2**0.5)}
 NEVER_NEGATIVE = ("time/", "deep/")
 

@@ -17,7 +17,7 @@ from audio_mu.audit.ulira import ulira
 
 NAIVE, FLOOR = "naive", "retrain_floor"
 SEEDS_OF_RMIA, SEEDS_OF_ULIRA, SEEDS_OF_EPSILON, SEEDS_OF_FLOOR = 2, 3, 2, 2
-NONMEMBERS_OF_RMIA = 2
+NONMEMBERS_OF_RMIA, FEW_NONMEMBERS = 2, 50
 PER_CLIP = ["method", "clip_id", "rmia", "ulira", "epsilon_bound", "separated", "js", "activation"]
 
 
@@ -125,6 +125,8 @@ def _left_out(cell: Cell, naive_seeds: Sequence[int]) -> list[str]:
     notes = [f"{what} left out: needs {least} seeds with naive, has {n}" for what, least in needed.items() if n < least]
     if n >= SEEDS_OF_RMIA and len(cell.nonmember_labels) < NONMEMBERS_OF_RMIA:
         notes.append(f"RMIA left out: needs {NONMEMBERS_OF_RMIA} non-members, has {len(cell.nonmember_labels)}")
+    elif n >= SEEDS_OF_RMIA and (m := len(cell.nonmember_labels)) < FEW_NONMEMBERS:
+        notes.append(f"RMIA rests on {m - m // 2} non-members and {m // 2} for its population: its AUC is coarse")
     return notes
 
 

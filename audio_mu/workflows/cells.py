@@ -9,6 +9,7 @@ import pandas as pd
 from audio_mu.errors import UserError
 from audio_mu.method_names import OTHERS, STUDY
 from audio_mu.report import tables
+from audio_mu.report.evidence import LEARNED
 from audio_mu.store import queries
 from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Store, read_csv
@@ -63,8 +64,18 @@ class CellRuns:
         """Seed → run of a method, seeds rising."""
         return {int(seed): self.runs[name, seed] for name, seed in sorted(self.runs, key=_seed) if name == method}
 
+    @property
+    def not_learned(self) -> list[int]:
+        """Seeds on which retraining failed though the same training with the forgotten recordings did not."""
+        naive, original = (self.of(method) for method in ("naive", "original"))
+        return [
+            seed
+            for seed, run in naive.items()
+            if seed in original and run.metrics["remain/accuracy"] < original[seed].metrics["remain/accuracy"] / 2
+        ]
+
     def values(self) -> pd.DataFrame:
-        """Every metric of every run: cell, request, method, metric, seed, value."""
+        """Every metric of every run, and whether naive has learned: cell, request, method, metric, seed, value."""
         rows = [
             (self.cell, self.request, method, metric, int(seed), value)
             for method in self.methods
@@ -72,6 +83,13 @@ class CellRuns:
             if of == method
             for metric, value in run.metrics.items()
             if not metric.startswith(CURVE_PREFIXES)
+        ]
+        failed, known = self.not_learned, self.of("naive").keys() & self.of("original").keys()
+        rows += [
+            (self.cell, self.request, method, LEARNED, seed, float(seed not in failed))
+            for method in self.methods
+            for seed in self.seeds(method)
+            if seed in known
         ]
         return pd.DataFrame(rows, columns=["cell", "request", "method", "metric", "seed", "value"])
 

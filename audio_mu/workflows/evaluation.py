@@ -64,9 +64,16 @@ class Evaluator:
                 continue
             labels = self.labels[earlier.clips]
             metrics |= {f"{name}/{key}": value for key, value in performance(logits[name], labels).items()}
-            fair = np.isin(self.request.test, earlier.nonmembers)
-            unseen = cross_entropy(logits["test"][fair], self.labels[self.request.test[fair]])
-            auc = population_attack(cross_entropy(logits[name], labels), unseen).auc
+            # Of both parts of the test set: without those that this request sets aside, the attack would see a class.
+            test, held_out = self.request.test, self.request.held_out
+            fair = {"test": np.isin(test, earlier.nonmembers)}
+            fair["held_out"] = np.isin(held_out, np.setdiff1d(earlier.nonmembers, test))
+            unseen = [
+                cross_entropy(logits[part][chosen], self.labels[indices[chosen]])
+                for (part, chosen), indices in zip(fair.items(), (test, held_out), strict=True)
+                if chosen.any()
+            ]
+            auc = population_attack(cross_entropy(logits[name], labels), np.concatenate([*unseen, np.zeros(0)])).auc
             metrics |= {} if auc is None else {f"{name}/auc": auc}
         return metrics
 

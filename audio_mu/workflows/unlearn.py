@@ -29,7 +29,15 @@ from audio_mu.workflows.engine import Engine
 from audio_mu.workflows.evaluation import Evaluator, Logits, log_audit, not_recovered
 from audio_mu.workflows.jobs import Result, UnlearnJob, unlearn_job
 from audio_mu.workflows.ledger import RETIRED
-from audio_mu.workflows.prepare import UNLEARNING_SOURCE, Data, machine, optimizer_settings, problem, source_hash
+from audio_mu.workflows.prepare import (
+    EVALUATION_SOURCE,
+    UNLEARNING_SOURCE,
+    Data,
+    machine,
+    optimizer_settings,
+    problem,
+    source_hash,
+)
 from audio_mu.workflows.register import register_unlearned
 from audio_mu.workflows.stage import base_tags, network_identity, recipe_of, stage_run
 from audio_mu.workflows.train import log_servable
@@ -133,7 +141,10 @@ class Cell:
 
     @property
     def id(self) -> str:
-        """Hash of everything except seed and method."""
+        """Hash of everything except seed and method: attack models and the source of every figure too.
+
+        Figures that other attack models or other definitions have given are of another cell, never averaged with these.
+        """
         config = self.config
         return hash_of(
             [
@@ -141,6 +152,7 @@ class Cell:
                 network_identity(config), recipe_of(config), self.request.hash, config.duplicates,
                 {name: config.as_text()[name] for name in REPAIR_FIELDS},
                 {name: dict(values) for name, values in sorted(self.hyper_parameters.items())},
+                self.attack.tags["fingerprint"], source_hash((*UNLEARNING_SOURCE, *EVALUATION_SOURCE)),
                 *([self.bases.origin] if self.bases.origin else []),
             ]
         )[:16]  # fmt: skip
@@ -157,7 +169,7 @@ class Cell:
             [
                 "unlearn", seed, method, self.bases.versions[seed].tags["fingerprint"], self.request.hash, reads,
                 dict(self.hyper_parameters.get(method, {})), self.attack.tags["fingerprint"], machine(self.config),
-                source_hash(UNLEARNING_SOURCE),
+                source_hash((*UNLEARNING_SOURCE, *EVALUATION_SOURCE)),
                 *([source_hash(DEEP_SOURCE)] if self.config.deep_audits else []),
                 *([METHODS[method].digest] if method in METHODS and METHODS[method].digest else []),
             ]

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from audio_mu.report.evidence import (
+    LEARNED,
     RULE,
     Estimate,
     Outcome,
@@ -21,6 +22,7 @@ from audio_mu.report.evidence import (
     summary,
     verdicts,
 )
+from audio_mu.report.tables import long_table
 from tests.report.conftest import MEANS, table
 
 EXPECTED = {
@@ -102,7 +104,7 @@ def test_nothing_is_judged_where_the_untouched_model_would_pass(request_facts: R
     found = table(means)
     judged = verdicts(found, list(means))
     assert judged["idle"].outcome is Outcome.NOT_JUDGED
-    assert "forget accuracy 0.9 points, AUC of the membership attack +0.010" in judged["idle"].reasons[0]
+    assert "forget accuracy +0.9 points, AUC of the membership attack +0.010" in judged["idle"].reasons[0]
     assert judged["naive"].passed  # retraining needs no proof
     assert best_method(found, list(means)) is None
     assert any(
@@ -110,6 +112,55 @@ def test_nothing_is_judged_where_the_untouched_model_would_pass(request_facts: R
     )
     told_apart = table({**means, "original": (0.966, 0.99, 0.96, 0.56, None)})  # by the attack alone
     assert verdicts(told_apart, list(means))["idle"].outcome is Outcome.PASSED
+
+
+def test_nothing_is_judged_where_the_original_knows_less_than_naive() -> None:
+    """Catches a difference whose sign is lost: an original below naive has nothing that could be forgotten."""
+    means = {
+        "original": (0.945, 0.99, 0.96, 0.50, None),
+        "naive": (0.957, 0.99, 0.96, 0.50, 9.0),
+        "half": (0.952, 0.99, 0.96, 0.50, 1.0),
+    }
+    judged = verdicts(table(means), list(means))
+    assert judged["half"].outcome is Outcome.NOT_JUDGED
+    assert "forget accuracy -1.2 points" in judged["half"].reasons[0]
+
+
+def test_a_seed_without_a_retrained_model_excuses_nothing(request_facts: RequestFacts) -> None:
+    """Catches a mean over the seeds in which one failed naive model hides what a method has lost on all the others."""
+    learned = Estimate(0.8, None, None, 5)
+    gaps = {"forget_accuracy": 0.0, "remain_accuracy": 0.062, "test_accuracy": 0.05, "mia_auc": 0.0}
+    figures = {f"gap/{name}": Estimate(value, value, value, 5) for name, value in gaps.items()}
+    original = {"gap/forget_accuracy": Estimate(0.3, 0.25, 0.35, 5)}
+    assert judge("pop", figures, original).outcome is Outcome.PASSED
+    for method in ("pop", "naive"):
+        verdict = judge(method, figures | {LEARNED: learned}, original)
+        assert verdict.outcome is Outcome.NOT_JUDGED
+        assert "retraining (naive) failed on 1 of 5 seeds" in verdict.reasons[0]
+        assert not verdict.passed
+
+
+def test_a_verdict_rests_on_the_original_too() -> None:
+    """Catches one called settled where it is not even sure that there was something to forget."""
+    figures = {f"gap/{name}_accuracy": Estimate(0.0, 0.0, 0.0, 5) for name in ("forget", "remain", "test")}
+    sure, unsure = ({"gap/forget_accuracy": Estimate(0.1, low, 0.2, 5)} for low in (0.06, 0.04))
+    assert judge("pop", figures, sure).settled
+    assert judge("pop", figures, unsure).outcome is Outcome.PASSED
+    assert not judge("pop", figures, unsure).settled
+    by_attack = unsure | {"gap/mia_auc": Estimate(0.1, 0.06, 0.2, 5)}
+    assert judge("pop", figures, by_attack).settled
+
+
+def test_the_retrained_model_is_no_member(request_facts: RequestFacts) -> None:
+    """Catches an attack read against 0.5 alone: naive, which never held the recordings, may lie above it."""
+    rows = [("c", "item-10", m, "audit/rmia_auc", s, v + 0.01 * s) for m, v in (("naive", 0.15), ("good", 0.16))
+            for s in (40, 41, 42)]  # fmt: skip
+    found = long_table(pd.DataFrame(rows, columns=["cell", "request", "method", "metric", "seed", "value"]))
+    both = pd.concat([table(MEANS), found])
+    (naive,) = (line for line in evidence("naive", both, request_facts).shows if "RMIA" in line)
+    (good,) = (line for line in evidence("good", both, request_facts).shows if "RMIA" in line)
+    assert "above" not in naive
+    assert good.endswith("(naive 0.560 [0.535, 0.585]), not above naive's beyond the intervals.")
 
 
 def test_doing_nothing_never_passes() -> None:

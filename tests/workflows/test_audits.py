@@ -23,6 +23,7 @@ from audio_mu.request import Request, resolve_request
 from audio_mu.training import Examples, OptimizerSettings, predict, train_from_scratch
 from audio_mu.workflows.audits import FLOOR, Cell, CellAudit, StoredLogits, audit_cell
 from audio_mu.workflows.evaluation import Evaluator
+from audio_mu.workflows.prepare import Earlier
 
 SEEDS = (40, 41, 42, 43, 44)
 N_CLASSES = 4
@@ -237,6 +238,25 @@ def logits_by_group(clips: Clips, request: Request, easy: np.ndarray) -> dict[st
         logits[np.arange(len(indices)), clips.labels.numpy()[indices]] += np.where(easy[indices], 6.0, 2.0)
         found[name] = logits.astype(np.float32)
     return found
+
+
+def test_an_earlier_requests_attack_keeps_its_nonmembers_of_a_removed_class(clips: Clips) -> None:
+    """Catches members of a class compared with non-members of the others: a class request moves its test clips."""
+    request = request_of(clips, forget="class", forget_class_names="c")
+    test, held_out = request.test, request.held_out
+    assert len(held_out)
+    members = request.remain[:20]
+    logits = logits_by_group(clips, request, np.zeros(len(clips), dtype=bool))
+    logits["earlier-x"] = logits["remain"][:20]
+    unseen = np.concatenate([test[:10], held_out[:10]])
+    found = evaluator(clips, request)
+    with_earlier = replace(found, earlier={"earlier-x": Earlier(members, unseen)})
+    labels = clips.labels.numpy()
+    losses = [
+        cross_entropy(logits[name][:10], labels[of[:10]]) for name, of in (("test", test), ("held_out", held_out))
+    ]
+    expected = population_attack(cross_entropy(logits["earlier-x"], labels[members]), np.concatenate(losses)).auc
+    assert with_earlier.alone(logits, 40)["earlier-x/auc"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from audio_mu.report.evidence import LEARNED
+from audio_mu.store.queries import Finished
+from audio_mu.workflows.cells import CellRuns
 from tests.conftest import FAST, Command
 
 QUICK = {**FAST, "n_epochs": "2", "save_models": "none", "n_attack_models": "1"}
@@ -106,3 +109,32 @@ def test_the_request_is_replayed_from_the_store(folder: Path, entry: Command, sm
     assert abouts[0]["request"]["clips_hash"] == abouts[1]["request"]["clips_hash"]
     assert abouts[0]["request"]["hash"] != abouts[1]["request"]["hash"]
     assert abouts[0]["nonmembers"]["n"] == abouts[1]["nonmembers"]["n"]
+
+
+def test_other_attack_models_make_another_cell(folder: Path, entry: Command, small_digits: Path) -> None:
+    """Catches scores of two attacks side by side, as if the difference were the method's."""
+    options = QUICK | {"seeds": "40", "methods": "pop"}
+    wanted = "tags.role = 'method' and tags.method = 'pop' and tags.request = 'item-10'"
+    stored = Stored(folder)
+    before = stored.newest("unlearn", wanted)
+    for stage, changed in (("attack", {"n_attack_models": "2"}), ("unlearn", {})):
+        done = entry(stage, folder, data_dir=str(small_digits), **options | changed)
+        assert done.returncode == 0, done.stdout + done.stderr
+    after = stored.newest("unlearn", wanted)
+    assert after.data.tags["attack_run_id"] != before.data.tags["attack_run_id"]
+    assert after.data.tags["cell"] != before.data.tags["cell"]
+
+
+def test_a_seed_whose_retraining_failed_is_in_the_table() -> None:
+    """Catches verdicts that cannot know of it: they read the long table alone."""
+    remain = {"naive": (0.9, 0.1), "original": (0.95, 0.95), "pop": (0.8, 0.8)}
+    runs = {
+        (method, str(seed)): Finished(f"{method}{seed}", "", {}, {"remain/accuracy": value}, 0)
+        for method, values in remain.items()
+        for seed, value in zip((40, 41), values, strict=True)
+    }
+    cell = CellRuns("c", "item-10", runs)
+    assert cell.not_learned == [41]
+    long = cell.long()
+    learned = long[long["metric"] == LEARNED].set_index("method")["mean"]
+    assert learned.to_dict() == {"original": 0.5, "naive": 0.5, "pop": 0.5}

@@ -21,6 +21,7 @@ from audio_mu.own_code import is_reference, name_of
 
 AUTO = "auto"
 LARGEST = 1_000_000_000
+NAMES_OF_REQUESTS = {"speaker": "forget_speakers", "class": "forget_class_names", "list": "forget_list"}
 LONGEST_SHOWN = 200  # characters of a value that an error repeats
 DATASETS = ("SyntheticDigits", "audioMNIST", "SpeechCommands", "folder")
 PIPELINES = ("mel", "spec", "logmel")
@@ -261,6 +262,12 @@ class Config:
             path = getattr(self, name)
             if path is not None and not path.is_file():
                 raise UserError(f"{name}={str(path)!r} is not a file: give an existing file")
+        for kind, name in NAMES_OF_REQUESTS.items():
+            if getattr(self, name) and self.forget != kind:
+                raise UserError(
+                    f"{name} was given but forget={self.forget!r} would not read it: give -P forget={kind}, or leave "
+                    f"{name} out"
+                )
         if self.forget == "list" and self.forget_list is None:
             raise UserError("forget='list' needs forget_list: give -P forget_list=requests.csv")
         return self

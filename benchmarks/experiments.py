@@ -149,8 +149,9 @@ def _figures(long: pd.DataFrame) -> dict[str, dict[str, Estimate]]:
 def _comparison(store: Store, entry: dict[str, str]) -> pd.DataFrame | None:
     values = parameters(entry)
     text = {key: value for key, value in values.items() if key not in ("data_dir", "forget_list")}
-    config = Config.from_text({**text, "forget": "item"}).resolved()
-    request = _request(values.get("forget", "item"), config)
+    kind = values.get("forget", "item")
+    config = Config.from_text({**text, "forget": "item" if kind == "list" else kind}).resolved()
+    request = _request(kind, config)
     wanted = {**base_tags(config), "stage": "compare"}
     runs = queries.find(store, wanted)
     found = next((run for run in runs if re.fullmatch(request, run.tags["request"])), None)

@@ -79,6 +79,8 @@ def test_wrong_values_are_refused_in_one_line(name: str, value: str) -> None:
         ({"architecture": "VGGishSpec", "pipeline": "mel"}, ["VGGishSpec", "spec", "mel"]),
         ({"dataset": "folder"}, ["data_dir"]),
         ({"forget": "list"}, ["forget_list"]),
+        ({"forget_speakers": "17"}, ["forget_speakers", "forget='item'", "-P forget=speaker"]),
+        ({"forget": "speaker", "forget_class_names": "7"}, ["forget_class_names", "-P forget=class"]),
     ],
 )
 def test_contradictions_are_refused(values: dict[str, str], words: list[str]) -> None:

@@ -159,6 +159,16 @@ def by_alias(store: Store, name: str, alias: str) -> Version | None:
         raise
 
 
+def by_number(store: Store, name: str, version: str) -> Version | None:
+    """A version by its number, or None where it is deleted."""
+    try:
+        return _version(store.client.get_model_version(name, version))
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
 def of_run(store: Store, name: str, run_id: str) -> Version | None:
     """The version that a run registered, or None."""
     found = store.client.search_model_versions(f"name='{name}' and run_id='{run_id}'")

@@ -90,10 +90,10 @@ def _candidates(store: Store, config: Config, name: str, ledger: Ledger, seed: i
     """The versions that a seed could be unlearned from, the newest first."""
     found = [registry.by_alias(store, name, f"seed-{seed}")]
     if config.ledger == "respect":
-        unlearned = registry.by_alias(store, name, f"{UNLEARNED}-seed-{seed}")
-        # One whose request is not in the ledger was never wholly put into service.
-        answered = {entry.hash for entry in ledger.entries}
-        found += [unlearned] if unlearned is not None and unlearned.tags["request_hash"] in answered else []
+        # By the ledger, not by the alias: killed while it is put into service, a version has the alias already though
+        # its request is not answered, and the same command must start again from the one before it.
+        answers = [entry.answers[name].after.get(str(seed)) for entry in ledger.of_model(name)]
+        found += [registry.by_number(store, name, version) for version in answers if version is not None]
     return sorted((v for v in found if v is not None), key=lambda version: -int(version.version))
 
 
@@ -125,7 +125,8 @@ def _fitting(store: Store, config: Config, candidates: Sequence[Version], data: 
         )
     raise UserError(
         f"the recordings have changed since {newest.name} seed {seed} was trained (digest {known[:8]} then, "
-        f"{data.digest[:8]} now): {_of_then(store, config, newest)}train again"
+        f"{data.digest[:8]} now): {_of_then(store, config, newest)}train again; files that were deleted on request "
+        "must be back until the request is answered (unlearn with register) and erased"
     )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from audio_mu.config import Config
-from audio_mu.data.datasets import DATASETS
+from audio_mu.data.datasets import check_folder
 from audio_mu.data.features import feature_shape
 from audio_mu.errors import UserError
 from audio_mu.models import AudioClassifier
@@ -34,11 +34,7 @@ def check(config: Config) -> None:
             make_network(resolved.architecture, shape, 2)
         except ValueError as error:
             raise UserError(f"clip_seconds={resolved.clip_seconds:g}: {error}") from None
-    if config.dataset not in DATASETS:
-        raise UserError(f"dataset={config.dataset!r} is not available: choose {', '.join(DATASETS)}")
-    if config.data_dir is not None:
-        dataset = DATASETS[config.dataset]
-        dataset.catalog(dataset.root(config), config)
+    check_folder(config)
     if config.engine == "ray" and find_spec("ray") is None:
         raise UserError("engine='ray' needs Ray: run `pip install -r requirements-cluster.txt`, or give engine=local")
     _check_register(config)

@@ -86,8 +86,10 @@ def _run(config: Config, work: Work, computes: bool) -> None:
 
     if computes:
         from audio_mu.workflows.checks import check
+    else:
+        from audio_mu.data.datasets import check_folder as check
 
-        check(config)
+    check(config)
     try:
         store = Store.connect()
         try:

@@ -35,7 +35,7 @@ from audio_mu.workflows.remains import remaining
 from audio_mu.workflows.traces import Sought
 
 RECORD, PAGE = "erasure.json", "erasure.md"
-SHOWN = 3
+SHOWN, SURE = 3, 8
 REMOVED, REWRITTEN, RETIRE = "removed", "rewritten without them", "removed, figures stay"
 
 
@@ -104,14 +104,20 @@ def erase(config: Config, store: Store) -> str:
 
 def _chosen(config: Config, ledger: Ledger) -> Entry:
     """The entry that `request` names. Raises `UserError` where it names none or several."""
+    if config.confirm and len(config.request) < SURE:
+        raise UserError(f"request={config.request!r} is short to remove something: give {SURE} characters of the hash")
     matching = [entry for entry in ledger.entries if config.request and entry.hash.startswith(config.request)]
-    if len(matching) > 1:
+    if config.dataset_name or len(matching) > 1:
         matching = [entry for entry in matching if entry.tags["dataset_name"] == config.name]
     if len(matching) != 1:
-        listed = ", ".join(f"{entry.hash[:8]} ({entry.request}, {entry.state})" for entry in ledger.entries)
+        listed = ", ".join(
+            f"{entry.hash[:8]} ({entry.request}, {entry.state}, dataset_name={entry.tags['dataset_name']})"
+            for entry in ledger.entries
+        )
+        of = f" with dataset_name={config.name!r}" if config.dataset_name else ""
         raise UserError(
-            f"request={config.request!r} names {len(matching)} answered requests of this experiment: give the hash of "
-            f"one: {listed or 'there is none, unlearn with register=best answers a request'}"
+            f"request={config.request!r} names {len(matching)} answered requests{of} of this experiment: give the hash "
+            f"of one: {listed or 'there is none, unlearn with register=best answers a request'}"
         )
     return matching[0]
 
@@ -126,7 +132,7 @@ class Erasure:
         self.searched = {"runs": len(self.runs), "artifacts": 0, "feature caches": 0}
         self._by_id_and_hash, self._by_hash = Sought(entry.ids, entry.hashes), Sought(frozenset(), entry.hashes)
         answered = [run for answer in entry.answers.values() for run in answer.runs.values() if run in self.runs]
-        self._data_dirs = {self.runs[run].params.get("data_dir", "") for run in answered}
+        self._data_dirs = {_data_dir(self.runs[run]) for run in answered} - {""}
 
     def findings(self) -> list[Finding]:
         """All of it, in the order in which it must go: what a model has seen is read from lists that go later."""
@@ -136,7 +142,7 @@ class Erasure:
         """What to look for in a run: ids mean something among recordings of the same data set alone, hashes always."""
         own, tags = self.entry.tags, run.tags
         same = tags.get("dataset_name", own["dataset_name"]) == own["dataset_name"] or (
-            tags.get("dataset") == own["dataset"] and run.params.get("data_dir") in self._data_dirs
+            tags.get("dataset") == own["dataset"] and _data_dir(run) in self._data_dirs
         )
         return self._by_id_and_hash if same else self._by_hash
 
@@ -168,8 +174,6 @@ class Erasure:
         return "".join(f" @{alias}" for alias in removal.aliases_of(self.store, version))
 
     def _caches(self) -> Iterator[Finding]:
-        rows = self.entry.recordings[["clip_id", "label", "speaker"]]
-        known = set(rows.itertuples(index=False, name=None))
         root = cache_root() / "features"
         for folder in sorted(root.glob("*")) if root.is_dir() else []:
             if not folder.is_dir():
@@ -177,7 +181,7 @@ class Erasure:
             self.searched["feature caches"] += 1
             if _half_built(folder):
                 what = "feature cache, half built"
-            elif _cache_names(folder, known, self.entry.hashes, self.entry.ids):
+            elif _cache_names(folder, self.entry.hashes, self.entry.ids):
                 what = "feature cache"
             else:
                 continue
@@ -209,6 +213,12 @@ class Erasure:
                     yield Finding("tag", _named(run, key), REWRITTEN, change)
 
 
+def _data_dir(run: AnyRun) -> str:
+    """The folder that a run read, however it was written: a tag of stages, a parameter of all under `mlflow run`."""
+    given = run.tags.get("data_dir") or run.params.get("data_dir", "")
+    return str(Path(given).resolve()) if given else ""
+
+
 def _named(run: AnyRun, path: str = "") -> str:
     return f"run {run.name} ({run.id[:8]})" + (f" {path}" if path else "")
 
@@ -228,13 +238,14 @@ def _half_built(folder: Path) -> bool:
     return folder.name.startswith(".") or not (folder / "index.json").is_file()
 
 
-def _cache_names(folder: Path, known: set, hashes: frozenset[str], ids: frozenset[str]) -> bool:
-    """Whether a cache holds one of the recordings: the audio, or at another clip length the same clip."""
+def _cache_names(folder: Path, hashes: frozenset[str], ids: frozenset[str]) -> bool:
+    """Whether a cache may hold one of the recordings: the audio, or by its id at another clip length.
+
+    Of another data set whose ids are alike too: a cache that goes without need is built anew.
+    """
     try:
         index = json.loads((folder / "index.json").read_text())
-        clips = set(zip(index["ids"], index["labels"], index["speakers"]))
-        skipped = {row[0] for row in index["skipped"]}
-        return bool(hashes & set(index["hashes"]) or known & clips or ids & skipped)
+        return bool(hashes & set(index["hashes"]) or ids & {*index["ids"], *(row[0] for row in index["skipped"])})
     except (ValueError, KeyError, TypeError):
         return True  # unreadable: it would be built anew anyway
 

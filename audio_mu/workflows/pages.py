@@ -306,7 +306,9 @@ def _audio(config: Config, recorded_folder: str, clip_ids: Sequence[str]) -> dic
 def root_at_hand(config: Config, recorded_folder: str) -> Path | None:
     """The data set's folder if it is on this machine; nothing is downloaded or generated for a report."""
     folder = config.data_dir or (Path(recorded_folder) if recorded_folder else None)
-    cached = [*cache_root().glob(f"{config.dataset}*"), *(cache_root() / "data").glob(f"{config.dataset}*")]
+    places = [place for place in (cache_root(), cache_root() / "data") if place.is_dir()]
+    name = config.dataset.lower()  # the archive's own spelling differs
+    cached = [path for place in places for path in place.iterdir() if path.name.lower().startswith(name)]
     if folder is None and not cached:
         return None
     if folder is not None and not folder.is_dir():

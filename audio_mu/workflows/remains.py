@@ -97,8 +97,11 @@ def _files(config: Config, entry: Entry, runs: Mapping[str, AnyRun]) -> Iterator
     root = root_at_hand(dataclasses.replace(config, dataset=entry.tags["dataset"]), recorded)
     if root is None:
         yield Remaining("the recordings themselves", "their folder is not at hand: delete them yourself")
-    elif n := sum((root / id_).exists() for id_ in entry.ids):
-        yield Remaining(f"{n} of the {len(entry.ids)} recordings in {root}", "they are yours: delete them yourself")
+    else:
+        n = sum((root / id_).exists() for id_ in entry.ids)
+        gone = "if this is the folder they were in, their files are gone"
+        why = "they are yours: delete them yourself" if n else gone
+        yield Remaining(f"{n} of the {len(entry.ids)} recordings in {root}", why)
     lists = {run.params.get("forget_list", "") for run in answered} - {""}
     for path in sorted(lists):
         if Path(path).exists():

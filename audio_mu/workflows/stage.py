@@ -29,7 +29,9 @@ def stage_run(
 ) -> Run:
     """The run of a stage: the entry point's own, or a child of `main`'s."""
     name = f"{stage} {config.name} {config.pipeline} {config.network}"
-    all_tags = {**base_tags(config), **(tags or {})}
+    # Under any name of the data set `erase` finds what was made from a folder by its path.
+    folder = {"data_dir": str(config.data_dir.resolve())} if config.data_dir is not None else {}
+    all_tags = {**base_tags(config), **folder, **(tags or {})}
     params = config.as_text()
     if parent is None:
         return store.open_run(stage, name, all_tags, params)

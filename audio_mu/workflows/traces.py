@@ -14,6 +14,8 @@ from pathlib import PurePosixPath
 from urllib.parse import quote
 
 import numpy as np
+from jinja2.utils import htmlsafe_json_dumps
+from markupsafe import escape
 
 WHOLE = (".html", ".json")
 """Text that makes no sense without some of its lines: it goes as a whole."""
@@ -41,8 +43,15 @@ class Sought:
     @cached_property
     def _spellings(self) -> dict[str, re.Pattern[str]]:
         """As a page, JSON or an address writes them → the same with nothing before or after that makes another id."""
-        ways = (str, html.escape, lambda text: json.dumps(text)[1:-1], quote)
-        written = {way(text) for text in self._exact for way in ways}
+        ways = (
+            str,
+            html.escape,
+            lambda text: json.dumps(text)[1:-1],
+            quote,
+            escape,
+            lambda t: htmlsafe_json_dumps(t)[1:-1],
+        )
+        written = {str(way(text)) for text in self._exact for way in ways}
         return {text: re.compile(rf"(?<![\w.-]){re.escape(text)}(?![\w-])") for text in sorted(written)}
 
     def named_in(self, text: str) -> bool:

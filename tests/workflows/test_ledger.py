@@ -16,6 +16,7 @@ from contextlib import closing, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -137,7 +138,12 @@ def chain(tmp_path_factory: pytest.TempPathFactory, small_digits: Path) -> Itera
         again = f"naive,fine_tune,{top}/own.py:again"
         made.run("unlearn", forget="speaker", forget_speakers=A, methods=again, register="again")
         made.run("attack")
-        made.run("unlearn", forget="speaker", forget_speakers=B, methods="naive,fine_tune", register="naive")
+        # Killed between the aliases and the ledger, the same command must finish it.
+        second = {"forget": "speaker", "forget_speakers": B, "methods": "naive,fine_tune", "register": "naive"}
+        with pytest.MonkeyPatch.context() as broken, pytest.raises(KeyboardInterrupt):
+            broken.setattr("audio_mu.workflows.register.enter", Mock(side_effect=KeyboardInterrupt))
+            made.run("unlearn", **second)
+        made.run("unlearn", **second)
         made.run("train")
         made.run("compare")
         requests = {name: made.tags(made.entry(f"speaker-{name}"))["request_hash"] for name in (A, B)}
@@ -426,9 +432,16 @@ def test_the_store_works_on(erased: Erased) -> None:
     assert "reusing the base model" in shown  # the same recordings on the same sides
     test_nothing_names_the_recordings_but_the_ledger(erased)
     assert ": 0 finds" in chain.run("erase", request=chain.requests[A], confirm="true")
-    listed = f"{chain.requests[A][:8]} .speaker-{A}, erased., {chain.requests[B][:8]} .speaker-{B}, answered."
+    own = "dataset_name=SyntheticDigits"
+    listed = (
+        f"{chain.requests[A][:8]} .speaker-{A}, erased, {own}., {chain.requests[B][:8]} .speaker-{B}, answered, {own}."
+    )
     with pytest.raises(UserError, match=listed):
         chain.run("erase", request="0000")
+    with pytest.raises(UserError, match="give 8 characters of the hash"):
+        chain.run("erase", request=chain.requests[B][:7], confirm="true")
+    with pytest.raises(UserError, match="names 0 answered requests with dataset_name='others'"):
+        chain.run("erase", request=chain.requests[B], dataset_name="others", confirm="true")
 
 
 @pytest.fixture

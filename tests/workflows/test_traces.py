@@ -6,6 +6,7 @@ import io
 
 import numpy as np
 import pytest
+from jinja2 import Environment
 
 from audio_mu.workflows.traces import Sought
 
@@ -68,6 +69,15 @@ def test_other_text(path: str, text: str, expected: str | None) -> None:
     else:
         assert change is not None
         assert change.data == (None if expected is None else expected.encode())
+
+
+def test_a_page_names_quotes_as_its_template_writes_them() -> None:
+    """Catches a report that plays a recording whose name has quotes, and stays because they are escaped in it."""
+    name = "o'brien \"x\"/o'brien_1.wav"
+    for filled in ("<td>{{ name }}</td>", "<script>const clips = {{ {name: 1} | tojson }}</script>"):
+        page = Environment(autoescape=True).from_string(filled).render(name=name)
+        assert name not in page
+        assert Sought(frozenset({name}), frozenset()).change("report/x.html", page.encode()) is not None
 
 
 def test_bytes_that_are_no_text_go_as_a_whole() -> None:

@@ -6,6 +6,7 @@ import csv
 import math
 import random
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from audio_mu.config import Config
+from audio_mu.data.catalog import looks
 from audio_mu.data.clips import Clips
 from audio_mu.data.splits import Split
 from audio_mu.errors import UserError
@@ -83,7 +85,8 @@ def resolve_request(config: Config, clips: Clips, split: Split) -> Request:
     ids, the same for all model seeds. Classes: Random(forget_seed).sample over the class indices, or the named
     ones; the test set loses them. Speakers: drawn likewise over the sorted speakers of the training set, or
     named. List: the ids of a file. Copies of requested recordings in the training set are added unless
-    `duplicates=ignore`. Raises `UserError` where the request names what is not there or leaves nothing.
+    `duplicates=ignore`. Raises `UserError` where the request names what is not there or one of several speakers whose
+    names look the same, or leaves nothing.
     """
     draw = {"item": _items, "class": _classes, "speaker": _speakers, "list": _listed}[config.forget]
     forget, matches_test, name = draw(config, clips, split)
@@ -230,12 +233,28 @@ def _classes(config: Config, clips: Clips, split: Split) -> Drawn:
 
 def _speakers(config: Config, clips: Clips, split: Split) -> Drawn:
     trained = sorted({clips.speakers[i] for i in split.train} - {""})
-    names = config.forget_speakers
+    composed = {unicodedata.normalize("NFC", name): name for name in trained}  # é may be one character or two
+    names = tuple(
+        dict.fromkeys(
+            name if name in trained else composed.get(unicodedata.normalize("NFC", name), name)
+            for name in config.forget_speakers
+        )
+    )
     unknown = sorted(set(names) - set(trained))
     if unknown:
+        sought = set(map(looks, unknown))
+        meant = [name for name in trained if looks(name) in sought]
         raise UserError(
             f"forget_speakers has {unknown}, not among the {len(trained)} speakers of the training set "
             f"({', '.join(trained[:SHOWN])}, …)"
+            + (f": did you mean {' or '.join(map(ascii, meant[:SHOWN]))}?" if meant else "")
+        )
+    chosen_looks = {looks(name): name for name in names}
+    left = [name for name in trained if name not in names and looks(name) in chosen_looks]
+    if left:
+        raise UserError(
+            f"forget_speakers={chosen_looks[looks(left[0])]!a} leaves out {left[0]!a}, which looks the same: "
+            "name both, or rename one"
         )
     count = len(names) or config.forget_speakers_num
     if count >= len(trained):

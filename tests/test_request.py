@@ -163,11 +163,38 @@ def test_speaker_request_keeps_the_test_set_whole(clips: Clips) -> None:
 def test_unknown_speakers_are_refused(clips: Clips) -> None:
     """Catches a person who is believed forgotten because the name was mistyped, and clips without a speaker drawn."""
     split = split_of(clips, 160)
-    with pytest.raises(UserError, match=r"\['7'\], not among the 10 speakers"):
+    with pytest.raises(UserError, match=r"\['7'\], not among the 10 speakers .*: did you mean '07'\?"):
         resolved(clips, split, forget="speaker", forget_speakers="7")
     nameless = replace(clips, speakers=("",) * 200)
     with pytest.raises(UserError, match="has 0 speakers"):
         resolved(nameless, split, forget="speaker")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("17", "017"), ("0", "\uff10"), ("Anna", "anna"), ("Jos\u00e9", "Jose\u0301"), ("00x", "x")]
+)
+def test_speakers_that_look_alike_are_named_together(clips: Clips, one: str, other: str) -> None:
+    """Catches a person half forgotten because the other half of the recordings spell the name another way."""
+    clips = replace(clips, speakers=tuple((one, other, "", "17a", "000")[i % 5] for i in range(200)))
+    split = split_of(clips, 160)
+    for name, left in ((one, other), (other, one)):
+        with pytest.raises(UserError) as raised:
+            resolved(clips, split, forget="speaker", forget_speakers=name)
+        complaint = f"forget_speakers={name!a} leaves out {left!a}, which looks the same: name both, or "
+        assert str(raised.value) == f"{complaint}rename one"
+    both = resolved(clips, split, forget="speaker", forget_speakers=f"{other},{one}")
+    assert {clips.speakers[i] for i in both.forget} == {one, other}
+    assert len(resolved(clips, split, forget="speaker", forget_speakers="17a").forget) == 32
+
+
+@pytest.mark.parametrize(("typed", "stored"), [("Jos\u00e9", "Jose\u0301"), ("Jose\u0301", "Jos\u00e9")])
+def test_speaker_is_found_however_accents_are_encoded(clips: Clips, typed: str, stored: str) -> None:
+    """Catches a name from a Mac's file system that no keyboard can type, and one person counted as two."""
+    clips = replace(clips, speakers=tuple((stored, "Ben", "Zoe")[i % 3] for i in range(200)))
+    request = resolved(clips, split_of(clips, 160), forget="speaker", forget_speakers=f"{typed},{stored}")
+    assert {clips.speakers[i] for i in request.forget} == {stored}
+    again = resolved(clips, split_of(clips, 160), forget="speaker", forget_speakers=typed)
+    assert (again.hash, again.name) == (request.hash, request.name)
 
 
 def test_duplicates_together_or_ignored(clips: Clips) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -148,18 +148,28 @@ def sorted_catalog(
             f"data_dir={str(root)!r} holds {len(class_names)} classes whose names take more than {LONGEST_NAMES:,} "
             "characters: shorten them"
         )
-    _tell_alike(class_names)
+    _tell_alike("classes", class_names)
+    _tell_alike("speakers", {recording.speaker for recording in recordings} - {""})
     return Catalog(tuple(recordings), class_names, speakers or {})
 
 
-def _tell_alike(class_names: tuple[str, ...]) -> None:
-    """Say which classes differ in nothing but case or the encoding of accents: somebody may see one of them."""
-    alike: dict[str, list[str]] = {}
-    for name in class_names:
-        alike.setdefault(unicodedata.normalize("NFKC", name).casefold(), []).append(name)
-    for names in alike.values():
-        if len(names) > 1:
-            say(f"note: the classes {', '.join(map(ascii, names))} differ only in case or in how accents are encoded")
+def _tell_alike(what: str, names: Iterable[str]) -> None:
+    """Say which names differ in nothing that somebody would notice, who may see one class or person in them."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(names):
+        groups.setdefault(looks(name), []).append(name)
+    alike = [" and ".join(map(ascii, group)) for group in groups.values() if len(group) > 1]
+    if alike:
+        say(
+            f"note: the {what} {quoted(alike)} differ only in case or in how accents are encoded, "
+            "or in zeros at the start"
+        )
+
+
+def looks(name: str) -> str:
+    """The same text for names that look alike, whatever their case, encoding of accents and zeros at the start."""
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return folded.lstrip("0") or folded
 
 
 def say_left_out(ids: list[str], why: str) -> None:

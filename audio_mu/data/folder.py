@@ -35,7 +35,7 @@ class Folder:
 
     Speakers come from the parameter `speaker_pattern`, a regular expression searched in the id (the path below
     `data_dir`) whose group 1 is the speaker, or else from `speakers.csv` in `data_dir` with the columns id (or
-    path) and speaker. A recording that neither mentions has no known speaker.
+    path) and speaker. A recording that neither mentions has no known speaker; how many there are is said.
     """
 
     def root(self, config: Config) -> Path:
@@ -57,6 +57,9 @@ class Folder:
         if odd is not None:
             raise UserError(f"speaker {odd[:80]!r} has a line break or control character in its name: rename it")
         recordings = [Recording(id_, files[id_], id_.split("/")[0], speakers.get(id_, "")) for id_ in ids]
+        nameless = [recording.id for recording in recordings if not recording.speaker]
+        if 0 < len(nameless) < len(ids):
+            say(f"no speaker is known for {len(nameless)} of {len(ids)} recordings: {quoted(nameless)}")
         return sorted_catalog(recordings, root, LAYOUT)
 
 

@@ -11,6 +11,7 @@ from audio_mu.data.catalog import Catalog, Recording, audio_files, quoted, say_l
 from audio_mu.data.download import Archive, fetch
 from audio_mu.errors import UserError
 from audio_mu.files import cache_root, read_text
+from audio_mu.progress import say
 
 LAYOUT = "word/8hex_nohash_N.wav"
 FILE = re.compile(r"(?P<word>[^/_][^/]*)/(?P<speaker>[0-9A-Fa-f]{8})_nohash_[0-9]+\.wav")
@@ -43,8 +44,9 @@ class SpeechCommands:
     def catalog(self, root: Path, config: Config) -> Catalog:
         """All recordings of words.
 
-        Raises `UserError` where the official split is asked for and a list is missing, names a recording that is
-        not there, or one that the other list names too. Other splits do without the parts then.
+        What the lists name and is not there, as after a person's deletion, is left out and said. Raises `UserError`
+        where the official split is asked for and a list is missing, names nothing that is there, or a recording that
+        the other list names too. Other splits do without the parts then.
         """
         recordings, others = [], []
         for id_, path in audio_files(root, (".wav",)):
@@ -68,18 +70,22 @@ class SpeechCommands:
 def _parts(root: Path, ids: set[str]) -> dict[str, str]:
     way_out = "restore the data set or give -P split=random or split=speaker"
     parts: dict[str, str] = {}
+    absent: list[str] = []
     for part, name in LISTS.items():
-        listed = _lines(root / name, way_out)
-        absent = [id_ for id_ in listed if id_ not in ids]
-        if absent:
+        lines = _lines(root / name, way_out)
+        listed = [id_ for id_ in lines if id_ in ids]
+        if lines and not listed:
             raise UserError(
-                f"{name} in {str(root)!r} names {len(absent)} recordings that are not there "
-                f"({quoted(absent)}): {way_out}"
+                f"{name} in {str(root)!r} names {len(lines)} recordings, none of which is there "
+                f"({quoted(lines)}): {way_out}"
             )
+        absent += [id_ for id_ in lines if id_ not in ids]
         twice = [id_ for id_ in listed if id_ in parts]
         if twice:
             raise UserError(f"{name} in {str(root)!r} names {len(twice)} of the test list ({quoted(twice)}): {way_out}")
         parts.update(dict.fromkeys(listed, part))
+    if absent:
+        say(f"{len(absent)} of the lists' entries are not there and are left out: {quoted(absent)}")
     return parts
 
 

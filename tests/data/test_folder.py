@@ -61,6 +61,38 @@ def test_pattern_gives_speakers(root: Path) -> None:
     assert speakers["cat/nobody.wav"] == ""
 
 
+def test_recordings_without_a_speaker_are_told(root: Path, capsys: pytest.CaptureFixture) -> None:
+    """Catches a request for a person that passes over recordings whose name the pattern or table misses."""
+    said = "no speaker is known for 1 of 5 recordings: cat/nobody.wav\n"
+    catalog_of(root, speaker_pattern=r"([a-z]+)_[0-9]")
+    assert capsys.readouterr().out == said
+    rows = [f"{id_},Anna" for id_ in ("dog/anna_1.wav", "dog/deep/down/ben_2.FLAC", "cat/anna_3.Mp3", "cat/ben_4.ogg")]
+    (root / "speakers.csv").write_text("\n".join(["id,speaker", *rows, "cat/nobody.wav,"]))
+    catalog_of(root)
+    assert capsys.readouterr().out == said
+    catalog_of(root, speaker_pattern="(anna_1)")
+    found = "cat/anna_3.Mp3, cat/ben_4.ogg, cat/nobody.wav, …"
+    assert capsys.readouterr().out == f"no speaker is known for 4 of 5 recordings: {found}\n"
+    (root / "speakers.csv").unlink()
+    catalog_of(root)
+    assert capsys.readouterr().out == ""
+
+
+def test_names_that_look_alike_are_told(root: Path, capsys: pytest.CaptureFixture) -> None:
+    """Catches one person under two names, or one class in two folders, that nobody sees are two."""
+    names = ("17", "017", "Anna", "anna", "Jos\u00e9", "Jose\u0301", "0", "00", "bird")
+    for name in names:
+        (root / "cat" / f"{name}_9.wav").touch()
+    (root / "Cat").mkdir()
+    (root / "Cat" / "ben_9.wav").touch()
+    catalog_of(root, speaker_pattern=r"([^/]+)_[0-9]")
+    end = "differ only in case or in how accents are encoded, or in zeros at the start\n"
+    out = capsys.readouterr().out
+    assert f"note: the classes 'Cat' and 'cat' {end}" in out
+    people = r"'017' and '17', 'Anna' and 'anna', 'Jose\u0301' and 'Jos\xe9'"
+    assert f"note: the speakers {people} {end}" in out
+
+
 @pytest.mark.parametrize(
     ("pattern", "complaint"),
     [("(", "is no regular expression"), ("anna", "has no group"), ("([0-9]{9})_", "in none of the 5 ids")],

@@ -123,23 +123,37 @@ def _models_of_runs(store: Store) -> dict[str, set[str]]:
 
 
 def logged_model(store: Store, model_id: str) -> LoggedModel | None:
-    """A logged model, deleted but not collected ones too; None where nothing of it is in the store."""
+    """A logged model, deleted but not collected ones too; None where nothing of it is in the store.
+
+    Nor is a record of which this process can remove no more: deleted, without files, behind a tracking server.
+    """
+    model = _record(store, model_id, allow_deleted=True)
+    if model is None or _collects(store) or _record(store, model_id, allow_deleted=False) is not None:
+        return model
+    return model if any(Files(model.artifact_location).paths()) else None
+
+
+def remove_model(store: Store, model: LoggedModel) -> None:
+    """Delete a logged model's files, then its record, so that an interruption leaves something to find."""
+    Files(model.artifact_location).delete()
+    if _collects(store):  # as `mlflow gc` does
+        _backend(store)._hard_delete_logged_model(model.model_id)
+    elif _record(store, model.model_id, allow_deleted=False) is not None:  # the server's `mlflow gc` collects it
+        store.client.delete_logged_model(model.model_id)
+
+
+def _record(store: Store, model_id: str, allow_deleted: bool) -> LoggedModel | None:
     try:
-        return _backend(store).get_logged_model(model_id, allow_deleted=True)
+        return _backend(store).get_logged_model(model_id, allow_deleted=allow_deleted)
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"):
             return None
         raise
 
 
-def remove_model(store: Store, model: LoggedModel) -> None:
-    """Delete a logged model's files, then its record, so that an interruption leaves something to find."""
-    Files(model.artifact_location).delete()
-    backend = _backend(store)
-    if hasattr(backend, "_hard_delete_logged_model"):  # as `mlflow gc` does
-        backend._hard_delete_logged_model(model.model_id)
-    else:  # a tracking server: its own `mlflow gc` collects the record
-        store.client.delete_logged_model(model.model_id)
+def _collects(store: Store) -> bool:
+    """Whether records can be removed for good; a tracking server only hides them."""
+    return hasattr(_backend(store), "_hard_delete_logged_model")
 
 
 def aliases_of(store: Store, version: Version) -> list[str]:

@@ -134,10 +134,7 @@ def _log(config: Config, store: Store, parent: Run, data: Data, seed: int, finge
         for key, value in performance(result.logits[name], labels[indices]).items()
     }
     with store.child_run(parent, "train", "seed", f"seed-{seed}", tags, _params(config, seed)) as run:
-        # First of all: MLflow would read every figure of the run again to make it the model's.
-        model = log_servable(run, config, data, seed, result)
-        run.metrics({**metrics, "time/total_s": result.total_seconds, "time/cpu_s": result.cpu_seconds}, model)
-        run.curves(result.curves)
+        # Before the model: an erasure could not tell what the model of a killed run was trained on.
         run.csv("losses.csv", losses_table(data, result.logits))
         for name, indices in sets.items():
             run.npz(
@@ -146,6 +143,10 @@ def _log(config: Config, store: Store, parent: Run, data: Data, seed: int, finge
                 label=labels[indices],
                 logits=result.logits[name],
             )
+        # Before the figures: MLflow would read every figure of the run again to make it the model's.
+        model = log_servable(run, config, data, seed, result)
+        run.metrics({**metrics, "time/total_s": result.total_seconds, "time/cpu_s": result.cpu_seconds}, model)
+        run.curves(result.curves)
         run.text("model_card.md", _card(config, data, seed, metrics))
     _publish(config, store, data, seed, run.id, metrics)
     return metrics["test/accuracy"]

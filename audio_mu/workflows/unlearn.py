@@ -368,10 +368,11 @@ class Unlearning:
         tags = self.cell.tags(seed, method)
         params = {**self.cell.config.as_text(), "seed": str(seed), "method": method}
         with self.store.child_run(self.parent, "unlearn", "method", f"{method} seed-{seed}", tags, params) as run:
-            # First of all: MLflow would read every figure of the run again to make it the model's.
+            # Before the model: an erasure could not tell what the model of a killed run was trained on.
+            self._log_artifacts(run, result.logits)
+            # Before the figures: MLflow would read every figure of the run again to make it the model's.
             keeps, config = self._keeps_model(method), self.cell.config
             model = log_servable(run, config, self.cell.data, seed, result) if keeps else None
-            self._log_artifacts(run, result.logits)
             run.curves(result.curves)
             metrics |= self._compare_with_naive(run, seed, method, metrics, result.logits)
             run.metrics(metrics, model)

@@ -84,6 +84,8 @@ def erase(config: Config, store: Store) -> str:
             finding.act()
         removal.compact(store)
         after = Erasure(store, entry)
+        # The lists that say what a model has seen are cut by now: who held the recordings was known before.
+        after.lineage = erasure.lineage
         left = after.findings()
         record |= {
             "finished_at": _now(),
@@ -151,7 +153,7 @@ class Erasure:
             if not run.models or not self._sought(run).ids or not self.lineage.holds(run.id):
                 continue
             versions = registry.versions_of(self.store, run.id, run.models)
-            if RETIRED in run.tags and not versions and not self._logged(run):
+            if (RETIRED in run.tags or not run.active) and not versions and not self._logged(run):
                 continue
             attack = run.tags.get("stage") == "attack"
             named = "".join(f", {v.name} version {v.version}{self._aliases(v)}" for v in versions)

@@ -113,6 +113,11 @@ def _elsewhere(store: Store) -> Iterator[Remaining]:
         "caches of other machines and other folders of AUDIO_MU_CACHE, backups, downloaded copies",
         "they are not at hand",
     )
+    if store.uri.startswith("http"):
+        yield Remaining(
+            "the server's records of removed models (names, parameters, figures; no weights)",
+            "a tracking server hides what is deleted until `mlflow gc` runs on it",
+        )
     others = len(store.client.search_experiments()) - 1
     if others > 0:
         yield Remaining(f"{others} other experiments of this store", "a request's scope is its experiment")

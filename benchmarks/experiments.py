@@ -22,7 +22,7 @@ import yaml
 from audio_mu.config import Config
 from audio_mu.errors import UserError
 from audio_mu.report import tables
-from audio_mu.report.evidence import Estimate, Outcome, figures_of, interval_number, verdicts
+from audio_mu.report.evidence import Estimate, Outcome, Verdict, figures_of, interval_number, verdicts
 from audio_mu.store import queries
 from audio_mu.store.runs import Store, read_csv
 from audio_mu.workflows.audits import FLOOR
@@ -36,6 +36,7 @@ SHORT = {
     Outcome.DAMAGED: "damaged", Outcome.NOT_JUDGED: "not judged",
 }  # fmt: skip
 FIRST = ["original", "naive", FLOOR]
+TIMED = ("digits-vggish-item-10", "digits-vggish-class-1")  # on idle cores
 MARKS = ("<!-- results: made by `python -m benchmarks.experiments tables` -->", "<!-- end of results -->")
 
 
@@ -118,28 +119,43 @@ def _overview(found: dict[str, pd.DataFrame]) -> str:
     judged = {title: verdicts(long, list(tow[title])) for title, long in found.items()}
     means = pd.DataFrame({title: {m: estimate.mean for m, estimate in of.items()} for title, of in tow.items()})
     ranks = means.drop(index="original").rank(ascending=False).mean(axis=1).sort_values()
-    costs = pd.DataFrame(
-        {title: {m: 1 / f["time/speedup"].mean for m, f in _figures(long).items() if "time/speedup" in f}
-         for title, long in found.items()}
-    ).mean(axis=1)  # fmt: skip
+    timed = [experiments()[name]["title"].removesuffix(", all methods") for name in TIMED]
+    costs = pd.DataFrame({title: _seconds(found[title]) for title in timed if title in found}).mean(axis=1)
     rows = [
         {
             "method": method,
             "rank": f"{ranks[method]:.1f}" if method in ranks else "–",
             **{
-                title: f"{interval_number(tow[title][method])} {SHORT.get(judged[title][method].outcome, '')}".strip()
+                title: f"{interval_number(tow[title][method])} {_short(judged[title][method])}".strip()
                 for title in found
             },
             "time": f"{costs[method]:.2f}" if method in costs else "–",
         }
         for method in [*ranks.index, "original"]
     ]
+    shared = ("dataset_name", "pipeline", "architecture")
+    pooled = [long.assign(**dict.fromkeys(shared, title)) for title, long in found.items()]
+    test = tables.ranking(pd.concat(pooled), list(ranks.index))["gap/tow"]
     return (
         "**All methods, ranked** by their average rank in ToW (1 = naive's accuracies on the forget, remain and test\n"
-        "set): mean [95 % t interval over the seeds] and the verdict of the rule above; time in multiples of "
-        "naive's.\n\n"
+        "set): mean [95 % t interval over the seeds] and the verdict of the rule above, with ? where an interval "
+        "reaches\nacross one of its limits; time in multiples of naive's, of the tables of idle cores. Friedman's p over "
+        f"the {test.n_cells}\ntables is {test.p_value:.2g}, but by Nemenyi ranks must be {test.critical_difference:.1f} "
+        "apart to differ at 5 %, and the tables share\nbase models: only the ends of the list are apart.\n\n"
         f"{tables.markdown(pd.DataFrame(rows))}"
     )
+
+
+def _short(verdict: Verdict) -> str:
+    """A verdict in a word, marked where it is not settled."""
+    word = SHORT.get(verdict.outcome, "")
+    return f"{word}?" if word and not verdict.settled and verdict.outcome is not Outcome.NOT_JUDGED else word
+
+
+def _seconds(long: pd.DataFrame) -> dict[str, float]:
+    """Method → its mean seconds in multiples of naive's."""
+    means = long[long["metric"] == "time/total_s"].set_index("method")["mean"]
+    return (means / means["naive"]).to_dict()
 
 
 def _figures(long: pd.DataFrame) -> dict[str, dict[str, Estimate]]:

@@ -141,8 +141,8 @@ def _overview(found: dict[str, pd.DataFrame]) -> str:
         "set): mean [95 % t interval over the seeds] and the verdict of the rule above, with ? where an interval\n"
         "reaches across one of its limits; time in multiples of naive's, of the tables of idle cores. Friedman's p\n"
         f"over the {test.n_cells} tables is {test.p_value:.2g}, but by Nemenyi ranks must be "
-        f"{test.critical_difference:.1f} apart to differ at 5 %, and the\ntables share base models: only the ends of the "
-        "list are apart.\n\n"
+        f"{test.critical_difference:.1f} apart to differ at 5 %, and the\ntables share base models: only the ends of "
+        "the list are apart.\n\n"
         f"{tables.markdown(pd.DataFrame(rows))}"
     )
 

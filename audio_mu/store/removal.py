@@ -34,8 +34,13 @@ class AnyRun:
     params: Mapping[str, str]
     artifact_uri: str
     active: bool
-    finished: bool
+    status: str
     models: frozenset[str]
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended well."""
+        return self.status == "FINISHED"
 
     @property
     def files(self) -> Files:
@@ -67,8 +72,8 @@ def _any_run(run: StoredRun, logged: Mapping[str, set[str]]) -> AnyRun:
     outputs = run.outputs.model_outputs if run.outputs is not None else []
     models = frozenset({*logged.get(info.run_id, ()), *(output.model_id for output in outputs)})
     active = info.lifecycle_stage == LifecycleStage.ACTIVE
-    uri, finished = info.artifact_uri, info.status == "FINISHED"
-    return AnyRun(info.run_id, info.run_name, dict(data.tags), dict(data.params), uri, active, finished, models)
+    uri = info.artifact_uri
+    return AnyRun(info.run_id, info.run_name, dict(data.tags), dict(data.params), uri, active, info.status, models)
 
 
 class Files:

@@ -38,6 +38,7 @@ def remaining(
         *_names(entry, runs),
         *_held_out(store, entry, runs),
         *_files(config, entry, runs),
+        *_running(runs),
         *_elsewhere(store),
     ]
 
@@ -106,6 +107,15 @@ def _files(config: Config, entry: Entry, runs: Mapping[str, AnyRun]) -> Iterator
     for path in sorted(lists):
         if Path(path).exists():
             yield Remaining(f"the request's list {path}", "it is yours: delete it yourself")
+
+
+def _running(runs: Mapping[str, AnyRun]) -> Iterator[Remaining]:
+    names = [run.name for run in runs.values() if run.status == "RUNNING" and run.tags.get("stage") != "erase"]
+    if names:
+        yield Remaining(
+            f"{len(names)} runs that have not ended ({', '.join(names[:5])})",
+            "what they write after this search is not found: erase again when they have ended",
+        )
 
 
 def _elsewhere(store: Store) -> Iterator[Remaining]:

@@ -17,6 +17,7 @@ from audio_mu.workflows.engine import Engine
 from audio_mu.workflows.ledger import COLUMNS, Entry
 from audio_mu.workflows.lineage import Lineage
 from audio_mu.workflows.prepare import load_data
+from audio_mu.workflows.remains import remaining
 
 OWN = """
 from torch import nn
@@ -71,3 +72,22 @@ def test_the_model_of_a_killed_run_is_found(
     attack(config, store)
     kill_once_logged(unlearn_module, unlearn_module.unlearn)
     assert left_by("unlearn") == [True]
+
+
+def test_a_run_that_goes_on_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches an erasure that is called whole while a training still writes what it has seen."""
+    monkeypatch.chdir(tmp_path)
+    store = Store.connect()
+    config = Config.from_text({}).resolved()
+    tags = {"dataset": config.dataset, "request": "speaker-1", "request_hash": "1"}
+    entry = Entry("", tags, pd.DataFrame(columns=list(COLUMNS)), pd.DataFrame(columns=list(COLUMNS)), {})
+
+    def told() -> list[str]:
+        runs = {run.id: run for run in removal.every_run(store)}
+        return [
+            part.what for part in remaining(config, store, entry, runs, Lineage(runs, entry)) if "ended" in part.why
+        ]
+
+    with store.open_run("train", "train digits", {}, {}):
+        assert told() == ["1 runs that have not ended (train digits)"]
+    assert told() == []

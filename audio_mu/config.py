@@ -345,7 +345,8 @@ def _as_text(value: Any) -> str:
         return ",".join(map(str, value))
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    # To the last digit: a share of one clip in thousands, rounded, would be a share of two.
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def suggest(name: str, known: Sequence[str], otherwise: str = "see --help for all parameters") -> str:

@@ -111,6 +111,10 @@ def test_text_round_trip() -> None:
     assert Config.from_text({}).as_text() == defaults()
     config = Config.from_text({"seeds": "1,2", "learning_rate": "0.00123", "force": "True"}).resolved()
     assert Config.from_text(config.as_text()) == config
+    for share in ("0.08680555555555555", "99.99999", "10", "1e-05"):
+        config = Config.from_text({"forget_percentage": share}).resolved()
+        assert Config.from_text(config.as_text()) == config
+        assert config.as_text()["forget_percentage"] == share
 
 
 def test_command_lines() -> None:

@@ -204,6 +204,7 @@ def test_a_module_works_like_a_file(tmp_path: Path, registry: None, monkeypatch:
         (METHOD, "{file}:", "no reference"),
         (METHOD.replace("quiet", "pop"), "{file}:pop", "'pop' is taken"),
         (METHOD.replace("rate=0.1", "rate"), "{file}:quiet", "keyword-only with defaults"),
+        (METHOD.replace("rate=0.1", "n_epoch_repair=1"), "{file}:quiet", "settings of all methods, read them from"),
         ("1 / 0", "{file}:quiet", "ZeroDivisionError"),
         ("quiet = 3", "{file}:quiet", "no function"),
     ],

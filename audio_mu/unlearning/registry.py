@@ -66,7 +66,8 @@ def method(
     """Register `scrub(task, *, hyper-parameters) -> network` under its function's name.
 
     `search` declares what `tune` may try (see `audio_mu.unlearning.search`). Raises ValueError for unknown sets or
-    requests, a name that is taken, an argument without a default, or a range of what the method does not have.
+    requests, a name that is taken, an argument without a default or with a shared setting's name, or a range of what
+    the method does not have.
     """
     if reads - {"forget", "remain"} or set(requests) - REQUESTS:
         raise ValueError(f"reads={reads} or requests={requests} are not known")
@@ -78,6 +79,8 @@ def method(
         _, *arguments = inspect.signature(scrub).parameters.values()
         if any(a.kind is not a.KEYWORD_ONLY or a.default is a.empty for a in arguments):
             raise ValueError(f"{name}: hyper-parameters must be keyword-only with defaults")
+        if shared := sorted({a.name for a in arguments} & set(REPAIR_FIELDS)):
+            raise ValueError(f"{name}: {', '.join(shared)} are settings of all methods, read them from task.settings")
         registered = Method(
             name=name,
             scrub=scrub,

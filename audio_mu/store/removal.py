@@ -133,7 +133,7 @@ def logged_model(store: Store, model_id: str) -> LoggedModel | None:
     Nor is a record of which this process can remove no more: deleted, without files, behind a tracking server.
     """
     model = _record(store, model_id, allow_deleted=True)
-    if model is None or _collects(store) or _record(store, model_id, allow_deleted=False) is not None:
+    if model is None or collects(store) or _record(store, model_id, allow_deleted=False) is not None:
         return model
     return model if any(Files(model.artifact_location).paths()) else None
 
@@ -141,7 +141,7 @@ def logged_model(store: Store, model_id: str) -> LoggedModel | None:
 def remove_model(store: Store, model: LoggedModel) -> None:
     """Delete a logged model's files, then its record, so that an interruption leaves something to find."""
     Files(model.artifact_location).delete()
-    if _collects(store):  # as `mlflow gc` does
+    if collects(store):  # as `mlflow gc` does
         _backend(store)._hard_delete_logged_model(model.model_id)
     elif _record(store, model.model_id, allow_deleted=False) is not None:  # the server's `mlflow gc` collects it
         store.client.delete_logged_model(model.model_id)
@@ -156,7 +156,7 @@ def _record(store: Store, model_id: str, allow_deleted: bool) -> LoggedModel | N
         raise
 
 
-def _collects(store: Store) -> bool:
+def collects(store: Store) -> bool:
     """Whether records can be removed for good; a tracking server only hides them."""
     return hasattr(_backend(store), "_hard_delete_logged_model")
 

@@ -65,15 +65,11 @@ class Evaluator:
             labels = self.labels[earlier.clips]
             metrics |= {f"{name}/{key}": value for key, value in performance(logits[name], labels).items()}
             # Of both parts of the test set: without those that this request sets aside, the attack would see a class.
-            test, held_out = self.request.test, self.request.held_out
-            fair = {"test": np.isin(test, earlier.nonmembers)}
-            fair["held_out"] = np.isin(held_out, np.setdiff1d(earlier.nonmembers, test))
-            unseen = [
-                cross_entropy(logits[part][chosen], self.labels[indices[chosen]])
-                for (part, chosen), indices in zip(fair.items(), (test, held_out), strict=True)
-                if chosen.any()
-            ]
-            auc = population_attack(cross_entropy(logits[name], labels), np.concatenate([*unseen, np.zeros(0)])).auc
+            parts = [part for part in ("test", "held_out") if part in logits]
+            indices, first = np.unique(np.concatenate([self.request.sets()[p] for p in parts]), return_index=True)
+            fair = np.isin(indices, earlier.nonmembers)
+            unseen = cross_entropy(np.concatenate([logits[p] for p in parts])[first[fair]], self.labels[indices[fair]])
+            auc = population_attack(cross_entropy(logits[name], labels), unseen).auc
             metrics |= {} if auc is None else {f"{name}/auc": auc}
         return metrics
 

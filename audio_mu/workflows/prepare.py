@@ -24,8 +24,8 @@ from audio_mu.workflows.ledger import Entry, Ledger
 
 TRAINING_SOURCE = ("seeding.py", "training.py", "data/audio.py", "data/features.py", "data/splits.py", "models")
 UNLEARNING_SOURCE = (*TRAINING_SOURCE, "unlearning", "cosine_curve.py", "request.py")
-EVALUATION_SOURCE = ("audit/performance.py", "audit/population.py", "audit/distances.py", "audit/statistics.py",
-                     "audit/attack_models.py", "workflows/evaluation.py")  # fmt: skip
+MEASURED_SOURCE = (*UNLEARNING_SOURCE, "audit/performance.py", "audit/population.py", "audit/distances.py",
+                   "audit/statistics.py", "audit/attack_models.py", "workflows/evaluation.py")  # fmt: skip
 NO_LEDGER = Ledger()
 NOT_NUMERIC = "search.py"  # the ranges that a search draws from: settings, not figures, come from there
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audio_mu.config import Config
+from audio_mu.store import removal
 from audio_mu.store.removal import AnyRun
 from audio_mu.store.runs import Store, list_files, read_csv
 from audio_mu.workflows.ledger import NONMEMBERS, RECORDINGS, RETIRED, Entry
@@ -123,7 +124,7 @@ def _elsewhere(store: Store) -> Iterator[Remaining]:
         "caches of other machines and other folders of AUDIO_MU_CACHE, backups, downloaded copies",
         "they are not at hand",
     )
-    if store.uri.startswith("http"):
+    if not removal.collects(store):
         yield Remaining(
             "the server's records of removed models (names, parameters, figures; no weights)",
             "a tracking server hides what is deleted until `mlflow gc` runs on it",

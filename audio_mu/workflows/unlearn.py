@@ -30,8 +30,7 @@ from audio_mu.workflows.evaluation import Evaluator, Logits, log_audit, not_reco
 from audio_mu.workflows.jobs import Result, UnlearnJob, unlearn_job
 from audio_mu.workflows.ledger import RETIRED
 from audio_mu.workflows.prepare import (
-    EVALUATION_SOURCE,
-    UNLEARNING_SOURCE,
+    MEASURED_SOURCE,
     Data,
     machine,
     optimizer_settings,
@@ -152,7 +151,7 @@ class Cell:
                 network_identity(config), recipe_of(config), self.request.hash, config.duplicates,
                 {name: config.as_text()[name] for name in REPAIR_FIELDS},
                 {name: dict(values) for name, values in sorted(self.hyper_parameters.items())},
-                self.attack.tags["fingerprint"], source_hash((*UNLEARNING_SOURCE, *EVALUATION_SOURCE)),
+                self.attack.tags["fingerprint"], source_hash(MEASURED_SOURCE),
                 *([self.bases.origin] if self.bases.origin else []),
             ]
         )[:16]  # fmt: skip
@@ -169,7 +168,7 @@ class Cell:
             [
                 "unlearn", seed, method, self.bases.versions[seed].tags["fingerprint"], self.request.hash, reads,
                 dict(self.hyper_parameters.get(method, {})), self.attack.tags["fingerprint"], machine(self.config),
-                source_hash((*UNLEARNING_SOURCE, *EVALUATION_SOURCE)),
+                source_hash(MEASURED_SOURCE),
                 *([source_hash(DEEP_SOURCE)] if self.config.deep_audits else []),
                 *([METHODS[method].digest] if method in METHODS and METHODS[method].digest else []),
             ]

@@ -17,10 +17,13 @@ from typing import Any
 
 import pandas as pd
 
+from audio_mu.compute.engine import Engine, open_engine
 from audio_mu.config import Config
 from audio_mu.errors import UserError
 from audio_mu.store import registry
-from audio_mu.store.runs import Store, read_csv, read_json
+from audio_mu.store.artifacts import read_csv, read_json
+from audio_mu.store.connect import open_store
+from audio_mu.store.handle import Store
 from audio_mu.workflows import attack as attack_workflow
 from audio_mu.workflows import compare as compare_workflow
 from audio_mu.workflows import erase as erase_workflow
@@ -29,14 +32,13 @@ from audio_mu.workflows import tune as tune_workflow
 from audio_mu.workflows import unlearn as unlearn_workflow
 from audio_mu.workflows.cells import CURVE_PREFIXES, load_cell
 from audio_mu.workflows.checks import check
-from audio_mu.workflows.engine import Engine, open_engine
 
 
 def train(**parameters: Any) -> pd.DataFrame:
     """Train and register the base models: seed, test_accuracy, model (the registered version's URI)."""
     with _session(parameters) as (config, store, engine):
         accuracies = train_workflow.train(config, store, engine)
-        name = config.resolved().registered_model
+        name = config.registered_model
         rows = []
         for seed, accuracy in sorted(accuracies.items()):
             version = registry.by_alias(store, name, f"seed-{seed}")
@@ -90,8 +92,8 @@ def erase(**parameters: Any) -> pd.DataFrame:
 def _session(parameters: dict[str, Any]) -> Iterator[tuple[Config, Store, Engine]]:
     config = Config.from_text({name: _as_text(name, value) for name, value in parameters.items()})
     check(config)
-    with open_engine(config) as engine:
-        yield config, Store.connect(), engine
+    with open_engine(config.machine) as engine:
+        yield config, open_store(), engine
 
 
 def _as_text(name: str, value: Any) -> str:

@@ -1,8 +1,30 @@
 """Errors that a user can cause, told in one line."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class UserError(Exception):
     """A mistake that the user can mend: the message says what, which value, and what to do.
 
     Entry points print it as one line without a traceback and end with a non-zero exit code.
     """
+
+
+def one_line(error: BaseException | str, longest: int = 200) -> str:
+    """What an error says, on one line of at most `longest` characters."""
+    return " ".join(str(error).split())[:longest]
+
+
+def first_of(items: Sequence[str], shown: int = 5) -> str:
+    """The first items of a list, with commas, and a sign that there are more."""
+    return ", ".join(items[:shown]) + (", …" if len(items) > shown else "")
+
+
+def suggest(name: str, known: Sequence[str], otherwise: str = "see --help for all parameters") -> str:
+    """What somebody who wrote `name` may have meant of the known names, as half a sentence."""
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.8) or difflib.get_close_matches(name, known, n=3)
+    return f"did you mean {' or '.join(close)}?" if close else otherwise

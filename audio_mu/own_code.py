@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from audio_mu.errors import UserError
-from audio_mu.files import file_sha256, sha256
+from audio_mu.system.hashing import file_sha256, sha256
 
 LOADED_AS = "__audio_mu_digest__"
 

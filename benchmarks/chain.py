@@ -23,9 +23,11 @@ from audio_mu.config import Config
 from audio_mu.errors import UserError
 from audio_mu.report import tables
 from audio_mu.store import queries
-from audio_mu.store.runs import Store, read_csv
-from audio_mu.workflows.ledger import read_ledger
-from audio_mu.workflows.prepare import load_data
+from audio_mu.store.artifacts import read_csv
+from audio_mu.store.connect import open_store
+from audio_mu.store.handle import Store
+from audio_mu.requests.ledger import read_ledger
+from audio_mu.workflows.data import load_data
 
 ROOT = Path(__file__).resolve().parents[1]
 DIGITS = {"dataset": "audioMNIST", "pipeline": "logmel"}
@@ -76,7 +78,7 @@ def main() -> None:
     unlearning = {name: getattr(given, name) for name in ("n_epoch_repair", "methods", "register")}
     speakers = sorted(path.name for path in (Path(folder) / "audiomnist_layout").iterdir() if path.is_dir())
     first, second = given.speakers.split(",") if given.speakers else speakers[:2]
-    store = Store.connect()
+    store = open_store()
     with tempfile.TemporaryDirectory() as temporary:
         request = Path(temporary) / "list.csv"
         listed_clips(common, (first, second)).to_csv(request, index=False)

@@ -39,7 +39,7 @@ def _study_prepares(folder: Path, cache: Path, threads: int) -> float:
 
 
 def _we_prepare(folder: Path, cache: Path, threads: int) -> float:
-    from audio_mu.processes import look_seldom_for_garbage
+    from audio_mu.system.tuning import look_seldom_for_garbage
 
     look_seldom_for_garbage()  # as every command does
     import torch
@@ -63,7 +63,7 @@ def train(features: str, threads: str) -> float:
     import torch
 
     from audio_mu.models import build, tiny
-    from audio_mu.processes import keep_freed_memory
+    from audio_mu.system.tuning import keep_freed_memory
     from audio_mu.training import Examples, OptimizerSettings, fit, predict
 
     keep_freed_memory()

@@ -89,13 +89,13 @@ def main(result: Path, arguments: list[str]) -> int:
     clock.wrap(links, "share_charts", "runs: parameters, tags, metrics")
     import entrypoints.main as chain
     from audio_mu.workflows import attack, cells, compare, pages, unlearn
-    from audio_mu.workflows.command import command
+    from audio_mu.cli import run_entry_point
 
     for module in (attack, cells, compare, pages, unlearn):  # they hold the functions under their own names
         for name, function in reading.items():
             if vars(module).get(name) is function:
                 setattr(module, name, vars(runs)[name])
-    code = command("", chain.work, arguments)
+    code = run_entry_point("", chain.work, arguments)
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     result.write_text(
         json.dumps(

@@ -24,8 +24,10 @@ from audio_mu.errors import UserError
 from audio_mu.report import tables
 from audio_mu.report.evidence import Estimate, Outcome, Verdict, figures_of, interval_number, verdicts
 from audio_mu.store import queries
-from audio_mu.store.runs import Store, read_csv
-from audio_mu.workflows.audits import FLOOR
+from audio_mu.store.artifacts import read_csv
+from audio_mu.store.connect import open_store
+from audio_mu.store.handle import Store
+from audio_mu.audit.across_seeds import FLOOR
 from audio_mu.workflows.stage import base_tags
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,7 +80,7 @@ def run(names: list[str]) -> None:
 
 def make_tables() -> None:
     """One CSV per experiment and the README's block, from each experiment's newest comparison in the store."""
-    store = Store.connect()
+    store = open_store()
     times = pd.read_csv(TIMES).set_index("name")["seconds"].to_dict() if TIMES.exists() else {}
     blocks, ranked = [], {}
     for name, entry in experiments().items():

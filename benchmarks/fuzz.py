@@ -42,9 +42,9 @@ from audio_mu.data.clips import Clips
 from audio_mu.data.datasets import DATASETS
 from audio_mu.data.splits import Split
 from audio_mu.errors import UserError
-from audio_mu.request import request_table, resolve_request
+from audio_mu.requests.request import request_table, resolve_request
 from audio_mu.store.weights import BadWeights, read_weights
-from audio_mu.workflows.command import parse
+from audio_mu.cli import read_words
 from audio_mu.workflows.unlearn import check_methods
 
 MEMORY, SECONDS, LONGEST_LINE = 1 << 30, 10, 2_000
@@ -175,7 +175,7 @@ def _read_settings(data: bytes, folder: Path) -> object:
 
 def _read_parameters(data: bytes, folder: Path) -> object:
     words = data.decode("utf-8", "surrogateescape").split("\n")
-    return Config.from_text(parse(words)).resolved().as_text()
+    return Config.from_text(read_words(words)).resolved().as_text()
 
 
 @cache

@@ -31,7 +31,7 @@ from typing import Any
 
 import pandas as pd
 
-from audio_mu.files import file_sha256, hash_of
+from audio_mu.system.hashing import file_sha256, hash_of
 from benchmarks.small_chain import (
     ENTRY,
     PROJECT,

@@ -19,9 +19,10 @@ import pandas as pd
 from audio_mu.audit.performance import accuracy
 from audio_mu.config import Config
 from audio_mu.data.splits import choosing_parts
-from audio_mu.workflows.engine import Engine
-from audio_mu.workflows.jobs import TrainJob, train_job
-from audio_mu.workflows.prepare import load_data, optimizer_settings, problem
+from audio_mu.compute.pool import LocalEngine
+from audio_mu.compute.jobs import TrainJob, train_job
+from audio_mu.workflows.data import load_data
+from audio_mu.workflows.fingerprints import optimizer_settings, problem
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = {
@@ -54,7 +55,7 @@ def main() -> None:
     about = DATA[arguments.name]
     folder = Path(os.environ["AUDIO_MU_TEST_DATA"]) / about["data_dir"]
     rows = []
-    with Engine(arguments.workers) as engine:
+    with LocalEngine(arguments.workers) as engine:
         for setting in SETTINGS[arguments.name]:
             text = {**about, **setting, "data_dir": str(folder), "seeds": arguments.seeds}
             config = Config.from_text({**text, "architecture": arguments.architecture}).resolved()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from audio_mu.data.synthetic import generate
-from audio_mu.files import file_sha256
+from audio_mu.system.hashing import file_sha256
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = {

@@ -1,15 +1,8 @@
-"""Train membership attack models on the base models' losses."""
+"""The entry point `attack`: `python -m entrypoints.attack --name value`; see `audio_mu.cli`."""
 
 import sys
 
-from audio_mu.workflows.command import command
-
-
-def work(config, store, engine):
-    from audio_mu.workflows.attack import attack
-
-    attack(config, store)
-
+from audio_mu.cli import run_entry_point
 
 if __name__ == "__main__":
-    sys.exit(command(__doc__, work))
+    sys.exit(run_entry_point("attack"))

@@ -1,15 +1,8 @@
-"""Compare the methods over the seeds."""
+"""The entry point `compare`: `python -m entrypoints.compare --name value`; see `audio_mu.cli`."""
 
 import sys
 
-from audio_mu.workflows.command import command
-
-
-def work(config, store, _engine):
-    from audio_mu.workflows.compare import compare
-
-    compare(config, store)
-
+from audio_mu.cli import run_entry_point
 
 if __name__ == "__main__":
-    sys.exit(command(__doc__, work, computes=False))
+    sys.exit(run_entry_point("compare"))

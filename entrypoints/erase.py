@@ -1,15 +1,8 @@
-"""Remove what the store and the caches hold of an answered request's recordings; without confirm=true, list it."""
+"""The entry point `erase`: `python -m entrypoints.erase --name value`; see `audio_mu.cli`."""
 
 import sys
 
-from audio_mu.workflows.command import command
-
-
-def work(config, store, _engine):
-    from audio_mu.workflows.erase import erase
-
-    erase(config, store)
-
+from audio_mu.cli import run_entry_point
 
 if __name__ == "__main__":
-    sys.exit(command(__doc__, work, computes=False))
+    sys.exit(run_entry_point("erase"))

@@ -1,15 +1,8 @@
-"""The whole chain: train, attack, unlearn, compare."""
+"""The entry point `main`: `python -m entrypoints.main --name value`; see `audio_mu.cli`."""
 
 import sys
 
-from audio_mu.workflows.command import command
-
-
-def work(config, store, engine):
-    from audio_mu.workflows.main import run_all
-
-    run_all(config, store, engine)
-
+from audio_mu.cli import run_entry_point
 
 if __name__ == "__main__":
-    sys.exit(command(__doc__, work))
+    sys.exit(run_entry_point("main"))

@@ -1,15 +1,8 @@
-"""Write the report of a request from the store, and the evidence record of one method."""
+"""The entry point `report`: `python -m entrypoints.report --name value`; see `audio_mu.cli`."""
 
 import sys
 
-from audio_mu.workflows.command import command
-
-
-def work(config, store, _engine):
-    from audio_mu.workflows.report import report
-
-    report(config, store)
-
+from audio_mu.cli import run_entry_point
 
 if __name__ == "__main__":
-    sys.exit(command(__doc__, work, computes=False))
+    sys.exit(run_entry_point("report"))

@@ -1,15 +1,8 @@
-"""Train the base models of every seed and register them."""
+"""The entry point `train`: `python -m entrypoints.train --name value`; see `audio_mu.cli`."""
 
 import sys
 
-from audio_mu.workflows.command import command
-
-
-def work(config, store, engine):
-    from audio_mu.workflows.train import train
-
-    train(config, store, engine)
-
+from audio_mu.cli import run_entry_point
 
 if __name__ == "__main__":
-    sys.exit(command(__doc__, work))
+    sys.exit(run_entry_point("train"))

@@ -1,15 +1,8 @@
-"""Choose the methods' hyper-parameters without the test set, for `method_config`."""
+"""The entry point `tune`: `python -m entrypoints.tune --name value`; see `audio_mu.cli`."""
 
 import sys
 
-from audio_mu.workflows.command import command
-
-
-def work(config, store, engine):
-    from audio_mu.workflows.tune import tune
-
-    tune(config, store, engine)
-
+from audio_mu.cli import run_entry_point
 
 if __name__ == "__main__":
-    sys.exit(command(__doc__, work))
+    sys.exit(run_entry_point("tune"))

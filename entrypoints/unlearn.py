@@ -1,15 +1,8 @@
-"""Unlearn a request with every method and seed, and measure what is left."""
+"""The entry point `unlearn`: `python -m entrypoints.unlearn --name value`; see `audio_mu.cli`."""
 
 import sys
 
-from audio_mu.workflows.command import command
-
-
-def work(config, store, engine):
-    from audio_mu.workflows.unlearn import unlearn
-
-    unlearn(config, store, engine)
-
+from audio_mu.cli import run_entry_point
 
 if __name__ == "__main__":
-    sys.exit(command(__doc__, work))
+    sys.exit(run_entry_point("unlearn"))

@@ -24,16 +24,17 @@ import numpy as np
 import pandas as pd
 
 BASE = {"seeds": "40,41", "n_attack_models": "2"}
+LEARNS = {"n_epochs": "22", "batch_size": "8"}
 CHAIN: tuple[tuple[str, dict[str, str]], ...] = (
-    ("train", {"n_epochs": "12"}),
+    ("train", LEARNS),
     ("attack", {}),
     ("unlearn", {"methods": "all", "forget_percentage": "20", "deep_audits": "true", "n_epoch_repair": "2"}),
-    ("unlearn", {"methods": "study", "forget": "class", "forget_class_names": "7"}),
+    ("unlearn", {"methods": "naive,cosine,amnesiac", "forget": "class", "forget_class_names": "7"}),
     ("compare", {}),
     ("report", {"forget_percentage": "20"}),
     ("tune", {"methods": "pop,amnesiac", "n_trials": "2", "forget_percentage": "20"}),
     ("unlearn", {"methods": "naive,fine_tune", "forget": "speaker", "forget_speakers": "02", "register": "naive"}),
-    ("train", {"n_epochs": "12"}),
+    ("train", LEARNS),
     ("attack", {}),
     ("unlearn", {"methods": "naive,pop", "forget": "speaker", "forget_speakers": "03", "n_epoch_impair": "2"}),
     ("compare", {}),

@@ -10,7 +10,7 @@ import yaml
 
 from audio_mu.config import STUDY_KEYS, Config, defaults, load_recipe
 from audio_mu.errors import UserError
-from audio_mu.workflows.command import parse
+from audio_mu.cli import read_words
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
@@ -119,7 +119,7 @@ def test_text_round_trip() -> None:
 
 def test_command_lines() -> None:
     """Catches hyphens, equals signs or a repeated parameter being misread."""
-    assert parse(["--n-epochs", "3", "--seeds=1,2"]) == {"n_epochs": "3", "seeds": "1,2"}
+    assert read_words(["--n-epochs", "3", "--seeds=1,2"]) == {"n_epochs": "3", "seeds": "1,2"}
     for words in (["--seeds"], ["seeds=1"], ["--seeds", "1", "--seeds", "2"], ["--forget_pct", "30"]):
         with pytest.raises(UserError):
-            parse(words)
+            read_words(words)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from audio_mu.files import sha256
+from audio_mu.system.hashing import sha256
 from tests.conftest import FAST, ROOT, Command
 
 METHODS = [

@@ -18,7 +18,7 @@ from audio_mu.config import ARCHITECTURES, Config
 from audio_mu.data.clips import Clips, load_clips
 from audio_mu.data.splits import Split
 from audio_mu.models import AudioClassifier, build, tiny
-from audio_mu.request import resolve_request
+from audio_mu.requests.request import resolve_request
 from audio_mu.seeding import generator
 from audio_mu.training import Examples, OptimizerSettings, fit, ordered_batches, predict
 from benchmarks import study_loop

@@ -67,7 +67,7 @@ def test_two_projects_at_once(tmp_path: Path, digits: Path, undisturbed) -> None
 def test_two_commands_create_one_store(tmp_path: Path, digits: Path) -> None:
     """Catches two commands that create the tables of one database at once, which breaks them for good."""
     place = Place(tmp_path, digits).make()
-    code = "from audio_mu.store.runs import Store; Store.connect()"
+    code = "from audio_mu.store.connect import open_store; open_store()"
     words = [sys.executable, "-c", code]
     processes = [subprocess.Popen(words, cwd=tmp_path, env=place.environment()) for _ in range(2)]
     assert [process.wait() for process in processes] == [0, 0]

@@ -16,7 +16,8 @@ from audio_mu.config import Config
 from audio_mu.data.clips import Clips, load_clips
 from audio_mu.data.splits import Split, split_clips
 from audio_mu.errors import UserError
-from audio_mu.request import Request, read_list, request_table, resolve_request
+from audio_mu.requests.request import Request, request_table, resolve_request
+from audio_mu.requests.request_file import read_list
 
 DIGITS = tuple("0123456789")
 WORDS = tuple(

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from audio_mu.config import Config
+from audio_mu.config import DataParameters
 from audio_mu.data import synthetic
 from audio_mu.data.catalog import Catalog, Recording, audio_files, say_left_out, sorted_catalog
 from audio_mu.data.download import Archive, fetch
 from audio_mu.errors import UserError
-from audio_mu.files import cache_root, read_text
 from audio_mu.progress import bar
+from audio_mu.system.reading import read_text
+from audio_mu.system.writing import cache_root
 
 LAYOUT = "NN/D_NN_T.wav"
 FILE = re.compile(r"(?P<folder>[0-9A-Za-z]+)/(?P<digit>[0-9])_(?P<speaker>[0-9A-Za-z]+)_[0-9]+\.wav")
@@ -57,11 +58,11 @@ class AudioMNIST:
 
     archive: Archive = ARCHIVE
 
-    def root(self, config: Config) -> Path:
+    def root(self, config: DataParameters) -> Path:
         """The folder of the speakers' folders."""
         return data_folder(config.data_dir or fetch(self.archive, cache_root() / "data" / f"AudioMNIST-{COMMIT[:8]}"))
 
-    def catalog(self, root: Path, config: Config) -> Catalog:
+    def catalog(self, root: Path, config: DataParameters) -> Catalog:
         """All recordings, with the speakers' attributes."""
         return read_catalog(root)
 
@@ -70,11 +71,11 @@ class AudioMNIST:
 class SyntheticDigits:
     """Digits spoken by eSpeak NG voices, made on first use, in AudioMNIST's layout."""
 
-    def root(self, config: Config) -> Path:
+    def root(self, config: DataParameters) -> Path:
         """`data_dir`, or the generated folder in the cache."""
         return config.data_dir or synthetic.generate(synthetic.default_root(cache_root()), progress=bar, rebuild=True)
 
-    def catalog(self, root: Path, config: Config) -> Catalog:
+    def catalog(self, root: Path, config: DataParameters) -> Catalog:
         """All recordings, with the voices' attributes."""
         return read_catalog(root)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from audio_mu.config import Config
+from audio_mu.config import DataParameters
 from audio_mu.errors import UserError
 from audio_mu.progress import say
 
@@ -58,10 +58,10 @@ NOTHING_BARRED = Barred()
 class Dataset(Protocol):
     """What a data set must offer."""
 
-    def root(self, config: Config) -> Path:
+    def root(self, config: DataParameters) -> Path:
         """The folder below which ids are paths, made or downloaded on first use."""
 
-    def catalog(self, root: Path, config: Config) -> Catalog:
+    def catalog(self, root: Path, config: DataParameters) -> Catalog:
         """All its recordings. Raises `UserError` where the folder does not hold them."""
 
 

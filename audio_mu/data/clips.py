@@ -17,15 +17,16 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from audio_mu.config import Config, load_recipe
+from audio_mu.config import DataParameters
 from audio_mu.data import audio, features
 from audio_mu.data.audio import BadRecording, Prepared, read_clip
 from audio_mu.data.catalog import NOTHING_BARRED, Barred, Catalog, Recording
 from audio_mu.data.datasets import DATASETS
 from audio_mu.data.features import Frontend
 from audio_mu.errors import UserError
-from audio_mu.files import atomic_folder, cache_root, file_sha256, hash_of, locked, sha256
 from audio_mu.progress import bar, say
+from audio_mu.system.hashing import file_sha256, hash_of, sha256
+from audio_mu.system.writing import atomic_folder, cache_root, locked
 
 BATCH = 64  # what the transform holds of so many clips stays in a core's cache
 
@@ -68,8 +69,8 @@ def clips_digest(identity: Iterable[Sequence[str]]) -> str:
     return hash_of([list(row) for row in identity])
 
 
-def load_clips(config: Config, barred: Barred = NOTHING_BARRED) -> Clips:
-    """The clips of a resolved configuration, from the cache where it has them, without those that are barred.
+def load_clips(config: DataParameters, barred: Barred = NOTHING_BARRED) -> Clips:
+    """The clips of a configuration, from the cache where it has them, without those that are barred.
 
     A barred id is not read; a barred hash under another id is read once, to know it, and not kept. Raises `UserError`
     where there are no recordings or, with `bad_files=fail`, where one cannot be read.
@@ -99,10 +100,10 @@ def _allowed(catalog: Catalog, barred: Barred) -> Catalog:
     return replace(catalog, recordings=recordings, class_names=tuple(sorted({*catalog.class_names, *barred.labels})))
 
 
-def _cache_key(config: Config, catalog: Catalog, barred: Barred = NOTHING_BARRED) -> str:
+def _cache_key(config: DataParameters, catalog: Catalog, barred: Barred = NOTHING_BARRED) -> str:
     """Changes with any recording (by path, size and time of change), any setting and the code that reads them."""
     stats = [(r.id, r.label, r.speaker, r.part, *_size_and_time(r.path)) for r in catalog.recordings]
-    recipe = load_recipe(config.dataset)
+    recipe = config.recipe
     settings = [config.pipeline, config.clip_samples, config.bad_files, recipe.logmel_shift, recipe.logmel_scale]
     code = [file_sha256(Path(module.__file__)) for module in (audio, features)] + [file_sha256(Path(__file__))]
     hashes = [sorted(barred.hashes)] if barred.hashes else []
@@ -131,8 +132,8 @@ def _checksum(array: np.ndarray) -> int:
     return zlib.crc32(memoryview(np.ascontiguousarray(array)).cast("B"))
 
 
-def _build(config: Config, catalog: Catalog, folder: Path, barred: frozenset[str]) -> None:
-    frontend = Frontend(config.pipeline, load_recipe(config.dataset))
+def _build(config: DataParameters, catalog: Catalog, folder: Path, barred: frozenset[str]) -> None:
+    frontend = Frontend(config.pipeline, config.recipe)
     shape = features.feature_shape(config.pipeline, config.clip_samples)
     n = len(catalog.recordings)
     kept: list[Recording] = []
@@ -212,7 +213,7 @@ def _unwritable_told(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _refuse_bad(config: Config, skipped: Sequence[tuple[str, str]], n_kept: int) -> None:
+def _refuse_bad(config: DataParameters, skipped: Sequence[tuple[str, str]], n_kept: int) -> None:
     if skipped and (config.bad_files == "fail" or n_kept == 0):
         raise UserError(f"cannot use {_listed(skipped)}. Mend them or -P bad_files=skip")
 

@@ -19,8 +19,9 @@ import urllib3
 from tqdm import tqdm
 
 from audio_mu.errors import UserError
-from audio_mu.files import DISK_FULL, atomic_folder, file_sha256, locked
 from audio_mu.progress import say
+from audio_mu.system.hashing import file_sha256
+from audio_mu.system.writing import DISK_FULL, atomic_folder, locked
 
 CHUNK = 1 << 20
 TIMEOUT = (10, 60)  # seconds to connect, and without a byte

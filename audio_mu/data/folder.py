@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from audio_mu.config import Config
+from audio_mu.config import DataParameters
 from audio_mu.data.catalog import Catalog, Recording, audio_files, is_one_line, quoted, say_left_out, sorted_catalog
 from audio_mu.errors import UserError
-from audio_mu.files import read_text
 from audio_mu.progress import say
+from audio_mu.system.reading import read_text
 
 LAYOUT = "class/…/recording.wav (or .flac, .ogg, .mp3)"
 SPEAKERS = "speakers.csv"
@@ -38,12 +38,12 @@ class Folder:
     path) and speaker. A recording that neither mentions has no known speaker; how many there are is said.
     """
 
-    def root(self, config: Config) -> Path:
+    def root(self, config: DataParameters) -> Path:
         """`data_dir`: a folder has no download."""
         assert config.data_dir is not None  # Config refuses dataset=folder without it
         return config.data_dir
 
-    def catalog(self, root: Path, config: Config) -> Catalog:
+    def catalog(self, root: Path, config: DataParameters) -> Catalog:
         """All recordings. Raises `UserError` where there are none, or their speakers cannot be found as asked."""
         files = dict(audio_files(root))
         say_left_out([id_ for id_ in files if "/" not in id_], "that are in no class's folder")

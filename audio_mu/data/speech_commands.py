@@ -6,12 +6,13 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from audio_mu.config import Config
+from audio_mu.config import DataParameters
 from audio_mu.data.catalog import Catalog, Recording, audio_files, quoted, say_left_out, sorted_catalog
 from audio_mu.data.download import Archive, fetch
 from audio_mu.errors import UserError
-from audio_mu.files import cache_root, read_text
 from audio_mu.progress import say
+from audio_mu.system.reading import read_text
+from audio_mu.system.writing import cache_root
 
 LAYOUT = "word/8hex_nohash_N.wav"
 FILE = re.compile(r"(?P<word>[^/_][^/]*)/(?P<speaker>[0-9A-Fa-f]{8})_nohash_[0-9]+\.wav")
@@ -37,11 +38,11 @@ class SpeechCommands:
 
     archive: Archive = ARCHIVE
 
-    def root(self, config: Config) -> Path:
+    def root(self, config: DataParameters) -> Path:
         """The folder of the words' folders and the lists."""
         return config.data_dir or fetch(self.archive, cache_root() / "data" / "SpeechCommands-v0.02")
 
-    def catalog(self, root: Path, config: Config) -> Catalog:
+    def catalog(self, root: Path, config: DataParameters) -> Catalog:
         """All recordings of words.
 
         What the lists name and is not there, as after a person's deletion, is left out and said. Raises `UserError`
@@ -60,7 +61,7 @@ class SpeechCommands:
         try:
             parts = _parts(root, {recording.id for recording in found.recordings})
         except UserError:
-            if config.split in (None, "official"):
+            if config.split == "official":
                 raise
             return found
         placed = tuple(replace(recording, part=parts.get(recording.id, "train")) for recording in found.recordings)

@@ -145,8 +145,8 @@ def generate(
     ``root`` holds something else than this data set, complete.
     """
     # Imported here: the process that speaks runs this file, and needs none of them.
-    from audio_mu.files import atomic_folder, locked
     from audio_mu.progress import say
+    from audio_mu.system.writing import atomic_folder, locked
 
     def is_there() -> bool:
         try:

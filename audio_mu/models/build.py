@@ -3,7 +3,7 @@
 from types import MappingProxyType
 from typing import Any
 
-from audio_mu.config import ARCHITECTURES
+from audio_mu.config.parsers import ARCHITECTURES
 from audio_mu.errors import UserError
 from audio_mu.models.base import AudioClassifier
 from audio_mu.models.cct import CCT

@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from audio_mu.files import DISK_FULL
 from audio_mu.progress import say
+from audio_mu.system.writing import DISK_FULL
 
 UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 STORE_MODULES = {"mlflow", "sqlalchemy", "sqlite3", "alembic", "requests", "urllib3"}

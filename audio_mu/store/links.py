@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from audio_mu.store.runs import Store
+from audio_mu.store.handle import Store
 
 LOCAL_UI = "http://127.0.0.1:5000"
 VIEW = "audio-mu"

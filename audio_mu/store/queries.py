@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mlflow.entities import Run as StoredRun
 
-from audio_mu.store.runs import Store
+from audio_mu.store.handle import Store
 
 PAGE = 1_000
 

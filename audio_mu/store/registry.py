@@ -21,9 +21,11 @@ from mlflow.types import Schema, TensorSpec
 from torch import Tensor, nn
 
 from audio_mu.errors import UserError
-from audio_mu.files import flush
-from audio_mu.store.runs import Run, Store, local_folder
+from audio_mu.store.artifacts import local_folder
+from audio_mu.store.handle import Store
+from audio_mu.store.runs import Run
 from audio_mu.store.weights import BadWeights, read_weights
+from audio_mu.system.writing import flush
 
 SERVING_PINS = ("mlflow", "numpy", "torch", "torchaudio")
 

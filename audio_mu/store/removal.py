@@ -15,9 +15,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
+from audio_mu.store.handle import Store
 from audio_mu.store.queries import PAGE
 from audio_mu.store.registry import Version
-from audio_mu.store.runs import Store
 
 SQLITE = "sqlite:///"
 HALF_WRITTEN = ".artifact.uploading."

@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import nn
 
-from audio_mu.config import suggest
-from audio_mu.errors import UserError
-from audio_mu.method_names import STUDY
+from audio_mu.config import REPAIR_FIELDS
+from audio_mu.errors import UserError, suggest
+from audio_mu.names import STUDY
 from audio_mu.own_code import digest_of, is_reference, load
-from audio_mu.unlearning.search import IMPAIRS, RANGES, REPAIR_FIELDS, Range
+from audio_mu.unlearning.search import IMPAIRS, RANGES, Range
 
 REQUESTS = frozenset({"item", "class", "speaker", "list"})
 Scrub = Callable[..., nn.Module]

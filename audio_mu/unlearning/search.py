@@ -13,9 +13,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-REPAIR_FIELDS = ("n_epoch_impair", "n_epoch_repair", "impair_learning_rate", "repair_learning_rate")
-"""Settings of all methods that `method_config` and a search may set for one of them."""
-
 IMPAIRS = frozenset({"n_epoch_impair", "impair_learning_rate"})
 DIGITS = 3
 

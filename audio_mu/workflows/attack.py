@@ -18,17 +18,19 @@ from audio_mu.audit.attack_models import (
 )
 from audio_mu.config import Config
 from audio_mu.errors import UserError
-from audio_mu.files import hash_of
 from audio_mu.progress import say
+from audio_mu.requests.ledger import RETIRED
 from audio_mu.store import queries, registry
+from audio_mu.store.artifacts import read_json
+from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
-from audio_mu.store.runs import Run, Store, read_json
+from audio_mu.store.runs import Run
+from audio_mu.system.hashing import hash_of
 from audio_mu.workflows.bases import Bases, base_losses, find_bases
-from audio_mu.workflows.ledger import RETIRED
-from audio_mu.workflows.prepare import machine, source_hash
+from audio_mu.workflows.fingerprints import machine, source_hash
 from audio_mu.workflows.stage import base_tags, stage_run
 
-ATTACK_SOURCE = ("seeding.py", "training.py", "audit/attack_models.py", "audit/performance.py", "audit/statistics.py")
+ATTACK_SOURCE = ("seeding.py", "training.py", "audit")
 
 
 def attack(config: Config, store: Store, parent: Run | None = None) -> str:
@@ -37,12 +39,12 @@ def attack(config: Config, store: Store, parent: Run | None = None) -> str:
     config = bases.config
     fingerprint = hash_of(
         [
-            "attack", sorted(bases.fingerprints().items()), config.n_attack_models, config.attack_feature,
+            "attack", sorted(bases.fingerprints().items()), config.attack.n_attack_models, config.attack.attack_feature,
             machine(config), source_hash(ATTACK_SOURCE),
         ]
     )  # fmt: skip
     finished = _newest(store, {"fingerprint": fingerprint, "stage": "attack"})
-    if finished is not None and not config.force:
+    if finished is not None and not config.store.force:
         with stage_run(store, parent, "attack", config, {"reused_run_id": finished.id}) as run:
             run.metrics(finished.metrics)
         say(f"attack: reusing the attack models of run {finished.name} ({finished.id[:8]})")
@@ -51,7 +53,7 @@ def attack(config: Config, store: Store, parent: Run | None = None) -> str:
         losses = {seed: base_losses(store, version, data) for seed, version in bases.versions.items()}
         copies = frozenset(data.clips.ids[i] for i in set(data.split.test) - set(data.split.nonmembers))
         rows = balanced_rows(losses, copies)
-        trained, quality = train_attack(rows, config.n_attack_models, config.attack_feature)
+        trained, quality = train_attack(rows, config.attack.n_attack_models, config.attack.attack_feature)
         _log(run, rows, trained, quality)
         run.tags({"fingerprint": fingerprint})
     return run.id

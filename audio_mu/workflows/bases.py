@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,15 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from audio_mu.config import Config, defaults
+from audio_mu.config import BASE_FIELDS, Config
 from audio_mu.errors import UserError
 from audio_mu.progress import say
+from audio_mu.requests.ledger import Ledger, read_ledger
 from audio_mu.store import registry
+from audio_mu.store.artifacts import list_files, read_npz
+from audio_mu.store.handle import Store
 from audio_mu.store.registry import Version
-from audio_mu.store.runs import Store, list_files, read_npz
-from audio_mu.workflows.ledger import Ledger, read_ledger
-from audio_mu.workflows.prepare import Data, load_data
-from audio_mu.workflows.stage import BASE_FIELDS, network_source
+from audio_mu.workflows.data import Data, load_data
+from audio_mu.workflows.fingerprints import network_source
 from audio_mu.workflows.train import losses_table
 
 CHOOSING = ("data_dir", "speaker_pattern", "bad_files")
@@ -58,25 +58,25 @@ def find_bases(store: Store, config: Config) -> tuple[Bases, Data]:
     other recordings (with the command that makes it), where the seeds were made differently, or where a parameter
     that was given contradicts the recipe.
     """
-    name = config.resolved().registered_model
-    ledger = read_ledger(store, config.name)
-    candidates = {seed: _candidates(store, config, name, ledger, seed) for seed in config.seeds}
+    name = config.registered_model
+    ledger = read_ledger(store, config.data.label)
+    candidates = {seed: _candidates(store, config, name, ledger, seed) for seed in config.training.seeds}
     missing = [seed for seed, versions in candidates.items() if not versions]
     if missing:
         listed = ",".join(map(str, missing))
-        there = ",".join(str(seed) for seed in config.seeds if seed not in missing)
+        there = ",".join(str(seed) for seed in config.training.seeds if seed not in missing)
         raise UserError(
             f"no base model {name} for seeds={listed} in this store"
             + (f", only for seeds={there}: give these, or run" if there else ": run")
             + " `mlflow run . -e train` first, with the same dataset, pipeline and architecture"
         )
-    tried = _with_recipe(config, name, candidates[config.seeds[0]][0])
+    tried = _with_recipe(config, name, candidates[config.training.seeds[0]][0])
     data = load_data(tried, ledger)
     versions = {seed: _fitting(store, tried, found, data, seed) for seed, found in candidates.items()}
     _refuse_edited(config, name, versions)
     _refuse_differing(name, versions)
     chosen = _with_recipe(config, name, next(iter(versions.values())))
-    if (chosen.split, chosen.split_seed, chosen.clip_seconds) != (tried.split, tried.split_seed, tried.clip_seconds):
+    if chosen.data != tried.data:
         data = load_data(chosen, ledger)
     bases = Bases(chosen, versions)
     if data.left_out:
@@ -89,7 +89,7 @@ def find_bases(store: Store, config: Config) -> tuple[Bases, Data]:
 def _candidates(store: Store, config: Config, name: str, ledger: Ledger, seed: int) -> list[Version]:
     """The versions that a seed could be unlearned from, the newest first."""
     found = [registry.by_alias(store, name, f"seed-{seed}")]
-    if config.ledger == "respect":
+    if config.store.ledger == "respect":
         # By the ledger, not by the alias: killed while it is put into service, a version has the alias already though
         # its request is not answered, and the same command must start again from the one before it.
         answers = [entry.answers[name].after.get(str(seed)) for entry in ledger.of_model(name)]
@@ -102,12 +102,12 @@ def _with_recipe(config: Config, name: str, version: Version) -> Config:
     recipe = json.loads(version.tags["recipe"])
     given = config.as_text()
     for key in BASE_FIELDS:
-        if given[key] not in (defaults()[key], recipe[key]):
+        if key in config.given and given[key] != recipe[key]:
             raise UserError(
                 f"{key}={given[key]} contradicts the base models of {name}, trained with {key}={recipe[key]}: "
                 f"leave {key} out, or train again with it"
             )
-    return dataclasses.replace(Config.from_text({**given, **recipe}).resolved(), data_dir=config.data_dir)
+    return config.with_values(recipe)
 
 
 def _fitting(store: Store, config: Config, candidates: Sequence[Version], data: Data, seed: int) -> Version:
@@ -141,8 +141,8 @@ def _refuse_edited(config: Config, name: str, versions: Mapping[int, Version]) -
     edited = [seed for seed, v in versions.items() if v.tags.get("network_source", "") != network_source(config)]
     if edited:
         raise UserError(
-            f"architecture={config.architecture!r} has been edited since seeds={','.join(map(str, edited))} of {name} "
-            "were trained: run `mlflow run . -e train` again"
+            f"architecture={config.training.architecture!r} has been edited since "
+            f"seeds={','.join(map(str, edited))} of {name} were trained: run `mlflow run . -e train` again"
         )
 
 

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from audio_mu.audit.across_seeds import FLOOR
 from audio_mu.errors import UserError
-from audio_mu.method_names import OTHERS, STUDY
+from audio_mu.names import OTHERS, STUDY
 from audio_mu.report import tables
 from audio_mu.report.evidence import LEARNED
 from audio_mu.store import queries
+from audio_mu.store.artifacts import read_csv
+from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
-from audio_mu.store.runs import Store, read_csv
-from audio_mu.workflows.audits import FLOOR
 
 CURVE_PREFIXES = ("epoch/", "prune/")
 ORDER = ("original", *STUDY, *OTHERS)

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 import torch
 from torch import nn
 
+from audio_mu.compute.jobs import make_network
 from audio_mu.config import Config
 from audio_mu.data.datasets import check_folder
 from audio_mu.data.features import feature_shape
@@ -14,7 +15,6 @@ from audio_mu.errors import UserError
 from audio_mu.models import AudioClassifier
 from audio_mu.own_code import is_reference, load
 from audio_mu.unlearning import choose
-from audio_mu.workflows.jobs import make_network
 from audio_mu.workflows.unlearn import check_methods
 
 NEEDS = {"cf_k": "last_block", "eu_k": "last_block", "msg": "head"}
@@ -24,30 +24,28 @@ NEEDS = {"cf_k": "last_block", "eu_k": "last_block", "msg": "head"}
 def check(config: Config) -> None:
     """Raise `UserError` for unknown methods, clips too short for the network, an engine or rule not there."""
     methods = check_methods(config)
-    resolved = config.resolved()
-    assert resolved.pipeline is not None
-    shape = feature_shape(resolved.pipeline, resolved.clip_samples)
-    if is_reference(config.architecture):
+    shape = feature_shape(config.data.pipeline, config.data.clip_samples)
+    if is_reference(config.training.architecture):
         _check_own_network(config, methods, shape)
     else:
         try:
-            make_network(resolved.architecture, shape, 2)
+            make_network(config.training.architecture, shape, 2)
         except ValueError as error:
-            raise UserError(f"clip_seconds={resolved.clip_seconds:g}: {error}") from None
-    check_folder(config)
-    if config.engine == "ray" and find_spec("ray") is None:
+            raise UserError(f"clip_seconds={config.data.clip_seconds:g}: {error}") from None
+    check_folder(config.data)
+    if config.machine.engine == "ray" and find_spec("ray") is None:
         raise UserError("engine='ray' needs Ray: run `pip install -r requirements-cluster.txt`, or give engine=local")
     _check_register(config)
 
 
 def _check_own_network(config: Config, methods: tuple[str, ...], shape: tuple[int, int]) -> None:
     """Raise `UserError` where the user's own network cannot be made, gives no logits, or lacks what is asked of it."""
-    where = f"architecture={config.architecture!r}"
-    network_class = load(config.architecture)
+    where = f"architecture={config.training.architecture!r}"
+    network_class = load(config.training.architecture)
     if not (isinstance(network_class, type) and issubclass(network_class, nn.Module)):
         raise UserError(f"{where} is no class of torch.nn.Module: name one that is made by (n_classes, input_shape)")
     try:
-        network = make_network(config.architecture, shape, 3).eval()
+        network = make_network(config.training.architecture, shape, 3).eval()
         with torch.no_grad():
             answer = network(torch.zeros(2, 1, *shape))
     except Exception as error:  # whatever the user's class raises is the user's to mend
@@ -56,7 +54,7 @@ def _check_own_network(config: Config, methods: tuple[str, ...], shape: tuple[in
     if getattr(answer, "shape", None) != (2, 3):
         raise UserError(f"{where} answers 2 clips of 3 classes with {getattr(answer, 'shape', answer)!r}: give [2, 3]")
     missing = [(f"methods={name!r}", NEEDS[name]) for name in methods if name in NEEDS]
-    missing += [("deep_audits=true", "penultimate")] if config.deep_audits else []
+    missing += [("deep_audits=true", "penultimate")] if config.methods.deep_audits else []
     for asks, attribute in missing:
         if not hasattr(network, attribute):
             raise UserError(
@@ -67,16 +65,15 @@ def _check_own_network(config: Config, methods: tuple[str, ...], shape: tuple[in
 
 def _check_register(config: Config) -> None:
     """Raise `UserError` where `register` names a method that is not asked for, or whose model would not be kept."""
-    if config.register == "none":
+    register, save_models = config.methods.register, config.methods.save_models
+    if register == "none":
         return
-    methods = choose(config.methods, config.forget)
-    if config.register not in ("best", *methods):
+    methods = choose(config.methods.methods, config.request.forget)
+    if register not in ("best", *methods):
         raise UserError(
-            f"register={config.register!r} is not among the methods: choose none, best, or one of {', '.join(methods)}"
+            f"register={register!r} is not among the methods: choose none, best, or one of {', '.join(methods)}"
         )
-    kept = config.save_models == "all" or (config.save_models, config.register) == ("naive", "naive")
-    if not kept:
+    if save_models != "all" and (save_models, register) != ("naive", "naive"):
         raise UserError(
-            f"register={config.register!r} needs its models but save_models={config.save_models!r} was given: "
-            "give save_models=all"
+            f"register={register!r} needs its models but save_models={save_models!r} was given: give save_models=all"
         )

@@ -9,20 +9,22 @@ from itertools import zip_longest
 import numpy as np
 import pandas as pd
 
+from audio_mu.audit.across_seeds import NO_AUDIT, Cell, CellAudit, StoredLogits, audit_cell
+from audio_mu.audit.one_model import CONFOUNDED, few_clips
 from audio_mu.config import Config
 from audio_mu.errors import UserError
 from audio_mu.progress import say
 from audio_mu.report import figures, tables
 from audio_mu.report.published import published, published_table
+from audio_mu.requests.ledger import read_ledger
 from audio_mu.store import queries
+from audio_mu.store.artifacts import read_csv, read_json, read_npz
+from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
-from audio_mu.store.runs import Run, Store, read_csv, read_json, read_npz
-from audio_mu.workflows.audits import NO_AUDIT, Cell, CellAudit, StoredLogits, audit_cell
+from audio_mu.store.runs import Run
 from audio_mu.workflows.cells import CellRuns
-from audio_mu.workflows.chain import chain_table
-from audio_mu.workflows.evaluation import CONFOUNDED, few_clips
-from audio_mu.workflows.ledger import read_ledger
-from audio_mu.workflows.pages import title_of, write_report
+from audio_mu.workflows.gather import title_of, write_report
+from audio_mu.workflows.request_history import chain_table
 from audio_mu.workflows.stage import base_tags, stage_run
 
 UNLEARNED = {"stage": "unlearn", "role": "method"}
@@ -37,27 +39,26 @@ POOLED = [*NETWORK_TAGS, "request", "cell", "method", "metric", "mean"]
 
 def compare(config: Config, store: Store, parent: Run | None = None, cell: str | None = None) -> pd.DataFrame:
     """Compare the methods of every cell of this data set and network, or of one cell; return the long table."""
-    resolved = config.resolved()
-    wanted = {**UNLEARNED, **base_tags(resolved)} | ({"cell": cell} if cell else {})
+    wanted = {**UNLEARNED, **base_tags(config)} | ({"cell": cell} if cell else {})
     cells = _cells(queries.find(store, wanted))
     if not cells:
         raise UserError(
-            f"no finished unlearning of {resolved.registered_model} in this experiment: run `mlflow run . -e unlearn` "
+            f"no finished unlearning of {config.registered_model} in this experiment: run `mlflow run . -e unlearn` "
             "first, with the same dataset, pipeline and architecture"
         )
-    chain = chain_table(store, read_ledger(store, resolved.name), resolved.registered_model)
+    chain = chain_table(store, read_ledger(store, config.data.label), config.registered_model)
     kept = {runs.cell: _kept(store, runs) for runs in cells}
     audits = {runs.cell: audit_cell(_stored(store, runs)) if kept[runs.cell].now else NO_AUDIT for runs in cells}
     values = pd.concat([_values(runs, audits[runs.cell]) for runs in cells], ignore_index=True)
     whole = pd.concat([_whole(runs, audits[runs.cell]) for runs in cells], ignore_index=True)
     long = pd.concat([tables.long_table(values), tables.whole_rows(whole)], ignore_index=True)
     paired = tables.paired_table(values)
-    with stage_run(store, parent, "compare", resolved, {"cell": cells[0].cell, "request": cells[0].request}) as run:
+    with stage_run(store, parent, "compare", config, {"cell": cells[0].cell, "request": cells[0].request}) as run:
         run.csv("comparison.csv", long)
         run.csv("paired.csv", paired)
         texts = [
             _show(
-                store, run, resolved, runs, audits[runs.cell], kept[runs.cell], long[long["cell"] == runs.cell],
+                store, run, config, runs, audits[runs.cell], kept[runs.cell], long[long["cell"] == runs.cell],
                 paired[paired["cell"] == runs.cell], on_screen=on_screen,
             )
             for runs, on_screen in zip_longest(cells, SCREEN[: len(cells)], fillvalue="")
@@ -66,7 +67,7 @@ def compare(config: Config, store: Store, parent: Run | None = None, cell: str |
             left = len(cells) - len(SCREEN)
             more = f" and {left} earlier requests" if left > 0 else ""
             say(f"\nnotes and audits of earlier requests{more}: {run.address('comparison.md')}")
-        ranked = _ranking(store, run, resolved, cells[0], long)
+        ranked = _ranking(store, run, config, cells[0], long)
         run.text("comparison.md", "\n".join([*texts, ranked, _chained(run, chain)]))
         first = long[long["cell"] == cells[0].cell]
         run.metrics({f"{row.method}/{row.metric}": row.mean for row in first.itertuples()})
@@ -74,8 +75,8 @@ def compare(config: Config, store: Store, parent: Run | None = None, cell: str |
         if reported is None:
             say("no report: the recordings of these requests are erased")
         else:
-            notes = _notes(store, resolved, reported, kept[reported.cell])
-            write_report(store, run, resolved, reported, long, notes, tables.chain_shown(chain))
+            notes = _notes(store, config, reported, kept[reported.cell])
+            write_report(store, run, config, reported, long, notes, tables.chain_shown(chain))
     return long
 
 
@@ -200,8 +201,7 @@ def _show(store: Store, run: Run, config: Config, cell: CellRuns, audit: CellAud
 
 def _published(config: Config, request: str) -> str:
     """The study's own figures for this data set, network and request, where it published any."""
-    assert config.pipeline is not None  # resolved
-    rows = published(config.dataset, config.pipeline, config.architecture, request)
+    rows = published(config.data.dataset, config.data.pipeline, config.training.architecture, request)
     if rows.empty:
         return ""
     table = tables.markdown(published_table(rows))
@@ -252,7 +252,7 @@ def _paired(cell: CellRuns, paired: pd.DataFrame) -> str:
 def _notes(store: Store, config: Config, cell: CellRuns, kept: Kept) -> list[str]:
     seeds = {method: set(cell.seeds(method)) for method in cell.methods}
     # A seed that any method has is expected of every method, as are the configured ones.
-    expected = set(config.seeds) | set().union(*seeds.values())
+    expected = set(config.training.seeds) | set().union(*seeds.values())
     notes = [
         f"{method} has no finished run for seeds {sorted(expected - have)}: its mean is over {sorted(have)} only"
         for method, have in seeds.items()
@@ -298,7 +298,7 @@ def _audit_notes(store: Store, config: Config, cell: CellRuns, seeds: Mapping[st
         "training set, these recordings among it, and of most of the test set: the original's score and those of the "
         "test set are partly of clips that they know"
     )
-    if config.dataset == "SyntheticDigits":
+    if config.data.dataset == "SyntheticDigits":
         notes.append(
             "SyntheticDigits: takes of one voice and digit are nearly identical, so that held-out clips are almost "
             "copies of trained ones; membership figures prove little here"

@@ -11,14 +11,12 @@ from functools import partial
 from pathlib import Path
 
 from audio_mu.config import Config
+from audio_mu.erasure.descent import Lineage
+from audio_mu.erasure.redact import Sought
+from audio_mu.erasure.remains import remaining
 from audio_mu.errors import UserError
-from audio_mu.files import cache_root, locked
 from audio_mu.progress import bar, say
-from audio_mu.store import registry, removal
-from audio_mu.store.registry import Version
-from audio_mu.store.removal import AnyRun, Files
-from audio_mu.store.runs import CONTRACT_VERSION, Run, Store, list_files, read_json
-from audio_mu.workflows.ledger import (
+from audio_mu.requests.ledger import (
     ERASED,
     ERASING,
     NONMEMBERS,
@@ -30,9 +28,13 @@ from audio_mu.workflows.ledger import (
     Ledger,
     read_ledger,
 )
-from audio_mu.workflows.lineage import Lineage
-from audio_mu.workflows.remains import remaining
-from audio_mu.workflows.traces import Sought
+from audio_mu.store import registry, removal
+from audio_mu.store.artifacts import list_files, read_json
+from audio_mu.store.handle import Store
+from audio_mu.store.registry import Version
+from audio_mu.store.removal import AnyRun, Files
+from audio_mu.store.runs import CONTRACT_VERSION, Run, open_run
+from audio_mu.system.writing import cache_root, locked
 
 RECORD, PAGE = "erasure.json", "erasure.md"
 SHOWN, SURE = 3, 8
@@ -65,12 +67,12 @@ def erase(config: Config, store: Store) -> str:
     entry = _chosen(config, ledger)
     tags = {name: entry.tags[name] for name in ("dataset", "dataset_name", "request", "request_hash")}
     tags |= {"pipeline": entry.tags["pipeline"], "architecture": entry.tags["architecture"]}
-    tags["confirmed"] = str(config.confirm).lower()
-    with store.open_run("erase", f"erase {entry.request}", tags, config.as_text()) as run:
+    tags["confirmed"] = str(config.store.confirm).lower()
+    with open_run(store, "erase", f"erase {entry.request}", tags, config.as_text()) as run:
         erasure = Erasure(store, entry)
         findings = erasure.findings()
-        _tell(entry, findings, config.confirm)
-        if not config.confirm:
+        _tell(entry, findings, config.store.confirm)
+        if not config.store.confirm:
             _write([run], entry, {"found": [finding.row for finding in findings]})
             say(f"all of them: {run.address(PAGE)}")
             say(
@@ -106,20 +108,21 @@ def erase(config: Config, store: Store) -> str:
 
 def _chosen(config: Config, ledger: Ledger) -> Entry:
     """The entry that `request` names. Raises `UserError` where it names none or several."""
-    if config.confirm and len(config.request) < SURE:
-        raise UserError(f"request={config.request!r} is short to remove something: give {SURE} characters of the hash")
-    matching = [entry for entry in ledger.entries if config.request and entry.hash.startswith(config.request)]
-    if config.dataset_name or len(matching) > 1:
-        matching = [entry for entry in matching if entry.tags["dataset_name"] == config.name]
+    asked = config.store.request
+    if config.store.confirm and len(asked) < SURE:
+        raise UserError(f"request={asked!r} is short to remove something: give {SURE} characters of the hash")
+    matching = [entry for entry in ledger.entries if asked and entry.hash.startswith(asked)]
+    if config.data.dataset_name or len(matching) > 1:
+        matching = [entry for entry in matching if entry.tags["dataset_name"] == config.data.label]
     if len(matching) != 1:
         listed = ", ".join(
             f"{entry.hash[:8]} ({entry.request}, {entry.state}, dataset_name={entry.tags['dataset_name']})"
             for entry in ledger.entries
         )
-        of = f" with dataset_name={config.name!r}" if config.dataset_name else ""
+        of = f" with dataset_name={config.data.label!r}" if config.data.dataset_name else ""
         raise UserError(
-            f"request={config.request!r} names {len(matching)} answered requests{of} of this experiment: give the hash "
-            f"of one: {listed or 'there is none, unlearn with register=best answers a request'}"
+            f"request={asked!r} names {len(matching)} answered requests{of} of this experiment: give the hash of "
+            f"one: {listed or 'there is none, unlearn with register=best answers a request'}"
         )
     return matching[0]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from audio_mu.compute.engine import Engine
 from audio_mu.config import Config
-from audio_mu.store.runs import Store
+from audio_mu.store.handle import Store
 from audio_mu.workflows.attack import attack
 from audio_mu.workflows.compare import compare
-from audio_mu.workflows.engine import Engine
 from audio_mu.workflows.register import register_unlearned
 from audio_mu.workflows.stage import stage_run
 from audio_mu.workflows.train import train
@@ -15,10 +15,9 @@ from audio_mu.workflows.unlearn import unlearn
 
 def run_all(config: Config, store: Store, engine: Engine) -> None:
     """Run the four stages below one run, with one pool of workers; the comparison shows this chain's cell."""
-    resolved = config.resolved()
-    with stage_run(store, None, "main", resolved) as run:
+    with stage_run(store, None, "main", config) as run:
         train(config, store, engine, run)
         attack(config, store, run)
         cell = unlearn(config, store, engine, run)
         compare(config, store, run, cell)
-        register_unlearned(resolved, store, run, cell)
+        register_unlearned(config, store, run, cell)

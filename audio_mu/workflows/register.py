@@ -11,20 +11,22 @@ import pandas as pd
 from audio_mu.config import Config
 from audio_mu.data.audio import SAMPLE_RATE
 from audio_mu.errors import UserError
-from audio_mu.files import hash_of
 from audio_mu.progress import say
 from audio_mu.report import cards
 from audio_mu.report.cards import ModelFacts, UnlearnedFacts
 from audio_mu.report.evidence import REFERENCE, RULE, best_method, closest, figures_of, judge
+from audio_mu.requests.ledger import COLUMNS, RETIRED, Answer, Answered, Ledger, enter, read_ledger
 from audio_mu.store import registry
+from audio_mu.store.artifacts import read_csv
+from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
 from audio_mu.store.registry import Version
-from audio_mu.store.runs import Run, Store, read_csv
+from audio_mu.store.runs import Run
+from audio_mu.system.hashing import hash_of
 from audio_mu.workflows.bases import UNLEARNED
 from audio_mu.workflows.cells import CellRuns, audited_long, load_cell
-from audio_mu.workflows.ledger import COLUMNS, RETIRED, Answer, Answered, Ledger, enter, read_ledger
-from audio_mu.workflows.pages import make_record, request_facts, write_record
-from audio_mu.workflows.prepare import Data, load_data, matching
+from audio_mu.workflows.data import Data, load_data, matching
+from audio_mu.workflows.gather import make_record, request_facts, write_record
 from audio_mu.workflows.stage import base_tags
 
 NONE, BEST = "none", "best"
@@ -38,28 +40,30 @@ def register_unlearned(config: Config, store: Store, run: Run, cell_id: str) -> 
     one of highest ToW that does. Each seed's model becomes a version of the base's registered model behind the alias
     `unlearned-seed-NN`, the first configured seed's behind `unlearned` too: a choice that looks at no result. Evidence
     and model card go into the runs that made the versions and into `run`. With that the request is answered: it
-    enters the ledger. `config` is resolved. Raises `UserError`, with the reason, where the rule is not met, a model was
+    enters the ledger. Raises `UserError`, with the reason, where the rule is not met, a model was
     not kept, or recordings of an answered request would be in service again.
     """
-    if config.register == NONE:
+    if config.methods.register == NONE:
         return {}
-    cell = _of_seeds(load_cell(store, cell_id), config.seeds)
+    cell = _of_seeds(load_cell(store, cell_id), config.training.seeds)
     method = _allowed_method(config, cell)
     runs = cell.of(method)
-    missing = sorted(set(config.seeds) - set(runs))
+    missing = sorted(set(config.training.seeds) - set(runs))
     if missing:
-        raise UserError(f"register={config.register!r}: {method} has no finished run for seeds {missing}: run it first")
+        raise UserError(
+            f"register={config.methods.register!r}: {method} has no finished run for seeds {missing}: run it first"
+        )
     models = {seed: _model(store, method, finished) for seed, finished in runs.items()}
-    ledger = read_ledger(store, config.name)
+    ledger = read_ledger(store, config.data.label)
     data = load_data(config, ledger)
     everything = pd.DataFrame(data.clips.identity, columns=list(COLUMNS))
-    forgotten = _forgotten(store, data, everything, ledger, runs[config.seeds[0]])
+    forgotten = _forgotten(store, data, everything, ledger, runs[config.training.seeds[0]])
     digest = data.digest_without(forgotten["clip_id"], forgotten["audio_hash"])
     versions = {seed: _register(config, store, cell, method, seed, models[seed], digest) for seed in runs}
     _attach(config, store, run, cell, method, versions)
     for seed, version in versions.items():
         registry.set_alias(store, version, f"{UNLEARNED}-seed-{seed}")
-    first = versions[config.seeds[0]]
+    first = versions[config.training.seeds[0]]
     registry.set_alias(store, first, UNLEARNED)
     enter(store, ledger, _answered(config, store, cell, method, versions, forgotten, everything))
     listed = ", ".join(f"seed {seed}: version {version.version}" for seed, version in versions.items())
@@ -71,8 +75,9 @@ def register_unlearned(config: Config, store: Store, run: Run, cell_id: str) -> 
         f"`mlflow run . -e erase -P request={request}`"
     )
     say(
-        f"serve it (seed {config.seeds[0]}): MLFLOW_TRACKING_URI={store.uri} MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false "
-        f"mlflow models serve -m models:/{config.registered_model}@{UNLEARNED} --env-manager local -p {PORT}"
+        f"serve it (seed {config.training.seeds[0]}): MLFLOW_TRACKING_URI={store.uri} "
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false mlflow models serve "
+        f"-m models:/{config.registered_model}@{UNLEARNED} --env-manager local -p {PORT}"
     )
     return versions
 
@@ -120,7 +125,7 @@ def _answered(
 ) -> Answered:  # fmt: skip
     """The ledger's entry of a request whose unlearned versions have gone into service."""
     runs = cell.of(method)
-    first = runs[config.seeds[0]]
+    first = runs[config.training.seeds[0]]
     clips = read_csv(store, first.id, "audit/per_clip.csv", dtype=str)
     params = store.client.get_run(first.id).data.params
     tags = {name: first.tags[name] for name in ("request", "request_hash")} | {
@@ -147,11 +152,11 @@ def _of_seeds(cell: CellRuns, seeds: tuple[int, ...]) -> CellRuns:
 
 def _allowed_method(config: Config, cell: CellRuns) -> str:
     """The method to register. Raises `UserError` where none, or not the one asked for, meets the rule."""
-    long = cell.long()
+    asked, long = config.methods.register, cell.long()
     known = (
         "" if REFERENCE in cell.methods else "there is no retrained model (naive) to compare with; add it to methods"
     )
-    if config.register == BEST:
+    if asked == BEST:
         found = best_method(long, cell.methods)
         if found is not None:
             return found
@@ -159,20 +164,20 @@ def _allowed_method(config: Config, cell: CellRuns) -> str:
         reason = known or (
             "no method meets the rule" + (f"; the closest is {nearest}: {_reasons(cell, nearest)}" if nearest else "")
         )
-        raise UserError(f"register='best' is refused: {reason}{_way_out(config, long)}")
-    if config.register not in cell.methods:
-        raise UserError(f"register={config.register!r}: this cell has no finished run of it: add it to methods")
-    if not judge(config.register, figures_of(long, config.register), figures_of(long, "original") or None).passed:
+        raise UserError(f"register='best' is refused: {reason}{_way_out(asked, long)}")
+    if asked not in cell.methods:
+        raise UserError(f"register={asked!r}: this cell has no finished run of it: add it to methods")
+    if not judge(asked, figures_of(long, asked), figures_of(long, "original") or None).passed:
         raise UserError(
-            f"register={config.register!r} is refused: {known or _reasons(cell, config.register)} (rule: {RULE.text})"
-            f"{_way_out(config, long)}"
+            f"register={asked!r} is refused: {known or _reasons(cell, asked)} (rule: {RULE.text})"
+            f"{_way_out(asked, long)}"
         )
-    return config.register
+    return asked
 
 
-def _way_out(config: Config, long: pd.DataFrame) -> str:
+def _way_out(asked: str, long: pd.DataFrame) -> str:
     """The answer that is left, unless the retrained model is missing or is itself what fails."""
-    left = config.register != REFERENCE and (naive := figures_of(long, REFERENCE)) and judge(REFERENCE, naive).passed
+    left = asked != REFERENCE and (naive := figures_of(long, REFERENCE)) and judge(REFERENCE, naive).passed
     return "; register=naive, the retrained model, needs no new training" if left else ""
 
 
@@ -258,12 +263,12 @@ def _model_facts(config: Config, store: Store, finished: Finished, seed: int) ->
     tags = _base_tags(config, store, finished)
     return ModelFacts(
         name=config.registered_model,
-        dataset=config.name,
+        dataset=config.data.label,
         pipeline=tags["pipeline"],
-        architecture=config.network,
+        architecture=config.training.network,
         seed=seed,
         class_names=json.loads(tags["class_names"]),
-        samples=config.clip_samples,
+        samples=config.data.clip_samples,
         sample_rate=SAMPLE_RATE,
         split=tags["split"],
         recipe=json.loads(tags["recipe"]),

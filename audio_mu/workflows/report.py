@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from audio_mu.config import Config, defaults
+from audio_mu.config import BASE_FIELDS, REPAIR_FIELDS, Config
 from audio_mu.errors import UserError
 from audio_mu.own_code import name_of
 from audio_mu.progress import say
 from audio_mu.report.evidence import best_method, closest
 from audio_mu.store import queries, registry
-from audio_mu.store.runs import Store
+from audio_mu.store.handle import Store
 from audio_mu.workflows.bases import UNLEARNED
 from audio_mu.workflows.cells import CellRuns, load_cell
 from audio_mu.workflows.compare import compare
-from audio_mu.workflows.pages import make_record, write_record
+from audio_mu.workflows.gather import make_record, write_record
 from audio_mu.workflows.register import BEST, NONE
 from audio_mu.workflows.stage import base_tags, stage_run
 
@@ -26,10 +26,7 @@ REQUEST_FIELDS = {
 }
 """What of a request must agree; the rest must agree where it was given."""
 
-CHOOSES = (
-    "n_epochs", "batch_size", "optimizer", "learning_rate", "n_epoch_impair", "n_epoch_repair", "impair_learning_rate",
-    "repair_learning_rate", "duplicates", "checkpoint", "split", "split_seed", "clip_seconds",
-)  # fmt: skip
+CHOOSES = (*BASE_FIELDS, *REPAIR_FIELDS, "duplicates")
 
 
 def report(config: Config, store: Store) -> str:
@@ -38,14 +35,13 @@ def report(config: Config, store: Store) -> str:
     Needs no recordings. The record is of `register`'s method, of the only one in `methods`, or of the best one.
     Returns the run's id. Raises `UserError` where the store has no such cell.
     """
-    resolved = config.resolved()
     cell = load_cell(store, choose_cell(config, store))
     method_asked = _method_asked(config, cell)
-    with stage_run(store, None, "report", resolved, {"cell": cell.cell, "request": cell.request}) as run:
+    with stage_run(store, None, "report", config, {"cell": cell.cell, "request": cell.request}) as run:
         long = compare(config, store, run, cell.cell)
         long = long[long["cell"] == cell.cell]
         method = method_asked or best_method(long, cell.methods) or closest(long, cell.methods) or cell.methods[-1]
-        record = make_record(store, resolved, cell, method, long, _registered(store, resolved, cell, method))
+        record = make_record(store, config, cell, method, long, _registered(store, config, cell, method))
         write_record(run, record)
         say(f"{record.evidence.headline}\nevidence record: {run.address('evidence.html')}")
     return run.id
@@ -53,19 +49,18 @@ def report(config: Config, store: Store) -> str:
 
 def choose_cell(config: Config, store: Store) -> str:
     """The newest cell whose runs had the configured request, and every other setting that was given explicitly."""
-    resolved = config.resolved()
-    tags = {**base_tags(resolved), "stage": "unlearn", "role": "method"}
+    tags = {**base_tags(config), "stage": "unlearn", "role": "method"}
     newest = queries.newest_by(queries.find(store, tags), "cell")
     given = config.as_text()
-    wanted = {"forget": config.forget, **{name: given[name] for name in REQUEST_FIELDS[config.forget]}}
-    wanted |= {name: given[name] for name in CHOOSES if given[name] != defaults()[name]}
+    wanted = {"forget": config.request.forget, **{name: given[name] for name in REQUEST_FIELDS[config.request.forget]}}
+    wanted |= {name: given[name] for name in CHOOSES if name in config.given}
     matching = [
         cell for (cell,), run in newest.items() if _agrees(wanted, store.client.get_run(run.id).data.params)
     ]  # fmt: skip
     if not matching:
         settings = ", ".join(f"{name}={value}" for name, value in wanted.items() if value)
         raise UserError(
-            f"no finished unlearning of {resolved.registered_model} with {settings} in this experiment: run "
+            f"no finished unlearning of {config.registered_model} with {settings} in this experiment: run "
             "`mlflow run . -e unlearn` with these parameters first"
         )
     if len(matching) > 1:
@@ -79,9 +74,9 @@ def _agrees(wanted: Mapping[str, str], params: Mapping[str, str]) -> bool:
 
 def _method_asked(config: Config, cell: CellRuns) -> str | None:
     """The method that was named, or None. Raises `UserError` where the cell does not have it."""
-    named = config.register if config.register not in (NONE, BEST) else None
-    if named is None and len(config.methods) == 1 and config.methods[0] not in ("study", "all"):
-        named = name_of(config.methods[0])
+    named = config.methods.register if config.methods.register not in (NONE, BEST) else None
+    if named is None and len(config.methods.methods) == 1 and config.methods.methods[0] not in ("study", "all"):
+        named = name_of(config.methods.methods[0])
     if named is not None and named not in cell.methods:
         raise UserError(f"{named!r} has no finished run in this cell: choose from {', '.join(cell.methods)}")
     return named
@@ -91,6 +86,7 @@ def _registered(store: Store, config: Config, cell: CellRuns, method: str) -> di
     """Seed → version behind its alias, where that was made by this method in this cell."""
     wanted = {"cell": cell.cell, "method": method}
     found = {
-        seed: registry.by_alias(store, config.registered_model, f"{UNLEARNED}-seed-{seed}") for seed in config.seeds
+        seed: registry.by_alias(store, config.registered_model, f"{UNLEARNED}-seed-{seed}")
+        for seed in config.training.seeds
     }
     return {seed: v.version for seed, v in found.items() if v is not None and wanted.items() <= v.tags.items()}

@@ -11,30 +11,31 @@ import pandas as pd
 import torch
 
 from audio_mu.audit.performance import cross_entropy, performance
+from audio_mu.compute.engine import Engine
+from audio_mu.compute.jobs import Result, TrainJob, make_network, train_job
 from audio_mu.config import Config, load_recipe
 from audio_mu.data.audio import SAMPLE_RATE
 from audio_mu.data.features import Frontend, feature_shape
-from audio_mu.files import hash_of
 from audio_mu.models.waveform import servable
 from audio_mu.progress import say
 from audio_mu.report.cards import BaseFacts, ModelFacts, base_card, family_note
+from audio_mu.requests.ledger import RETIRED, read_ledger
 from audio_mu.seeding import seeded
 from audio_mu.store import queries, registry
-from audio_mu.store.runs import Run, Store
-from audio_mu.workflows.engine import Engine
-from audio_mu.workflows.jobs import Result, TrainJob, make_network, train_job
-from audio_mu.workflows.ledger import RETIRED, read_ledger
-from audio_mu.workflows.prepare import (
+from audio_mu.store.handle import Store
+from audio_mu.store.runs import Run, child_run
+from audio_mu.system.hashing import hash_of
+from audio_mu.workflows.data import Data, load_data, matching
+from audio_mu.workflows.fingerprints import (
     TRAINING_SOURCE,
-    Data,
-    load_data,
     machine,
-    matching,
+    network_identity,
+    network_source,
     optimizer_settings,
     problem,
     source_hash,
 )
-from audio_mu.workflows.stage import base_tags, network_identity, network_source, recipe_of, stage_run
+from audio_mu.workflows.stage import base_tags, stage_run
 
 NEAR_CHANCE = 2.0  # accuracy below twice that of guessing
 SHOWN = 12  # class names that are printed
@@ -48,16 +49,15 @@ def train(config: Config, store: Store, engine: Engine, parent: Run | None = Non
     Every seed's run holds its metrics, losses.csv and logits; its model is a new version of the registered model,
     behind the alias `seed-NN`.
     """
-    config = config.resolved()
-    data = load_data(config, read_ledger(store, config.name))
+    data = load_data(config, read_ledger(store, config.data.label))
     for entry in data.left_out:
         n = int(matching(data.clips, entry.ids, entry.hashes).sum())
         here = f"{n} of its recordings are left out" if n else "its recordings are gone"
         say(f"ledger: request {entry.request} ({entry.hash[:8]}, {entry.state}): {here}")
-    fingerprints = {seed: _fingerprint(config, data, seed) for seed in config.seeds}
+    fingerprints = {seed: _fingerprint(config, data, seed) for seed in config.training.seeds}
     accuracies: dict[int, float] = {}
     with stage_run(store, parent, "train", config) as run:
-        run.dataset(config.name, data.digest, len(data.split.train), "train")
+        run.dataset(config.data.label, data.digest, len(data.split.train), "train")
         say(_about(config, data))
         if data.clips.skipped:
             run.csv("skipped.csv", pd.DataFrame(data.clips.skipped, columns=["clip_id", "reason"]))
@@ -66,7 +66,7 @@ def train(config: Config, store: Store, engine: Engine, parent: Run | None = Non
             finished = queries.newest(store, {"fingerprint": fingerprint, "stage": "train"})
             if (
                 finished is None
-                or config.force
+                or config.store.force
                 or RETIRED in finished.tags
                 or not _publish(config, store, data, seed, finished.id, finished.metrics)
             ):
@@ -75,7 +75,7 @@ def train(config: Config, store: Store, engine: Engine, parent: Run | None = Non
             accuracies[seed] = finished.metrics["test/accuracy"]
             say(f"seed {seed}: reusing the base model of run {finished.name} ({finished.id[:8]})")
         jobs = [_job(config, data, seed) for seed in pending]
-        for job, result in engine.run(train_job, jobs, f"base models ({config.n_epochs} epochs each)"):
+        for job, result in engine.run(train_job, jobs, f"base models ({config.training.n_epochs} epochs each)"):
             accuracies[job.seed] = _log(config, store, run, data, job.seed, fingerprints[job.seed], result)
         _summarise(config, run, data, accuracies)
     return accuracies
@@ -83,20 +83,20 @@ def train(config: Config, store: Store, engine: Engine, parent: Run | None = Non
 
 def _about(config: Config, data: Data) -> str:
     """What was found, for the user to see whether it is what was meant."""
-    names, speakers = data.clips.class_names, set(data.clips.speakers) - {""}
+    names, speakers, wanted = data.clips.class_names, set(data.clips.speakers) - {""}, config.data
     shown = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
     return (
-        f"{config.name}: {len(data.clips):,} clips of {config.clip_seconds:g} s at {SAMPLE_RATE:,} Hz, {len(names)} "
+        f"{wanted.label}: {len(data.clips):,} clips of {wanted.clip_seconds:g} s at {SAMPLE_RATE:,} Hz, {len(names)} "
         f"classes ({shown}), {len(speakers) or 'no'} speakers; {data.split.kind} split: {len(data.split.train):,} "
         f"train, {len(data.split.test):,} test"
     )
 
 
 def _fingerprint(config: Config, data: Data, seed: int) -> str:
-    recipe = load_recipe(config.dataset)
+    recipe = config.data.recipe
     return hash_of(
         [
-            "train", seed, config.pipeline, network_identity(config), recipe_of(config),
+            "train", seed, config.data.pipeline, network_identity(config), config.base_recipe,
             [recipe.momentum, recipe.logmel_shift, recipe.logmel_scale],
             data.digest, machine(config), source_hash(TRAINING_SOURCE),
         ]
@@ -104,16 +104,15 @@ def _fingerprint(config: Config, data: Data, seed: int) -> str:
 
 
 def _job(config: Config, data: Data, seed: int) -> TrainJob:
-    assert config.batch_size is not None and config.n_epochs is not None  # resolved
     return TrainJob(
         problem=problem(config, data.clips),
         seed=seed,
         train=data.split.train,
         sets=_sets(data),
         optimizer=optimizer_settings(config),
-        batch_size=config.batch_size,
-        n_epochs=config.n_epochs,
-        best_on="test" if config.checkpoint == "best_test" else None,
+        batch_size=config.training.batch_size,
+        n_epochs=config.training.n_epochs,
+        best_on="test" if config.training.checkpoint == "best_test" else None,
     )
 
 
@@ -133,7 +132,7 @@ def _log(config: Config, store: Store, parent: Run, data: Data, seed: int, finge
         for name, indices in sets.items()
         for key, value in performance(result.logits[name], labels[indices]).items()
     }
-    with store.child_run(parent, "train", "seed", f"seed-{seed}", tags, _params(config, seed)) as run:
+    with child_run(store, parent, "train", "seed", f"seed-{seed}", tags, _params(config, seed)) as run:
         # Before the model: an erasure could not tell what the model of a killed run was trained on.
         run.csv("losses.csv", losses_table(data, result.logits))
         for name, indices in sets.items():
@@ -167,7 +166,7 @@ def _publish(config: Config, store: Store, data: Data, seed: int, run_id: str, m
         tags = {
             **base_tags(config),
             "seed": str(seed),
-            "recipe": json.dumps(recipe_of(config), sort_keys=True),
+            "recipe": json.dumps(config.base_recipe, sort_keys=True),
             "clips_digest": data.digest,
             "split": data.split.kind,
             "base_run_id": run_id,
@@ -191,10 +190,9 @@ def _card(config: Config, data: Data, seed: int, metrics: Mapping[str, float]) -
 
 
 def _facts(config: Config, data: Data, seed: int) -> ModelFacts:
-    assert config.pipeline is not None  # resolved
     return ModelFacts(
-        config.registered_model, config.name, config.pipeline, config.network, seed, data.clips.class_names,
-        config.clip_samples, SAMPLE_RATE, data.split.kind, recipe_of(config),
+        config.registered_model, config.data.label, config.data.pipeline, config.training.network, seed,
+        data.clips.class_names, config.data.clip_samples, SAMPLE_RATE, data.split.kind, config.base_recipe,
     )  # fmt: skip
 
 
@@ -219,12 +217,11 @@ def losses_table(data: Data, logits: dict[str, np.ndarray]) -> pd.DataFrame:
 
 def log_servable(run: Run, config: Config, data: Data, seed: int, result: Result) -> str:
     """Log a network with its frontend: waveforms in, logits out. Returns the model's URI."""
-    assert config.pipeline is not None  # resolved
     # Networks of the user's own may draw more than their weights from the seed.
     drawn_from = seed if network_source(config) else 0
     traced = _traced(
-        config.architecture, network_identity(config), config.pipeline, config.dataset, config.clip_samples,
-        len(data.clips.class_names), drawn_from,
+        config.training.architecture, network_identity(config), config.data.pipeline, config.data.dataset,
+        config.data.clip_samples, len(data.clips.class_names), drawn_from,
     )  # fmt: skip
     traced.module.network.load_state_dict(registry.as_tensors(result.state))
     return registry.log_model(
@@ -234,10 +231,10 @@ def log_servable(run: Run, config: Config, data: Data, seed: int, result: Result
         len(data.clips.class_names),
         {
             "sample_rate": SAMPLE_RATE,
-            "samples": config.clip_samples,
+            "samples": config.data.clip_samples,
             "class_names": list(data.clips.class_names),
-            "architecture": config.network,
-            "pipeline": config.pipeline,
+            "architecture": config.training.network,
+            "pipeline": config.data.pipeline,
             "seed": seed,
         },
     )
@@ -264,8 +261,8 @@ def _summarise(config: Config, run: Run, data: Data, accuracies: dict[int, float
     run.metrics({"test/accuracy": mean})
     for seed, accuracy in sorted(accuracies.items()):
         say(f"  seed {seed}: test accuracy {accuracy:.3f}")
-    say(f"base models of {config.name} ({config.pipeline}, {config.network}): test accuracy {mean:.3f}, "
-        f"mean of {len(accuracies)} seeds")  # fmt: skip
+    family = f"{config.data.label} ({config.data.pipeline}, {config.training.network})"
+    say(f"base models of {family}: test accuracy {mean:.3f}, mean of {len(accuracies)} seeds")  # fmt: skip
     poor = [seed for seed, accuracy in accuracies.items() if accuracy < chance]
     if poor:
         run.tags({"near_chance": ",".join(map(str, poor))})
@@ -281,4 +278,4 @@ def _advice(config: Config) -> str:
     """The settings to try that are not set already."""
     given = config.as_text()
     other = [f"{name}={value}" for name, value in WELL_TRAINED.items() if given[name] != value]
-    return " ".join([f"more epochs than n_epochs={config.n_epochs},", *other]).rstrip(",")
+    return " ".join([f"more epochs than n_epochs={config.training.n_epochs},", *other]).rstrip(",")

@@ -13,22 +13,31 @@ import yaml
 from sklearn.model_selection import train_test_split
 
 from audio_mu.audit.performance import cross_entropy
-from audio_mu.config import Config
+from audio_mu.compute.engine import Engine
+from audio_mu.compute.jobs import Result, TrainJob, UnlearnJob, train_job, unlearn_job
+from audio_mu.config import REPAIR_FIELDS, Config
 from audio_mu.data.splits import VALIDATION_SHARE
 from audio_mu.errors import UserError
-from audio_mu.files import canonical_json, hash_of
 from audio_mu.progress import say
-from audio_mu.request import Request, resolve_request
+from audio_mu.requests.request import Request, resolve_request
 from audio_mu.seeding import derive
 from audio_mu.store import queries
-from audio_mu.store.runs import Run, Store
+from audio_mu.store.handle import Store
+from audio_mu.store.runs import Run, child_run
+from audio_mu.system.hashing import canonical_json, hash_of
 from audio_mu.unlearning import METHODS
-from audio_mu.unlearning.search import REPAIR_FIELDS, Range
+from audio_mu.unlearning.search import Range
 from audio_mu.workflows.bases import find_bases
-from audio_mu.workflows.engine import Engine
-from audio_mu.workflows.jobs import Result, TrainJob, UnlearnJob, train_job, unlearn_job
-from audio_mu.workflows.prepare import UNLEARNING_SOURCE, Data, machine, optimizer_settings, problem, source_hash
-from audio_mu.workflows.stage import base_tags, network_identity, recipe_of, stage_run
+from audio_mu.workflows.data import Data
+from audio_mu.workflows.fingerprints import (
+    UNLEARNING_SOURCE,
+    machine,
+    network_identity,
+    optimizer_settings,
+    problem,
+    source_hash,
+)
+from audio_mu.workflows.stage import base_tags, stage_run
 from audio_mu.workflows.unlearn import check_methods, hyper_parameters_of, method_settings
 
 TUNED = "tuned.yaml"
@@ -120,12 +129,12 @@ class Rehearsal:
     @property
     def base_seed(self) -> int:
         """Seed of the network that the trials unlearn from."""
-        return derive(self.config.forget_seed, "tune", "base") % 2**31
+        return derive(self.config.request.forget_seed, "tune", "base") % 2**31
 
     @property
     def reference_seed(self) -> int:
         """Seed of the retrained network."""
-        return derive(self.config.forget_seed, "tune", "reference") % 2**31
+        return derive(self.config.request.forget_seed, "tune", "reference") % 2**31
 
     @property
     def sets(self) -> dict[str, np.ndarray]:
@@ -138,7 +147,7 @@ class Rehearsal:
         config = self.config
         return hash_of(
             [
-                "rehearsal", network_identity(config), config.pipeline, recipe_of(config), self.data.digest,
+                "rehearsal", network_identity(config), config.data.pipeline, config.base_recipe, self.data.digest,
                 self.request.hash, [self.data.clips.ids[i] for i in self.validation], self.base_seed,
                 self.reference_seed, machine(config), source_hash(UNLEARNING_SOURCE),
             ]
@@ -146,13 +155,12 @@ class Rehearsal:
 
     def fingerprint(self, trial: Trial) -> str:
         """Hash of what a trial reads."""
-        settings = {name: self.config.as_text()[name] for name in REPAIR_FIELDS}
+        settings = self.config.as_text(REPAIR_FIELDS)
         return hash_of([self.id, trial.method, dict(trial.values), settings, METHODS[trial.method].digest])
 
     def train_jobs(self) -> dict[str, TrainJob]:
         """The two networks by name. Nothing chooses a checkpoint here, whatever the recipe says."""
         config = self.config
-        assert config.batch_size is not None and config.n_epochs is not None  # resolved
         clips = {
             "base": (self.base_seed, np.sort(np.concatenate([self.request.forget, self.fit]))),
             "reference": (self.reference_seed, self.fit),
@@ -164,8 +172,8 @@ class Rehearsal:
                 train=train,
                 sets={name: self.sets[name] for name in ("forget", "validation")},
                 optimizer=optimizer_settings(config),
-                batch_size=config.batch_size,
-                n_epochs=config.n_epochs,
+                batch_size=config.training.batch_size,
+                n_epochs=config.training.n_epochs,
                 best_on=None,
             )
             for name, (seed, train) in clips.items()
@@ -205,12 +213,12 @@ def rehearse(config: Config, data: Data, request: Request) -> Rehearsal:
     Recordings that have a copy among the forget or fit clips validate nothing and are left out. Raises `UserError`
     where no clip is left to validate on.
     """
-    fit, drawn = train_test_split(request.remain, test_size=VALIDATION_SHARE, random_state=config.split_seed)
+    fit, drawn = train_test_split(request.remain, test_size=VALIDATION_SHARE, random_state=config.data.split_seed)
     known = {data.clips.hashes[i] for i in (*request.forget, *fit)}
     validation = np.array([i for i in np.sort(drawn) if data.clips.hashes[i] not in known], dtype=np.int64)
     if len(validation) == 0:
         raise UserError(
-            f"forget={config.forget!r} leaves {len(request.remain)} remain clips, of which none can validate: "
+            f"forget={config.request.forget!r} leaves {len(request.remain)} remain clips, of which none can validate: "
             "ask for fewer"
         )
     return Rehearsal(config, data, request, np.sort(fit), validation)
@@ -224,17 +232,20 @@ def tune(config: Config, store: Store, engine: Engine, parent: Run | None = None
     searched = _searched(check_methods(config))
     bases, data = find_bases(store, config)
     config = bases.config
-    rehearsal = rehearse(config, data, resolve_request(config, data.clips, data.split))
-    assert config.learning_rate is not None  # resolved
+    rehearsal = rehearse(config, data, resolve_request(config.request, data.clips, data.split))
     trials = [
         trial
         for method in searched
         for trial in draw_trials(
-            method, METHODS[method].search, config.n_trials, config.learning_rate, config.forget_seed
+            method,
+            METHODS[method].search,
+            config.methods.n_trials,
+            config.training.learning_rate,
+            config.request.forget_seed,
         )
     ]
     with stage_run(store, parent, "tune", config, _tags(rehearsal)) as run:
-        run.dataset(config.name, data.digest, len(data.split.train), "tune")
+        run.dataset(config.data.label, data.digest, len(data.split.train), "tune")
         table = Search(rehearsal, store, engine, run).run(trials)
         _report(store, run, rehearsal, table, trials)
     return table
@@ -281,7 +292,7 @@ class Search:
         return _table(trials, finished, reference)
 
     def _known(self, fingerprint: str) -> Score | None:
-        if self.rehearsal.config.force:
+        if self.rehearsal.config.store.force:
             return None
         found = queries.newest(self.store, {"fingerprint": fingerprint, "stage": "tune"})
         return None if found is None else Score.from_metrics(found.metrics)
@@ -308,7 +319,7 @@ class Search:
         metrics = reference.as_metrics() | {f"base/{name}": value for name, value in base.as_metrics().items()}
         metrics |= {"base/score": base.against(reference), "time/total_s": result.total_seconds}
         params = self.rehearsal.config.as_text()
-        with self.store.child_run(self.parent, "tune", "reference", "retrained reference", tags, params) as run:
+        with child_run(self.store, self.parent, "tune", "reference", "retrained reference", tags, params) as run:
             run.metrics(metrics)
         say(
             f"  reference: confidence {reference.confidence:.3f} on the forget set, accuracy "
@@ -346,7 +357,7 @@ class Search:
         }
         params = self.rehearsal.config.as_text() | {f"tuned.{key}": str(value) for key, value in trial.values.items()}
         value = _score_of(score, reference)
-        with self.store.child_run(self.parent, "tune", "trial", name, tags, params) as run:
+        with child_run(self.store, self.parent, "tune", "trial", name, tags, params) as run:
             run.metrics({**score.as_metrics(), "tune/score": value, "time/total_s": result.total_seconds})
         shown = ", ".join(f"{key} {drawn}" for key, drawn in trial.values.items()) or "as it comes"
         say(f"  {trial.method:<19} score {value:.3f}  {result.total_seconds:.1f} s  {shown}")

@@ -12,56 +12,58 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from audio_mu.audit.one_model import Evaluator, Logits, log_audit, not_recovered
 from audio_mu.audit.performance import cross_entropy
-from audio_mu.config import AUTO, Config
+from audio_mu.compute.engine import Engine
+from audio_mu.compute.jobs import Result, UnlearnJob, unlearn_job
+from audio_mu.config import REPAIR_FIELDS, Config, parse
 from audio_mu.errors import UserError
-from audio_mu.files import hash_of, plain_yaml, read_text
 from audio_mu.progress import say
-from audio_mu.request import Request, request_table, resolve_request
+from audio_mu.requests.ledger import RETIRED
+from audio_mu.requests.request import Request, request_table, resolve_request
 from audio_mu.store import queries, registry
+from audio_mu.store.artifacts import list_files, read_npz
+from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
-from audio_mu.store.runs import Run, Store, list_files, read_npz
+from audio_mu.store.runs import Run, child_run
+from audio_mu.system.hashing import hash_of
+from audio_mu.system.reading import plain_yaml, read_text
 from audio_mu.unlearning import METHODS, Settings, choose
-from audio_mu.unlearning.search import REPAIR_FIELDS
 from audio_mu.workflows.attack import find_attack, load_attack
 from audio_mu.workflows.bases import Bases, base_logits, find_bases
-from audio_mu.workflows.engine import Engine
-from audio_mu.workflows.evaluation import Evaluator, Logits, log_audit, not_recovered
-from audio_mu.workflows.jobs import Result, UnlearnJob, unlearn_job
-from audio_mu.workflows.ledger import RETIRED
-from audio_mu.workflows.prepare import (
+from audio_mu.workflows.data import Data
+from audio_mu.workflows.fingerprints import (
     MEASURED_SOURCE,
-    Data,
     machine,
+    network_identity,
     optimizer_settings,
     problem,
     source_hash,
 )
 from audio_mu.workflows.register import register_unlearned
-from audio_mu.workflows.stage import base_tags, network_identity, recipe_of, stage_run
+from audio_mu.workflows.stage import base_tags, stage_run
 from audio_mu.workflows.train import log_servable
 
 ORIGINAL = "original"
 LARGEST_SETTINGS = 1 << 18  # bytes of the file of method_config
-DEEP_SOURCE = ("audit/deeper.py",)
 RETRAINS = frozenset({"naive"})
 """Methods that read the base recipe and no repair setting: one result serves every cell of a request."""
 
 
 def check_methods(config: Config) -> tuple[str, ...]:
     """The configured methods. Raises `UserError` for unknown ones and unknown hyper-parameters, before any work."""
-    names = choose(config.methods, config.forget)
+    names = choose(config.methods.methods, config.request.forget)
     _hyper_parameters(config)
     return names
 
 
 def _hyper_parameters(config: Config) -> dict[str, dict[str, Any]]:
     """Method → its given hyper-parameters, from the YAML file of `method_config`."""
-    if config.method_config is None:
+    if config.methods.method_config is None:
         return {}
-    where = f"method_config={str(config.method_config)!r}"
+    where = f"method_config={str(config.methods.method_config)!r}"
     try:
-        content = plain_yaml(read_text(config.method_config, LARGEST_SETTINGS)) or {}
+        content = plain_yaml(read_text(config.methods.method_config, LARGEST_SETTINGS)) or {}
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{where} is not readable YAML ({' '.join(str(error).split())[:100]}): mend it") from None
     if not isinstance(content, dict):
@@ -101,23 +103,20 @@ def own_settings(values: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises `UserError` where one is not allowed.
     """
-    given = {name: str(value) for name, value in values.items() if name in REPAIR_FIELDS}
-    parsed = Config.from_text(given)
-    return {name: getattr(parsed, name) for name, text in given.items() if text != AUTO}
+    given = {name: parse(name, str(value)) for name, value in values.items() if name in REPAIR_FIELDS}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def method_settings(config: Config, values: Mapping[str, Any]) -> Settings:
     """What a method trains with: the base recipe and the repair settings, with the method's own where it has some."""
-    assert config.batch_size is not None and config.n_epochs is not None  # resolved
-    assert config.n_epoch_repair is not None
     settings = Settings(
         optimizer=optimizer_settings(config),
-        batch_size=config.batch_size,
-        n_epochs=config.n_epochs,
-        n_epoch_impair=config.n_epoch_impair,
-        n_epoch_repair=config.n_epoch_repair,
-        impair_learning_rate=config.impair_learning_rate,
-        repair_learning_rate=config.repair_learning_rate,
+        batch_size=config.training.batch_size,
+        n_epochs=config.training.n_epochs,
+        n_epoch_impair=config.repair.n_epoch_impair,
+        n_epoch_repair=config.repair.n_epoch_repair,
+        impair_learning_rate=config.repair.impair_learning_rate,
+        repair_learning_rate=config.repair.repair_learning_rate,
     )
     return dataclasses.replace(settings, **own_settings(values))
 
@@ -147,9 +146,9 @@ class Cell:
         config = self.config
         return hash_of(
             [
-                self.data.digest, self.data.split.kind, config.split_seed, config.pipeline,
-                network_identity(config), recipe_of(config), self.request.hash, config.duplicates,
-                {name: config.as_text()[name] for name in REPAIR_FIELDS},
+                self.data.digest, self.data.split.kind, config.data.split_seed, config.data.pipeline,
+                network_identity(config), config.base_recipe, self.request.hash, config.request.duplicates,
+                config.as_text(REPAIR_FIELDS),
                 {name: dict(values) for name, values in sorted(self.hyper_parameters.items())},
                 self.attack.tags["fingerprint"], source_hash(MEASURED_SOURCE),
                 *([self.bases.origin] if self.bases.origin else []),
@@ -169,7 +168,7 @@ class Cell:
                 "unlearn", seed, method, self.bases.versions[seed].tags["fingerprint"], self.request.hash, reads,
                 dict(self.hyper_parameters.get(method, {})), self.attack.tags["fingerprint"], machine(self.config),
                 source_hash(MEASURED_SOURCE),
-                *([source_hash(DEEP_SOURCE)] if self.config.deep_audits else []),
+                *(["deep audits"] if self.config.methods.deep_audits else []),
                 *([METHODS[method].digest] if method in METHODS and METHODS[method].digest else []),
             ]
         )  # fmt: skip
@@ -229,7 +228,7 @@ def unlearn(config: Config, store: Store, engine: Engine, parent: Run | None = N
 def _resolve(config: Config, data: Data) -> Request:
     """The request among what the ledger leaves. Raises `UserError`, with what it leaves out, where it is not there."""
     try:
-        return resolve_request(config, data.clips, data.split)
+        return resolve_request(config.request, data.clips, data.split)
     except UserError as error:
         if not data.left_out:
             raise
@@ -239,7 +238,7 @@ def _resolve(config: Config, data: Data) -> Request:
 
 def _describe(run: Run, cell: Cell) -> None:
     request, clips = cell.request, cell.data.clips
-    run.csv("request.csv", request_table(cell.config, clips, request))
+    run.csv("request.csv", request_table(cell.config.request, clips, request))
     sizes = {
         "n_forget": len(request.forget),
         "n_remain": len(request.remain),
@@ -249,7 +248,7 @@ def _describe(run: Run, cell: Cell) -> None:
         "n_duplicates_added": request.n_duplicates_added,
     }
     run.metrics({f"request/{name}": float(value) for name, value in sizes.items()})
-    run.dataset(cell.config.name, cell.data.digest, len(cell.data.split.train), "unlearn")
+    run.dataset(cell.config.data.label, cell.data.digest, len(cell.data.split.train), "unlearn")
     say(f"request {request.name}: " + ", ".join(f"{name[2:]} {value}" for name, value in sizes.items()))
 
 
@@ -268,7 +267,7 @@ class Unlearning:
         for seed in self.cell.bases.versions:
             for method in (ORIGINAL, *methods):
                 finished = self._finished(seed, method)
-                if finished is None or self.cell.config.force:
+                if finished is None or self.cell.config.store.force:
                     pending.append((seed, method))
                 elif finished.tags["cell"] != self.cell.id:
                     adopted.append((seed, method, finished))
@@ -346,8 +345,8 @@ class Unlearning:
             sets=self.cell.sets,
             settings=method_settings(config, values),
             hyper_parameters=hyper_parameters_of(values),
-            best_on="test" if config.checkpoint == "best_test" else None,
-            deep_audits=config.deep_audits,
+            best_on="test" if config.training.checkpoint == "best_test" else None,
+            deep_audits=config.methods.deep_audits,
             reference=METHODS[method].reference,
         )
 
@@ -366,7 +365,7 @@ class Unlearning:
             known.naive_metrics, known.naive_logits = metrics, result.logits
         tags = self.cell.tags(seed, method)
         params = {**self.cell.config.as_text(), "seed": str(seed), "method": method}
-        with self.store.child_run(self.parent, "unlearn", "method", f"{method} seed-{seed}", tags, params) as run:
+        with child_run(self.store, self.parent, "unlearn", "method", f"{method} seed-{seed}", tags, params) as run:
             # Before the model: an erasure could not tell what the model of a killed run was trained on.
             self._log_artifacts(run, result.logits)
             # Before the figures: MLflow would read every figure of the run again to make it the model's.
@@ -387,7 +386,7 @@ class Unlearning:
         )
 
     def _keeps_model(self, method: str) -> bool:
-        wanted = self.cell.config.save_models
+        wanted = self.cell.config.methods.save_models
         # The original's model is the registered base version.
         return method != ORIGINAL and (wanted == "all" or (wanted == "naive" and method == "naive"))
 
@@ -411,7 +410,7 @@ class Unlearning:
 
     def _log_artifacts(self, run: Run, logits: Logits) -> None:
         clips = self.cell.data.clips
-        run.csv("request.csv", request_table(self.cell.config, clips, self.cell.request))
+        run.csv("request.csv", request_table(self.cell.config.request, clips, self.cell.request))
         labels = clips.labels.numpy()
         for name, indices in ((name, self.cell.sets[name]) for name in logits):
             ids = [clips.ids[i] for i in indices]
@@ -441,7 +440,7 @@ class Unlearning:
         """Give this cell its own run of a result that another cell has, without computing or storing it again."""
         tags = self.cell.tags(seed, method) | {"reused_run_id": finished.id}
         params = {**self.cell.config.as_text(), "seed": str(seed), "method": method}
-        with self.store.child_run(self.parent, "unlearn", "method", f"{method} seed-{seed}", tags, params) as run:
+        with child_run(self.store, self.parent, "unlearn", "method", f"{method} seed-{seed}", tags, params) as run:
             logits = self._stored_logits(finished.id)
             self._log_artifacts(run, logits)
             run.metrics(finished.metrics)

@@ -40,17 +40,18 @@ from audio_mu.config import Config
 from audio_mu.data.clips import Clips
 from audio_mu.data.splits import split_clips
 from audio_mu.data.synthetic import generate
-from audio_mu.files import sha256
+from audio_mu.system.hashing import sha256
 from audio_mu.models import build
-from audio_mu.processes import keep_freed_memory
-from audio_mu.request import resolve_request
+from audio_mu.system.tuning import keep_freed_memory
+from audio_mu.requests.request import resolve_request
 from audio_mu.seeding import generator
-from audio_mu.store.runs import Store
+from audio_mu.store.connect import open_store
+from audio_mu.store.handle import Store
 from audio_mu.training import Examples, OptimizerSettings, fit, predict
 from audio_mu.unlearning import Settings
 from audio_mu.workflows.attack import attack
-from audio_mu.workflows.engine import Engine
-from audio_mu.workflows.jobs import Problem, UnlearnJob, unlearn_job
+from audio_mu.compute.pool import LocalEngine
+from audio_mu.compute.jobs import Problem, UnlearnJob, unlearn_job
 from audio_mu.workflows.train import train
 from audio_mu.workflows.unlearn import unlearn
 from benchmarks import many_runs, study_loop
@@ -382,13 +383,13 @@ def one_seed(context: Context) -> list[Row]:
         study = _study_seed(config, folder)
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
         os.environ["AUDIO_MU_CACHE"] = str(folder / "cache")
-        store = Store.connect()
-        with Engine(max(1, context.threads)) as engine:
+        store = open_store()
+        with LocalEngine(max(1, context.threads)) as engine:
             train(config, store, engine)
         attack(config, store)
 
         def ours() -> None:
-            with Engine(max(1, context.threads)) as engine:
+            with LocalEngine(max(1, context.threads)) as engine:
                 unlearn(config, store, engine)
 
         baseline, taken = pairs(context.rounds, study, ours)
@@ -418,7 +419,7 @@ def five_seeds(context: Context) -> list[Row]:
         problem = Problem(Path(folder) / "features.npy", labels.numpy(), "VGGish", CLASSES, "cpu", 1)
         order = [(seed, method) for seed in range(5) for method in ("naive", "fine_tune", "pop")]
         jobs = {t: [_seed_job(replace(problem, threads=t), *which) for which in order] for t in (1, 2)}
-        with Engine(2) as two, Engine(1) as one, Engine(1) as wide:
+        with LocalEngine(2) as two, LocalEngine(1) as one, LocalEngine(1) as wide:
             works = [(two, 1), (one, 1), (wide, 2)]
             for engine, threads in works:
                 list(engine.run(unlearn_job, jobs[threads][: engine.workers], "warm up"))

@@ -50,9 +50,10 @@ def alive() -> Iterator[subprocess.Popen]:
 
 
 def connect():
-    from audio_mu.store.runs import Store
+    from audio_mu.store.connect import open_store
+    from audio_mu.store.handle import Store
 
-    return Store.connect()
+    return open_store()
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are told apart through /proc")
@@ -229,7 +230,7 @@ def test_a_server_that_comes_later_is_waited_for(entry: Command, tmp_path: Path,
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
-    code = "from audio_mu.store.runs import Store; Store.connect()"
+    code = "from audio_mu.store.connect import open_store; open_store()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert "does not answer" in done.stdout
     assert "UserError" in done.stderr

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from audio_mu.config import ARCHITECTURES
 from audio_mu.errors import UserError
-from audio_mu.method_names import OTHERS, STUDY
+from audio_mu.names import OTHERS, STUDY
 from audio_mu.unlearning import METHODS, Outcome, Task, UndeclaredSet, choose
 from audio_mu.unlearning.registry import REQUESTS
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audio_mu.errors import UserError
-from audio_mu.workflows.jobs import Problem
+from audio_mu.compute.jobs import Problem
 
 
 @dataclass(frozen=True)

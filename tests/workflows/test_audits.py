@@ -19,11 +19,11 @@ from audio_mu.audit.population import population_attack
 from audio_mu.config import Config
 from audio_mu.data.clips import Clips
 from audio_mu.data.splits import split_clips
-from audio_mu.request import Request, resolve_request
+from audio_mu.requests.request import Request, resolve_request
 from audio_mu.training import Examples, OptimizerSettings, predict, train_from_scratch
-from audio_mu.workflows.audits import FLOOR, Cell, CellAudit, StoredLogits, audit_cell
-from audio_mu.workflows.evaluation import Evaluator
-from audio_mu.workflows.prepare import Earlier
+from audio_mu.audit.across_seeds import FLOOR, Cell, CellAudit, StoredLogits, audit_cell
+from audio_mu.audit.one_model import Evaluator
+from audio_mu.requests.request import Earlier
 
 SEEDS = (40, 41, 42, 43, 44)
 N_CLASSES = 4

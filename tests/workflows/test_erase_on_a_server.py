@@ -17,9 +17,11 @@ from mlflow.entities import LoggedModelOutput
 from audio_mu.config import Config
 from audio_mu.store import removal
 from audio_mu.store.removal import Files
-from audio_mu.store.runs import Run, Store
+from audio_mu.store.connect import open_store
+from audio_mu.store.handle import Store
+from audio_mu.store.runs import Run
 from audio_mu.workflows.erase import Erasure, erase
-from audio_mu.workflows.ledger import COLUMNS, Answer, Answered, enter, read_ledger
+from audio_mu.requests.ledger import COLUMNS, Answer, Answered, enter, read_ledger
 
 TAGS = {
     "dataset": "custom", "dataset_name": "Few", "request": "list-1", "request_hash": "0123456789", "pipeline": "logmel",
@@ -53,7 +55,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
             patch.chdir(folder)
             patch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
             patch.setenv("NO_PROXY", "127.0.0.1")
-            yield Store.connect()
+            yield open_store()
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
@@ -69,7 +71,7 @@ def logged(store: Store, run: Run) -> str:
 
 def test_a_model_is_there_as_long_as_something_of_it_can_be_removed(store: Store) -> None:
     """Catches hidden weights, or a removal killed half-way, that pass for gone, and a record that never does."""
-    run = store.lone_run("train", "seed", "one", TAGS)
+    run = lone_run(store, "train", "seed", "one", TAGS)
     hidden, emptied = logged(store, run), logged(store, run)
     store.client.delete_logged_model(hidden)
     Files(store.client.get_logged_model(emptied).artifact_location).delete()
@@ -85,10 +87,10 @@ def test_a_model_is_there_as_long_as_something_of_it_can_be_removed(store: Store
 def test_an_erasure_ends(store: Store) -> None:
     """Catches models that are found again once they are removed, until the server's `mlflow gc` has run."""
     recordings = pd.DataFrame([["a.wav", "0", "s", "", "f" * 64]], columns=list(COLUMNS)).assign(forgotten="True")
-    with store.lone_run("train", "seed", "base", TAGS) as run:
+    with lone_run(store, "train", "seed", "base", TAGS) as run:
         run.npz("logits/train.npz", clip_id=np.array(["a.wav", "b.wav"]), logits=np.zeros((2, 2)), label=np.zeros(2))
         model = logged(store, run)
-    with store.lone_run("unlearn", "method", "answer", TAGS) as answer:
+    with lone_run(store, "unlearn", "method", "answer", TAGS) as answer:
         pass
     served = Answer("cell", "naive", {"40": "1"}, {"40": "2"}, {"40": answer.id})
     enter(store, read_ledger(store), Answered(TAGS, "audio-mu.Few", served, recordings, recordings[:0]))

@@ -25,15 +25,16 @@ import pytest
 from audio_mu.config import Config
 from audio_mu.data.clips import load_clips
 from audio_mu.errors import UserError
-from audio_mu.store.runs import Store
+from audio_mu.store.connect import open_store
+from audio_mu.store.handle import Store
 from audio_mu.unlearning import METHODS
 from audio_mu.workflows.attack import attack
 from audio_mu.workflows.checks import check
 from audio_mu.workflows.compare import compare
-from audio_mu.workflows.engine import Engine
+from audio_mu.compute.pool import LocalEngine
 from audio_mu.workflows.erase import erase
-from audio_mu.workflows.ledger import COLUMNS, Entry, Ledger
-from audio_mu.workflows.prepare import load_data
+from audio_mu.requests.ledger import COLUMNS, Entry, Ledger
+from audio_mu.workflows.data import load_data
 from audio_mu.workflows.train import train
 from audio_mu.workflows.unlearn import unlearn
 
@@ -68,7 +69,7 @@ class Chain:
     folder: Path
     cache: Path
     parameters: dict[str, str]
-    engine: Engine
+    engine: LocalEngine
     requests: dict[str, str]
 
     def run(self, stage: str, **parameters: str) -> str:
@@ -79,7 +80,7 @@ class Chain:
             patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{self.folder / 'mlflow.db'}")
             patch.chdir(self.folder)
             check(config)
-            work, store = WORK[stage], Store.connect()
+            work, store = WORK[stage], open_store()
             work(config, store, self.engine) if stage in ("train", "unlearn") else work(config, store)
         return output.getvalue()
 
@@ -129,7 +130,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory, small_digits: Path) -> Itera
         "batch_size": "16", "n_epoch_repair": "1", "n_attack_models": "1", "workers": "1",
     }  # fmt: skip
     known = dict(METHODS)
-    with pytest.MonkeyPatch.context() as patch, Engine(1) as engine:
+    with pytest.MonkeyPatch.context() as patch, LocalEngine(1) as engine:
         patch.setenv("AUDIO_MU_CACHE", str(cache))
         made = Chain(folder, cache, parameters, engine, {})
         made.run("train")

@@ -9,7 +9,8 @@ import pytest
 
 from audio_mu.config import Config
 from audio_mu.report.tables import COLUMNS
-from audio_mu.store.runs import Store
+from audio_mu.store.connect import open_store
+from audio_mu.store.handle import Store
 from audio_mu.workflows.cells import CellRuns
 from audio_mu.workflows.compare import _ranking
 
@@ -23,7 +24,7 @@ def compared(store: Store, architecture: str, cell: str, request: str, tow: dict
     """The ranking of one comparison of one cell."""
     config = Config.from_text({"architecture": architecture}).resolved()
     runs = CellRuns(cell, request, {(method, "40"): None for method in tow})
-    with store.open_run("compare", "compare", {}, {}) as run:
+    with open_run(store, "compare", "compare", {}, {}) as run:
         return _ranking(store, run, config, runs, long_table(cell, request, tow))
 
 
@@ -31,7 +32,7 @@ def test_each_comparison_hands_on_what_the_earlier_ones_ranked(tmp_path: Path, m
     """Catches cells of other networks or requests that are lost, counted twice, or kept when they are compared anew."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
-    store = Store.connect()
+    store = open_store()
     better_pop, better_omp = {"pop": 0.9, "omp": 0.5}, {"pop": 0.5, "omp": 0.9}
     assert compared(store, "VGGish", "a", "item-10", better_omp) == ""
     assert compared(store, "CCT", "b", "item-10", better_pop) == ""

@@ -11,13 +11,13 @@ import pytest
 
 from audio_mu.errors import UserError
 from audio_mu.training import OptimizerSettings
-from audio_mu.workflows.engine import Engine
-from audio_mu.workflows.jobs import Problem, TrainJob, train_job
+from audio_mu.compute.pool import LocalEngine
+from audio_mu.compute.jobs import Problem, TrainJob, train_job
 from tests.workflows.ray_jobs import DyingJob, die_once, refuse
 
 pytest.importorskip("ray", reason="Ray is not installed (requirements-cluster.txt): its engine is not tested")
 
-from audio_mu.workflows.ray_engine import RayEngine
+from audio_mu.compute.ray import RayEngine
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_figures_are_those_of_the_local_engine(engine: RayEngine, problem: Probl
         for seed in (40, 41, 42)
     ]
     by_ray = {job.seed: result for job, result in engine.run(train_job, jobs, "by Ray")}
-    with Engine(1) as local:
+    with LocalEngine(1) as local:
         here = {job.seed: result for job, result in local.run(train_job, jobs, "here")}
     assert by_ray.keys() == here.keys() == {40, 41, 42}
     for seed, result in here.items():

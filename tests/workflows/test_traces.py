@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jinja2 import Environment
 
-from audio_mu.workflows.traces import Sought
+from audio_mu.erasure.redact import Sought
 
 HASH = "ab" * 32
 SOUGHT = Sought(frozenset({"01/1_01_0.wav", "b/ü &.wav"}), frozenset({HASH}))

@@ -18,7 +18,8 @@ from audio_mu import api
 from audio_mu.config import Config
 from audio_mu.errors import UserError
 from audio_mu.unlearning import METHODS, choice, log_uniform, method, of_recipe_rate
-from audio_mu.unlearning.search import RANGES, REPAIR_FIELDS
+from audio_mu.config import REPAIR_FIELDS
+from audio_mu.unlearning.search import RANGES
 from audio_mu.workflows.tune import Score, Trial, draw_trials, rehearse
 from audio_mu.workflows.unlearn import check_methods, hyper_parameters_of, method_settings
 

@@ -1,41 +1,20 @@
-"""What the workflows share: the data of a configuration, and what figures depend on."""
+"""The recordings of a command: clips and their split, without those of answered requests."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
-import audio_mu
-from audio_mu.config import Config, load_recipe
+from audio_mu.config import Config
 from audio_mu.data.clips import Clips, clips_digest, load_clips
 from audio_mu.data.splits import Split, split_clips
 from audio_mu.errors import UserError
-from audio_mu.files import file_sha256, hash_of
-from audio_mu.training import OptimizerSettings, pick_device
-from audio_mu.workflows.engine import threads_and_workers
-from audio_mu.workflows.jobs import Problem
-from audio_mu.workflows.ledger import Entry, Ledger
+from audio_mu.requests.ledger import Entry, Ledger
+from audio_mu.requests.request import Earlier
 
-TRAINING_SOURCE = ("seeding.py", "training.py", "data/audio.py", "data/features.py", "data/splits.py", "models")
-UNLEARNING_SOURCE = (*TRAINING_SOURCE, "unlearning", "cosine_curve.py", "request.py")
-MEASURED_SOURCE = (*UNLEARNING_SOURCE, "audit/performance.py", "audit/population.py", "audit/distances.py",
-                   "audit/statistics.py", "audit/attack_models.py", "workflows/evaluation.py")  # fmt: skip
 NO_LEDGER = Ledger()
-NOT_NUMERIC = "search.py"  # the ranges that a search draws from: settings, not figures, come from there
-
-
-@dataclass(frozen=True)
-class Earlier:
-    """An answered request among the clips: those it forgot, and the test clips its membership is measured against."""
-
-    clips: np.ndarray
-    nonmembers: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -60,13 +39,13 @@ class Data:
 
 
 def load_data(config: Config, ledger: Ledger = NO_LEDGER) -> Data:
-    """Clips and split of a resolved configuration, without the recordings of the requests that the ledger leaves out.
+    """Clips and split of a configuration, without the recordings of the requests that the ledger leaves out.
 
     The split is drawn over everything that ever was there, so that whatever is left stays on its side. Raises
     `UserError` where there is nothing to train or test on.
     """
-    clips = load_clips(config, ledger.barred)
-    left_out = ledger.left_out(config.ledger)
+    clips = load_clips(config.data, ledger.barred)
+    left_out = ledger.left_out(config.store.ledger)
     out = matching(clips, _ids(left_out), _hashes(left_out))
     split = _split(config, clips, ledger, out)
     earlier = {ledger.set_name(entry): _earlier(clips, split, entry) for entry in left_out if not entry.gone}
@@ -75,7 +54,6 @@ def load_data(config: Config, ledger: Ledger = NO_LEDGER) -> Data:
 
 
 def _split(config: Config, clips: Clips, ledger: Ledger, out: np.ndarray) -> Split:
-    assert config.split is not None  # resolved
     rows = {
         id_: (part, speaker, hash_)
         for entry in ledger.entries
@@ -85,7 +63,7 @@ def _split(config: Config, clips: Clips, ledger: Ledger, out: np.ndarray) -> Spl
     rows |= dict(zip(clips.ids, zip(clips.parts, clips.speakers, clips.hashes)))
     ids = sorted(rows)
     parts, speakers, hashes = zip(*(rows[id_] for id_ in ids))
-    whole = split_clips(config.split, config.split_seed, parts, speakers, hashes)
+    whole = split_clips(config.data.split, config.data.split_seed, parts, speakers, hashes)
     position = {id_: i for i, id_ in enumerate(clips.ids) if not out[i]}
 
     def here(indices: np.ndarray) -> np.ndarray:
@@ -95,8 +73,8 @@ def _split(config: Config, clips: Clips, ledger: Ledger, out: np.ndarray) -> Spl
     split = Split(whole.kind, here(whole.train), here(whole.test), here(whole.nonmembers))
     if len(split.train) == 0 or len(split.test) == 0:
         raise UserError(
-            f"the answered requests of {config.name} leave {len(split.train)} training and {len(split.test)} test "
-            "clips: both are needed; give data_dir with more recordings"
+            f"the answered requests of {config.data.label} leave {len(split.train)} training and {len(split.test)} "
+            "test clips: both are needed; give data_dir with more recordings"
         )
     return split
 
@@ -125,34 +103,3 @@ def _ids(entries: Iterable[Entry]) -> frozenset[str]:
 
 def _hashes(entries: Iterable[Entry]) -> frozenset[str]:
     return frozenset().union(*(entry.hashes for entry in entries))
-
-
-@cache
-def source_hash(parts: tuple[str, ...]) -> str:
-    """Hash of the source of numeric modules: figures of other code are other figures."""
-    root = Path(audio_mu.__file__).parent
-    files = sorted(
-        path for part in parts for path in ([root / part] if part.endswith(".py") else (root / part).rglob("*.py"))
-        if path.name != NOT_NUMERIC
-    )  # fmt: skip
-    return hash_of([[path.relative_to(root).as_posix(), file_sha256(path)] for path in files])
-
-
-def machine(config: Config) -> list[Any]:
-    """What of the machine a figure depends on."""
-    threads, _ = threads_and_workers(config)
-    return [threads, pick_device(config.device).type, torch.__version__]
-
-
-def problem(config: Config, clips: Clips) -> Problem:
-    """What every job shares."""
-    threads, _ = threads_and_workers(config)
-    return Problem(
-        clips.features_file, clips.labels.numpy(), config.architecture, len(clips.class_names), config.device, threads
-    )
-
-
-def optimizer_settings(config: Config) -> OptimizerSettings:
-    """The recipe's optimiser at its rate."""
-    assert config.optimizer is not None and config.learning_rate is not None  # resolved
-    return OptimizerSettings(config.optimizer, config.learning_rate, load_recipe(config.dataset).momentum)

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audio_mu.config import Config
+from audio_mu.data.datasets import root_at_hand
+from audio_mu.erasure.descent import Lineage
+from audio_mu.erasure.redact import Sought
+from audio_mu.requests.ledger import NONMEMBERS, RECORDINGS, RETIRED, Entry
 from audio_mu.store import removal
+from audio_mu.store.artifacts import list_files, read_csv
+from audio_mu.store.handle import Store
 from audio_mu.store.removal import AnyRun
-from audio_mu.store.runs import Store, list_files, read_csv
-from audio_mu.workflows.ledger import NONMEMBERS, RECORDINGS, RETIRED, Entry
-from audio_mu.workflows.lineage import Lineage
-from audio_mu.workflows.pages import root_at_hand
-from audio_mu.workflows.traces import Sought
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def _held_out(store: Store, entry: Entry, runs: Mapping[str, AnyRun]) -> Iterato
 def _files(config: Config, entry: Entry, runs: Mapping[str, AnyRun]) -> Iterator[Remaining]:
     answered = [runs[id_] for answer in entry.answers.values() for id_ in answer.runs.values() if id_ in runs]
     recorded = answered[0].params.get("data_dir", "") if answered else ""
-    root = root_at_hand(dataclasses.replace(config, dataset=entry.tags["dataset"]), recorded)
+    root = root_at_hand(dataclasses.replace(config.data, dataset=entry.tags["dataset"]), recorded)
     if root is None:
         yield Remaining("the recordings themselves", "their folder is not at hand: delete them yourself")
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from audio_mu.config import Config
+from audio_mu.config import BASE_FIELDS, REPAIR_FIELDS, Config
 from audio_mu.data.audio import SAMPLE_RATE, BadRecording, read_clip
-from audio_mu.data.datasets import DATASETS
+from audio_mu.data.datasets import root_at_hand
 from audio_mu.errors import UserError
-from audio_mu.files import cache_root
 from audio_mu.progress import say
 from audio_mu.report import cards
 from audio_mu.report.evidence import (
@@ -43,11 +41,12 @@ from audio_mu.report.html import (
     render_record,
     render_report,
 )
+from audio_mu.store.artifacts import list_files, read_csv
+from audio_mu.store.handle import Store
 from audio_mu.store.links import share_charts
 from audio_mu.store.queries import Finished
-from audio_mu.store.runs import Run, Store, list_files, read_csv
+from audio_mu.store.runs import Run
 from audio_mu.workflows.cells import CellRuns
-from audio_mu.workflows.stage import BASE_FIELDS
 
 AUDIO_VARIABLE = "AUDIO_MU_REPORT_AUDIO"  # how many recordings a report may hold; 0: none
 DEFAULT_AUDIO = 60
@@ -74,7 +73,7 @@ def write_report(
 ) -> str:  # fmt: skip
     """Write the report of a cell into a run, and descriptions where people look; return the artifact's path.
 
-    `config` is resolved. `long`: the long table, of this cell or of several; without it the runs' own metrics.
+    `long`: the long table, of this cell or of several; without it the runs' own metrics.
     `chain`: the requests that the model has answered one after another, as `tables.chain_shown` gives them.
     """
     table = cell.long() if long is None else long[long["cell"] == cell.cell]
@@ -105,7 +104,7 @@ def write_report(
     )
     path = f"report/{cell.request}-{cell.cell[:6]}.html"
     run.text(path, render_report(report))
-    run.dataset(config.name, _digest(store, config, cell), request.n_forget + request.n_remain, "compare")
+    run.dataset(config.data.label, _digest(store, config, cell), request.n_forget + request.n_remain, "compare")
     lines = summary(table, cell.methods, request)
     found = "".join(f"- {line}\n" for line in lines)
     run.note(f"## {title}\n\n{found}\nReport: `{path}`; tables: `comparison.md`; figures: `figures/`.")
@@ -155,7 +154,7 @@ def make_record(
 def title_of(config: Config, cell: CellRuns) -> str:
     """What a cell is about, for headings."""
     split = f", {cell.split} split" if cell.split else ""
-    return f"{config.name}{split}, {config.network} on {config.pipeline}, request {cell.request}"
+    return f"{config.data.label}{split}, {config.training.network} on {config.data.pipeline}, request {cell.request}"
 
 
 def request_facts(store: Store, cell: CellRuns) -> RequestFacts:
@@ -196,10 +195,9 @@ def provenance(store: Store, config: Config, cell: CellRuns) -> list[tuple[str, 
         ("recordings, digest", _digest(store, config, cell)),
         ("base training", ", ".join(f"{name} {_parameter(store, cell, name)}" for name in BASE_FIELDS)),
     ]
-    repair = ("n_epoch_impair", "n_epoch_repair", "impair_learning_rate", "repair_learning_rate")
     return [
         *rows,
-        ("unlearning", ", ".join(f"{name} {_parameter(store, cell, name)}" for name in repair)),
+        ("unlearning", ", ".join(f"{name} {_parameter(store, cell, name)}" for name in REPAIR_FIELDS)),
         ("packages", ", ".join([f"python {platform.python_version()}", *(f"{p} {version(p)}" for p in PACKAGES)])),
         ("machine", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"),
         ("written", datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")),
@@ -291,29 +289,16 @@ def _audio(config: Config, recorded_folder: str, clip_ids: Sequence[str]) -> dic
     text = os.environ.get(AUDIO_VARIABLE, str(DEFAULT_AUDIO))
     if not text.isdecimal():
         raise UserError(f"{AUDIO_VARIABLE}={text!r} is not allowed: give how many recordings a report may hold, or 0")
-    root = root_at_hand(config, recorded_folder) if int(text) else None
+    root = root_at_hand(config.data, recorded_folder) if int(text) else None
     if root is None:
         return {}
     found: dict[str, bytes] = {}
     for clip_id in clip_ids[: int(text)]:
         try:
-            found[clip_id] = as_wav(read_clip(root / clip_id, config.clip_samples).waveform, SAMPLE_RATE)
+            found[clip_id] = as_wav(read_clip(root / clip_id, config.data.clip_samples).waveform, SAMPLE_RATE)
         except BadRecording:  # moved or deleted since: the report is made without it
             continue
     return found
-
-
-def root_at_hand(config: Config, recorded_folder: str) -> Path | None:
-    """The data set's folder if it is on this machine; nothing is downloaded or generated for a report."""
-    folder = config.data_dir or (Path(recorded_folder) if recorded_folder else None)
-    places = [place for place in (cache_root(), cache_root() / "data") if place.is_dir()]
-    name = config.dataset.lower()  # the archive's own spelling differs
-    cached = [path for place in places for path in place.iterdir() if path.name.lower().startswith(name)]
-    if folder is None and not cached:
-        return None
-    if folder is not None and not folder.is_dir():
-        return None
-    return DATASETS[config.dataset].root(dataclasses.replace(config, data_dir=folder))
 
 
 def _describe(store: Store, cell: CellRuns, title: str, lines: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import ray
@@ -19,13 +19,15 @@ from ray import ObjectRef
 from ray.exceptions import RayError, RayTaskError
 
 import audio_mu
+from audio_mu.compute.cores import cores_left_to_workers
+from audio_mu.compute.jobs import Problem
 from audio_mu.errors import UserError
-from audio_mu.processes import keep_freed_memory
 from audio_mu.progress import bar
+from audio_mu.system.tuning import keep_freed_memory
 from audio_mu.training import pick_device
-from audio_mu.workflows.engine import Engine, J, R, cores_left_to_workers
-from audio_mu.workflows.jobs import Problem
 
+J = TypeVar("J")
+R = TypeVar("R")
 CONNECT_SECONDS = 10.0
 RETRIES = 3  # of a task whose worker or machine was lost
 SHARED_FIELDS = ("base_state",)
@@ -41,7 +43,7 @@ def _work(work: Callable[[Any], R], job: Any, features: np.ndarray, shared: dict
     return work(replace(job, problem=replace(job.problem, features=features), **whole))
 
 
-class RayEngine(Engine):
+class RayEngine:
     """Each job is one Ray task with its request of cores or one accelerator, on a cluster or on this machine.
 
     The cluster is that of `RAY_ADDRESS`; without it one is started here for the command. Tasks get features and weights
@@ -51,10 +53,12 @@ class RayEngine(Engine):
     """
 
     def __init__(self, workers: int, threads: int) -> None:
-        super().__init__(workers)
         self.cores_here = workers * threads
         self._sent: dict[Path, ObjectRef] = {}
         self._running: set[ObjectRef] = set()
+
+    def __enter__(self) -> RayEngine:
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -14,8 +14,10 @@ import pandas as pd
 
 from audio_mu.data.catalog import Barred
 from audio_mu.store import queries
+from audio_mu.store.artifacts import list_files, read_csv, read_json
+from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
-from audio_mu.store.runs import Run, Store, list_files, read_csv, read_json
+from audio_mu.store.runs import Run, lone_run
 
 STAGE, ROLE = "ledger", "entry"
 ANSWERED, ERASING, ERASED = "answered", "erasing", "erased"
@@ -162,7 +164,7 @@ def enter(store: Store, ledger: Ledger, answered: Answered) -> None:
         "versions_after": json.dumps(answered.answer.after),
     }
     if known is None:
-        run = store.lone_run(STAGE, ROLE, f"ledger {answered.tags['request']}", tags)
+        run = lone_run(store, STAGE, ROLE, f"ledger {answered.tags['request']}", tags)
         tags["answered_at"] = datetime.now(UTC).isoformat(timespec="milliseconds")
         tags["previous"] = ledger.entries[-1].hash if ledger.entries else ""
     else:

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import random
 import re
 import unicodedata
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from audio_mu.config import Config
+from audio_mu.config import RequestParameters
 from audio_mu.data.catalog import looks
 from audio_mu.data.clips import Clips
 from audio_mu.data.splits import Split
 from audio_mu.errors import UserError
-from audio_mu.files import hash_of, read_text
+from audio_mu.requests.request_file import ID_COLUMNS, as_id, read_lines, shortened
+from audio_mu.system.hashing import hash_of
 
 SHOWN = 5  # how many wrong lines an error quotes
-LONGEST = 80  # characters of each
 ENOUGH_NONMEMBERS = 10  # held-out clips of the same speakers and classes below which the classes are let go
-ID_COLUMNS = ("clip_id", "id", "path")
 
 
 @dataclass(frozen=True)
@@ -78,7 +74,15 @@ class Request:
         return named | ({"held_out": self.held_out} if len(self.held_out) else {})
 
 
-def resolve_request(config: Config, clips: Clips, split: Split) -> Request:
+@dataclass(frozen=True)
+class Earlier:
+    """An answered request among the clips: those it forgot, and the test clips its membership is measured against."""
+
+    clips: np.ndarray
+    nonmembers: np.ndarray
+
+
+def resolve_request(config: RequestParameters, clips: Clips, split: Split) -> Request:
     """Find the clips of the configured request.
 
     Items: ceil(|train| · p / 100), drawn without replacement by numpy's Generator(forget_seed) over the sorted
@@ -176,7 +180,7 @@ def _other_speakers(ours: np.ndarray) -> str:
     return "the split leaves no held-out clips of the same speakers"
 
 
-def request_table(config: Config, clips: Clips, request: Request) -> pd.DataFrame:
+def request_table(config: RequestParameters, clips: Clips, request: Request) -> pd.DataFrame:
     """The request as evidence: clip_id, label, speaker, audio_hash, requested (false: a copy that was added).
 
     The other columns of a request file (reason, requester, date) follow, empty for the copies.
@@ -197,7 +201,7 @@ def request_table(config: Config, clips: Clips, request: Request) -> pd.DataFram
     roots = (clips.root, clips.root.resolve())
     ids = set(table["clip_id"])
     noted = {
-        line.entry if line.entry in ids else _as_id(line.entry, roots): {
+        line.entry if line.entry in ids else as_id(line.entry, roots): {
             name: value for name, value in line.columns.items() if name not in (*table.columns, *ID_COLUMNS)
         }
         for line in read_lines(config.forget_list)
@@ -209,14 +213,14 @@ def request_table(config: Config, clips: Clips, request: Request) -> pd.DataFram
 Drawn = tuple[np.ndarray, np.ndarray, str]
 
 
-def _items(config: Config, clips: Clips, split: Split) -> Drawn:
+def _items(config: RequestParameters, clips: Clips, split: Split) -> Drawn:
     # Exactly: 8.8 % of 375 is 33, which floating-point numbers make 33.000000000000004 and its ceiling 34.
     n = math.ceil(len(split.train) * Fraction(str(config.forget_percentage)) / 100)
     forget = np.random.default_rng(config.forget_seed).choice(split.train, size=n, replace=False)
     return forget, np.zeros(len(clips), dtype=bool), f"item-{config.forget_percentage:g}"
 
 
-def _classes(config: Config, clips: Clips, split: Split) -> Drawn:
+def _classes(config: RequestParameters, clips: Clips, split: Split) -> Drawn:
     names = config.forget_class_names
     unknown = sorted(set(names) - set(clips.class_names))
     if unknown:
@@ -231,7 +235,7 @@ def _classes(config: Config, clips: Clips, split: Split) -> Drawn:
     return _train_matches(split, matches, "forget=class"), matches, _name("class", names, count)
 
 
-def _speakers(config: Config, clips: Clips, split: Split) -> Drawn:
+def _speakers(config: RequestParameters, clips: Clips, split: Split) -> Drawn:
     trained = sorted({clips.speakers[i] for i in split.train} - {""})
     composed = {unicodedata.normalize("NFC", name): name for name in trained}  # é may be one character or two
     names = tuple(
@@ -278,7 +282,7 @@ def _train_matches(split: Split, matches: np.ndarray, what: str) -> np.ndarray:
     return forget
 
 
-def _listed(config: Config, clips: Clips, split: Split) -> Drawn:
+def _listed(config: RequestParameters, clips: Clips, split: Split) -> Drawn:
     assert config.forget_list is not None  # Config refuses forget=list without it
     position = {id_: i for i, id_ in enumerate(clips.ids)}
     roots = (clips.root, clips.root.resolve())
@@ -288,7 +292,7 @@ def _listed(config: Config, clips: Clips, split: Split) -> Drawn:
     chosen: dict[int, None] = {}
     for line in read_lines(config.forget_list):
         entry = line.entry
-        id_ = entry if entry in position else _as_id(entry, roots)
+        id_ = entry if entry in position else as_id(entry, roots)
         index = position.get(id_)
         if index is None:
             problem = "left out as unreadable" if id_ in unreadable else "unknown"
@@ -303,7 +307,7 @@ def _listed(config: Config, clips: Clips, split: Split) -> Drawn:
         else:
             chosen[index] = None
             continue
-        problems.setdefault(problem, []).append(f"line {line.number} {_shortened(entry)!r}")
+        problems.setdefault(problem, []).append(f"line {line.number} {shortened(entry)!r}")
     if problems:
         found = "; ".join(
             f"{len(lines)} {problem} ({', '.join(lines[:SHOWN])}{', …' if len(lines) > SHOWN else ''})"
@@ -313,57 +317,3 @@ def _listed(config: Config, clips: Clips, split: Split) -> Drawn:
     if not chosen:
         raise UserError(f"forget_list={str(config.forget_list)!r} names no clip: give one id or path a line")
     return np.array(list(chosen), dtype=np.int64), np.zeros(len(clips), dtype=bool), ""
-
-
-def _shortened(entry: str) -> str:
-    return entry if len(entry) <= LONGEST else entry[:LONGEST] + "…"
-
-
-@dataclass(frozen=True)
-class Line:
-    """One entry of a request file: its line number, the id or path, and the row's other columns."""
-
-    number: int
-    entry: str
-    columns: Mapping[str, str] = field(default_factory=dict)
-
-
-def read_list(path: Path) -> list[tuple[int, str]]:
-    """(line number, id or path) of each entry of a request file; see `read_lines`."""
-    return [(line.number, line.entry) for line in read_lines(path)]
-
-
-def read_lines(path: Path) -> list[Line]:
-    """The entries of a request file.
-
-    A CSV with a column `clip_id`, `id` or `path` (others, such as reason, requester, date, are kept; an
-    `audio_hash` is checked), or plain text with one entry a line. Empty lines are passed over; a CSV row without
-    an id is an empty entry, which names no clip. Raises `UserError` where the file is neither.
-    """
-    try:
-        text = read_text(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"forget_list={str(path)!r} cannot be read ({error}): save it as UTF-8 text") from None
-    lines = text.split("\n")  # not splitlines, which would cut ids at rarer characters too
-    try:
-        header = [column.strip() for column in next(csv.reader(lines[:1]), [])]
-        known = [column for column in ID_COLUMNS if column in header]
-        if not known:
-            return [Line(i, line.strip()) for i, line in enumerate(lines, 1) if line.strip()]
-        column = header.index(known[0])
-        reader = csv.reader(lines[1:])
-        rows = [(reader.line_num + 1, row) for row in reader if any(cell.strip() for cell in row)]
-        return [
-            Line(number, row[column].strip() if len(row) > column else "", dict(zip(header, map(str.strip, row))))
-            for number, row in rows
-        ]
-    except csv.Error as error:
-        raise UserError(f"forget_list={str(path)!r} is not a readable CSV ({error}): mend it") from None
-
-
-def _as_id(entry: str, roots: tuple[Path, ...]) -> str:
-    path = Path(entry)
-    for root in roots:
-        if path.is_absolute() and path.is_relative_to(root):
-            return path.relative_to(root).as_posix()
-    return entry.replace("\\", "/").removeprefix("./")

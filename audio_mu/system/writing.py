@@ -4,37 +4,24 @@ from __future__ import annotations
 
 import errno
 import glob
-import hashlib
-import json
 import os
 import secrets
 import shutil
-import stat
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import yaml
 from filelock import FileLock
 
-from audio_mu.processes import left_behind, own_mark
+from audio_mu.system.processes import left_behind, own_mark
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Numbers of the errors that mean that a disk, a quota or a file can take no more."""
-
 TEMPORARY = "audio-mu"
 """First part of the name of every command's folder of temporary files."""
-
 MANY = 1_000
 """Files from which a folder is flushed as a whole."""
-MAX_NESTING = 10
-LARGEST_NUMBER = 2**53
-PLAIN = (str, int, float, bool, type(None))
-LARGEST_TEXT = 256 << 20
-"""Bytes of the largest list or table that is read whole."""
 
 
 def cache_root() -> Path:
@@ -44,83 +31,6 @@ def cache_root() -> Path:
         return Path(configured).expanduser().absolute()
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "audio-mu"
-
-
-def sha256(*parts: bytes | str) -> str:
-    """Hexadecimal SHA-256 of the parts, each preceded by its length so that no two lists of parts collide."""
-    digest = hashlib.sha256()
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        digest.update(len(data).to_bytes(8, "little"))
-        digest.update(data)
-    return digest.hexdigest()
-
-
-def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal values give equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def hash_of(value: Any) -> str:
-    """SHA-256 of a JSON-able value's canonical text."""
-    return sha256(canonical_json(value))
-
-
-def file_sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def read_text(path: Path, limit: int = LARGEST_TEXT) -> str:
-    """The UTF-8 text of a regular file, without a byte order mark.
-
-    Raises OSError where it cannot be read, and ValueError where it is no such text or longer than `limit` bytes.
-    """
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError("it is no regular file")
-    with path.open("rb") as stream:
-        data = stream.read(limit + 1)
-    if len(data) > limit:
-        raise ValueError(f"it is larger than {limit:,} bytes")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"it is not UTF-8 text, see byte {error.start}") from None
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """Mappings without repeated keys."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        if counts and counts.most_common(1)[0][1] > 1:
-            raise ValueError(f"{counts.most_common(1)[0][0][:80]!r} comes twice")
-        return super().construct_mapping(node, deep)
-
-
-def plain_yaml(text: str) -> Any:
-    """What a YAML document says, if it is of mappings, lists, text, numbers, true, false and null.
-
-    Raises ValueError or yaml.YAMLError for anything else: references (a few lines of them unfold to gigabytes), deep
-    nesting, repeated keys, tags, dates, numbers that are not finite or beyond 2**53.
-    """
-    depth = 0
-    for event in yaml.parse(text, yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) or depth > MAX_NESTING:
-            raise ValueError(f"it has references, tags, or more than {MAX_NESTING} levels")
-    content = yaml.load(text, _PlainLoader)
-    waiting = [content]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            waiting += [*value, *value.values()]
-        elif isinstance(value, list):
-            waiting += value
-        elif not isinstance(value, PLAIN) or (isinstance(value, int | float) and not abs(value) <= LARGEST_NUMBER):
-            raise ValueError(f"it has a {type(value).__name__} where text or a number of usual size is expected")
-    return content
 
 
 @contextmanager

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from audio_mu.errors import UserError
+from audio_mu.requests.ledger import Ledger
+from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
-from audio_mu.store.runs import Store
 from audio_mu.workflows.cells import load_cell
-from audio_mu.workflows.ledger import Ledger
 
 FIRST = ("position", "request", "method", "in_service", "n")
 

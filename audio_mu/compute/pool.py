@@ -1,4 +1,4 @@
-"""Worker processes: jobs go out, results come back in the order in which they are ready."""
+"""Worker processes of this machine: jobs go out, results come back in the order in which they are ready."""
 
 from __future__ import annotations
 
@@ -7,44 +7,20 @@ import gc
 import multiprocessing
 import os
 import signal
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from types import TracebackType
 from typing import TypeVar
 
-import torch
-
-from audio_mu.config import Config
+from audio_mu.compute.cores import cores_left_to_workers
 from audio_mu.errors import UserError
-from audio_mu.processes import keep_freed_memory
 from audio_mu.progress import bar
-from audio_mu.training import pick_device
+from audio_mu.system.processes import when_orphaned
+from audio_mu.system.tuning import keep_freed_memory
 
 J = TypeVar("J")
 R = TypeVar("R")
-
-
-def threads_and_workers(config: Config) -> tuple[int, int]:
-    """Threads of one task and tasks at once: by default one thread each and all cores; one task on a GPU."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    on_cpu = pick_device(config.device).type == "cpu"
-    threads = config.threads or 1
-    workers = config.workers or (max(1, cores // threads) if on_cpu else 1)
-    return threads, workers
-
-
-def open_engine(config: Config) -> Engine:
-    """The configured engine, to be used as a context."""
-    threads, workers = threads_and_workers(config)
-    if config.engine == "ray":
-        from audio_mu.workflows.ray_engine import RayEngine  # an optional package
-
-        return RayEngine(workers, threads)
-    return Engine(workers)
 
 
 def _start_worker(parent: int) -> None:
@@ -56,26 +32,10 @@ def _start_worker(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    when_orphaned(parent, lambda: os._exit(1))
 
 
-@contextmanager
-def cores_left_to_workers() -> Iterator[None]:
-    """One thread for this process inside the block: several wait for each other where workers have the cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-class Engine:
+class LocalEngine:
     """A pool of worker processes, started when the first job comes and kept for the whole command.
 
     One worker is a pool too: the figures and the code path are the same for any number of workers.
@@ -85,7 +45,7 @@ class Engine:
         self.workers = workers
         self._pool: ProcessPoolExecutor | None = None
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> LocalEngine:
         return self
 
     def __exit__(

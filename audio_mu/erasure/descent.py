@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from audio_mu.requests.ledger import Entry
 from audio_mu.store.removal import AnyRun
-from audio_mu.workflows.ledger import Entry
 from audio_mu.workflows.unlearn import RETRAINS
 
 TRAINED_ON = {"train": "logits/train.npz", "unlearn": "logits/remain.npz", "attack": "mia_all_balanced.csv"}

@@ -18,8 +18,7 @@ from audio_mu.store.runs import Run
 
 if TYPE_CHECKING:
     from audio_mu.audit.attack_models import Attack
-    from audio_mu.request import Request
-    from audio_mu.workflows.prepare import Earlier
+    from audio_mu.requests.request import Earlier, Request
 
 Logits = Mapping[str, np.ndarray]
 RECOVERY_TOLERANCE = 0.1

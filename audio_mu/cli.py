@@ -1,0 +1,191 @@
+"""Every entry point by its name: read parameters, refuse wrong ones in one line, run the workflow, end cleanly.
+
+`audio-mu train --seeds 40 --n_epochs 8`, `python -m audio_mu train …`, `python -m entrypoints.train …` and
+`mlflow run . -e train -P seeds=40` are the same command.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from audio_mu.config import LONGEST_SHOWN, PARAMETERS, Config, help_text, parse
+from audio_mu.errors import UserError
+from audio_mu.system.processes import when_orphaned
+from audio_mu.system.tuning import look_seldom_for_garbage
+
+if TYPE_CHECKING:
+    from audio_mu.compute.engine import Engine
+
+USER_ERROR, INTERRUPTED = 2, 130
+SECONDS_TO_END = 5.0  # after which a second signal interrupts the ending too
+
+
+@dataclass(frozen=True)
+class EntryPoint:
+    """A command: a sentence about it and the function that does its work.
+
+    `computes`: it needs torch, and the methods and the network are checked before any work. `engine`: the function
+    takes the engine of worker processes as its third argument.
+    """
+
+    about: str
+    module: str
+    function: str
+    computes: bool = True
+    engine: bool = False
+
+
+ENTRY_POINTS = {
+    "main": EntryPoint("The whole chain: train, attack, unlearn, compare.", "main", "run_all", engine=True),
+    "train": EntryPoint("Train the base models of every seed and register them.", "train", "train", engine=True),
+    "attack": EntryPoint("Train membership attack models on the base models' losses.", "attack", "attack"),
+    "unlearn": EntryPoint(
+        "Unlearn a request with every method and seed, and measure what is left.", "unlearn", "unlearn", engine=True
+    ),
+    "compare": EntryPoint("Compare the methods over the seeds.", "compare", "compare", computes=False),
+    "report": EntryPoint(
+        "Write the report of a request from the store, and the evidence record of one method.", "report", "report",
+        computes=False,
+    ),
+    "tune": EntryPoint(
+        "Choose the methods' hyper-parameters without the test set, for `method_config`.", "tune", "tune", engine=True
+    ),
+    "erase": EntryPoint(
+        "Remove the recordings of an answered request from store and caches; without confirm=true, list them.",
+        "erase", "erase", computes=False,
+    ),
+}  # fmt: skip
+
+
+def main() -> int:
+    """The console script `audio-mu <entry point> --name value`; return the exit code."""
+    words = sys.argv[1:]
+    if words and words[0] in ENTRY_POINTS:
+        return run_entry_point(words[0], words[1:])
+    listed = "\n".join(f"  {name:<8} {entry.about}" for name, entry in ENTRY_POINTS.items())
+    usage = f"audio-mu <entry point> --name value …\n\nEntry points:\n{listed}\n\n--help behind one: its parameters"
+    if not words or words[0] in ("--help", "-h"):
+        print(usage)
+        return 0
+    print(f"error: {words[0][:LONGEST_SHOWN]!r} is no entry point: choose {', '.join(ENTRY_POINTS)}", file=sys.stderr)
+    return USER_ERROR
+
+
+def run_entry_point(name: str, arguments: Sequence[str] | None = None) -> int:
+    """Run an entry point with `--name value` words; return its exit code. An interrupted one ends with 130."""
+    entry = ENTRY_POINTS[name]
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if "--help" in given or "-h" in given:
+        print(f"{entry.about}\n\nParameters (name, default, meaning):\n{help_text()}")
+        return 0
+    _end_on_signals()
+    look_seldom_for_garbage()
+    try:
+        _run(entry, Config.from_text(read_words(given)))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted: finished steps are kept; the same command goes on from there", file=sys.stderr)
+        sys.stdout.flush()
+        os._exit(INTERRUPTED)  # at once: libraries take many seconds to leave while they compile or export
+    return 0
+
+
+def read_words(arguments: Sequence[str]) -> dict[str, str]:
+    """Name → value from `--name value` or `--name=value`, with underscores or hyphens.
+
+    Raises `UserError` for a word that is no parameter, lacks its value or comes twice.
+    """
+    values: dict[str, str] = {}
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise UserError(f"{word[:LONGEST_SHOWN]!r} is not a parameter: give --name value (see --help)")
+        name, equals, value = word[2:].partition("=")
+        name = name.replace("-", "_")
+        if name not in PARAMETERS:
+            parse(name, value if equals else (rest[0] if rest else ""))  # refuses, with a suggestion
+        if not equals:
+            if not rest:
+                raise UserError(f"--{name} lacks its value: give --{name} value")
+            value = rest.pop(0)
+        if name in values:
+            both = f"{values[name][:LONGEST_SHOWN]!r} and {value[:LONGEST_SHOWN]!r}"
+            raise UserError(f"--{name} is given twice, as {both}: give it once")
+        values[name] = value
+    return values
+
+
+def _run(entry: EntryPoint, config: Config) -> None:
+    # Imported here: a wrong parameter and --help are answered without waiting for torch and MLflow.
+    from audio_mu.store.connect import open_store
+    from audio_mu.store.faults import explain
+    from audio_mu.store.links import where_to_look
+    from audio_mu.store.runs import end_own_runs
+    from audio_mu.system.writing import own_temporary_folder
+
+    _check(entry, config)
+    work = getattr(importlib.import_module(f"audio_mu.workflows.{entry.module}"), entry.function)
+    try:
+        store = open_store()
+        try:
+            with ExitStack() as opened:
+                opened.enter_context(own_temporary_folder())
+                work(config, store, *([opened.enter_context(_engine(config))] if entry.engine else []))
+        except BaseException as error:
+            end_own_runs(store, error)
+            raise
+        print(where_to_look(store), flush=True)
+    except UserError:
+        raise
+    except Exception as error:
+        told = explain(error)
+        if told is None:
+            raise
+        raise UserError(told) from error
+
+
+def _check(entry: EntryPoint, config: Config) -> None:
+    if entry.computes:
+        from audio_mu.workflows.checks import check
+
+        check(config)
+    else:
+        from audio_mu.data.datasets import check_folder
+
+        check_folder(config.data)
+
+
+def _engine(config: Config) -> Engine:
+    from audio_mu.compute.engine import open_engine
+
+    return open_engine(config.machine)
+
+
+def _end_on_signals() -> None:
+    """Have SIGTERM and Ctrl-C interrupt the work, once: `mlflow run` passes on what the terminal has sent already."""
+    interrupted_at = -math.inf
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal interrupted_at
+        if time.monotonic() - interrupted_at > SECONDS_TO_END:
+            interrupted_at = time.monotonic()
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as it is for background commands of a script
+        signal.signal(signal.SIGINT, interrupt)
+    if "MLFLOW_RUN_ID" in os.environ:  # nothing else would end the work, and the same command may run again
+        when_orphaned(os.getppid(), lambda: os.kill(os.getpid(), signal.SIGTERM))

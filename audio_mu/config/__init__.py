@@ -1,0 +1,28 @@
+"""The parameters of every command: groups, parsers, and the recipes of the data sets."""
+
+from audio_mu.config.parameters import (
+    BASE_FIELDS,
+    LONGEST_SHOWN,
+    PARAMETERS,
+    REPAIR_FIELDS,
+    AttackParameters,
+    Config,
+    DataParameters,
+    MachineParameters,
+    MethodParameters,
+    RepairParameters,
+    RequestParameters,
+    StoreParameters,
+    TrainingParameters,
+    defaults,
+    help_text,
+    parse,
+)
+from audio_mu.config.parsers import AUTO, STUDY_KEYS
+from audio_mu.config.recipe import Recipe, load_recipe
+
+__all__ = [
+    "AUTO", "AttackParameters", "BASE_FIELDS", "Config", "DataParameters", "LONGEST_SHOWN", "MachineParameters",
+    "MethodParameters", "PARAMETERS", "REPAIR_FIELDS", "Recipe", "RepairParameters", "RequestParameters",
+    "STUDY_KEYS", "StoreParameters", "TrainingParameters", "defaults", "help_text", "load_recipe", "parse",
+]  # fmt: skip

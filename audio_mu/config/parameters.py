@@ -1,0 +1,318 @@
+"""Every parameter: its name, default, type, range and meaning, in groups of frozen dataclasses.
+
+Values arrive as text, from a command line or from MLflow. A wrong value is refused in one line before any work. The
+data set's recipe is applied while parsing: a parsed configuration has a value for everything that a recipe decides.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from audio_mu.config import parsers
+from audio_mu.config.parsers import AUTO, STUDY_KEYS, Parser, Refused, as_text, choice, integer, number, or_auto
+from audio_mu.config.recipe import DECIDES, Recipe, load_recipe
+from audio_mu.errors import UserError, suggest
+from audio_mu.own_code import name_of
+
+DATASETS = ("SyntheticDigits", "audioMNIST", "SpeechCommands", "folder")
+PIPELINES = ("mel", "spec", "logmel")
+NAMES_OF_REQUESTS = {"speaker": "forget_speakers", "class": "forget_class_names", "list": "forget_list"}
+LONGEST_SHOWN = 200  # characters of a value that an error repeats
+
+
+def _parameter(default: str, parse: Parser, meaning: str, *, of_base: bool = False) -> Any:
+    """A field that is a parameter. `of_base`: every later step takes it from the registered base models."""
+    about = {"default": default, "parse": parse, "meaning": meaning, "of_base": of_base}
+    return field(default=parse(default), metadata=about)
+
+
+@dataclass(frozen=True)
+class DataParameters:
+    """Which recordings there are, how they are split, and what a network sees of them."""
+
+    dataset: str = _parameter("SyntheticDigits", choice(*DATASETS), "|".join(DATASETS))
+    dataset_name: str = _parameter("", parsers.dataset_name, "name in the model registry (needed for folder)")
+    data_dir: Path | None = _parameter("", parsers.path, "folder with the recordings; empty: the cache")
+    pipeline: str = _parameter(AUTO, or_auto(choice(*PIPELINES)), "features: mel|spec|logmel")
+    clip_seconds: float = _parameter(
+        "1", number(0.1, 60.001, low_included=True), "clip length in seconds", of_base=True
+    )
+    split: str = _parameter(
+        AUTO, or_auto(choice("official", "random", "speaker")), "official|random|speaker", of_base=True
+    )
+    split_seed: int = _parameter("42", integer(0, 2**32 - 1), "seed of the split", of_base=True)
+    bad_files: str = _parameter("fail", choice("fail", "skip"), "unreadable recordings: fail, or skip them")
+    speaker_pattern: str = _parameter("", str, "folder: regular expression on the id; group 1 is the speaker")
+
+    @property
+    def label(self) -> str:
+        """The data set's name in tags and in the registry."""
+        return self.dataset_name or self.dataset
+
+    @property
+    def clip_samples(self) -> int:
+        """Samples of a clip at 16 kHz."""
+        return round(self.clip_seconds * 16_000)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The data set's recipe, as its file has it."""
+        return load_recipe(self.dataset)
+
+
+@dataclass(frozen=True)
+class TrainingParameters:
+    """The network, and how base models and the retrained model are trained."""
+
+    architecture: str = _parameter(
+        "VGGish", parsers.architecture, "VGGish|CCT|ViT, a key of the study (VGGishMel, …), or file.py:Class"
+    )
+    seeds: tuple[int, ...] = _parameter("40,41,42,43,44", parsers.seeds, "seeds of the base models")
+    n_epochs: int = _parameter(AUTO, or_auto(integer(1)), "epochs of base training and naive", of_base=True)
+    batch_size: int = _parameter(AUTO, or_auto(integer(1)), "clips per training step", of_base=True)
+    optimizer: str = _parameter(AUTO, or_auto(choice("sgd", "adam")), "sgd|adam", of_base=True)
+    learning_rate: float = _parameter(AUTO, or_auto(number(0)), "rate of base training and naive", of_base=True)
+    checkpoint: str = _parameter("last", choice("last", "best_test"), "last|best_test (the study's)", of_base=True)
+
+    @property
+    def network(self) -> str:
+        """The network's name in tags and in the registry: the architecture, or the class of the user's own."""
+        return name_of(self.architecture)
+
+    @property
+    def chooses_on(self) -> str | None:
+        """The set whose accuracy chooses the epoch that is kept, if any does."""
+        return "test" if self.checkpoint == "best_test" else None
+
+
+@dataclass(frozen=True)
+class AttackParameters:
+    """The membership attack models."""
+
+    n_attack_models: int = _parameter("3", integer(1), "membership attack models")
+    attack_feature: str = _parameter("log_loss", choice("log_loss", "loss"), "what attack models see")
+
+
+@dataclass(frozen=True)
+class RequestParameters:
+    """Which recordings are to be forgotten."""
+
+    forget: str = _parameter("item", choice("item", "class", "speaker", "list"), "item|class|speaker|list")
+    forget_percentage: float = _parameter("10", number(0, 100), "item: share of the training set, percent")
+    forget_classes_num: int = _parameter("1", integer(1), "class: how many classes to draw")
+    forget_class_names: tuple[str, ...] = _parameter("", parsers.names, "class: these classes instead of drawn ones")
+    forget_speakers_num: int = _parameter("1", integer(1), "speaker: how many speakers to draw")
+    forget_speakers: tuple[str, ...] = _parameter("", parsers.names, "speaker: these speakers instead of drawn ones")
+    forget_list: Path | None = _parameter("", parsers.path, "list: CSV or text file with clip ids or paths")
+    forget_seed: int = _parameter("42", integer(0), "seed of the draws of the request")
+    duplicates: str = _parameter("together", choice("together", "ignore"), "copies of forgotten recordings")
+
+    @property
+    def in_force(self) -> tuple[str, ...]:
+        """Names of the parameters that this kind of request reads; drawn ones only where none are named."""
+        named = {
+            "item": ("forget_percentage", "forget_seed"),
+            "class": ("forget_class_names",) if self.forget_class_names else ("forget_classes_num", "forget_seed"),
+            "speaker": ("forget_speakers",) if self.forget_speakers else ("forget_speakers_num", "forget_seed"),
+            "list": ("forget_list",),
+        }
+        return ("forget", *named[self.forget], "duplicates")
+
+
+@dataclass(frozen=True)
+class RepairParameters:
+    """Settings that all methods share. A rate that is None is the method's published one."""
+
+    n_epoch_impair: int = _parameter("1", integer(0), "epochs of the impair step")
+    n_epoch_repair: int = _parameter(AUTO, or_auto(integer(0)), "epochs of the repair step")
+    impair_learning_rate: float | None = _parameter(
+        AUTO, or_auto(number(0, low_included=True)), "rate of the impair step, exactly"
+    )
+    repair_learning_rate: float | None = _parameter(
+        AUTO, or_auto(number(0, low_included=True)), "rate of the repair step, exactly"
+    )
+
+
+@dataclass(frozen=True)
+class MethodParameters:
+    """Which methods run, and what becomes of their models."""
+
+    methods: tuple[str, ...] = _parameter(
+        "study", parsers.names, "study, all, method names, or file.py:name, with commas"
+    )
+    method_config: Path | None = _parameter("", parsers.path, "YAML file with the methods' hyper-parameters")
+    n_trials: int = _parameter("8", integer(1), "tune: hyper-parameters to try for each method")
+    deep_audits: bool = _parameter("false", parsers.flag, "true: relearn time and linear probe of every method too")
+    save_models: str = _parameter("all", choice("all", "naive", "none"), "which methods' models to keep")
+    register: str = _parameter("none", str, "none|best|method whose models are registered as unlearned")
+
+
+@dataclass(frozen=True)
+class MachineParameters:
+    """Where the work runs. `threads` and `workers` that are None follow the machine."""
+
+    device: str = _parameter("auto", choice("auto", "cpu", "cuda"), "auto|cpu|cuda")
+    threads: int | None = _parameter(AUTO, or_auto(integer(1)), "threads of one task (auto: 1 on a CPU)")
+    workers: int | None = _parameter(AUTO, or_auto(integer(1)), "tasks at once (auto: cores / threads)")
+    engine: str = _parameter("local", choice("local", "ray"), "local|ray")
+
+
+@dataclass(frozen=True)
+class StoreParameters:
+    """What of the store is taken, made anew or removed."""
+
+    ledger: str = _parameter("respect", choice("respect", "ignore"), "ignore: train on answered requests' clips too")
+    request: str = _parameter("", parsers.hash_prefix, "erase: hash of an answered request, or the start of it")
+    confirm: bool = _parameter("false", parsers.flag, "erase: true: remove what is otherwise only listed")
+    force: bool = _parameter("false", parsers.flag, "true: redo steps that the store has finished")
+
+
+Group = (
+    DataParameters | TrainingParameters | AttackParameters | RequestParameters | RepairParameters | MethodParameters
+    | MachineParameters | StoreParameters
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Config:
+    """All parameters of a command, in groups. `given`: names of the parameters that have a value of the user's."""
+
+    data: DataParameters
+    training: TrainingParameters
+    attack: AttackParameters
+    request: RequestParameters
+    repair: RepairParameters
+    methods: MethodParameters
+    machine: MachineParameters
+    store: StoreParameters
+    given: frozenset[str] = frozenset()
+
+    @classmethod
+    def from_text(cls, values: Mapping[str, str]) -> Config:
+        """Parse and check values given as text, and apply the data set's recipe.
+
+        Raises `UserError` naming the parameter, the value and what is allowed.
+        """
+        parsed = {name: parse(name, text) for name, text in values.items()}
+        _apply_study_key(parsed)
+        everything = {name: about.default for name, about in PARAMETERS.items()} | parsed
+        recipe = load_recipe(everything["dataset"])
+        everything |= {name: getattr(recipe, name) for name in DECIDES if everything[name] is None}
+        groups = {
+            name: group(**{f.name: everything[f.name] for f in dataclasses.fields(group)})
+            for name, group in GROUPS.items()
+        }
+        config = cls(**groups, given=frozenset(name for name, text in values.items() if text not in ("", AUTO)))
+        _check(config)
+        return config
+
+    def with_values(self, values: Mapping[str, str]) -> Config:
+        """The same with other values, given as text, for some parameters; `given` stays. Raises `UserError`."""
+        other = Config.from_text({**self.as_text(), **values})
+        return dataclasses.replace(other, given=self.given)
+
+    @property
+    def registered_model(self) -> str:
+        """Name of the registered base models."""
+        return f"audio-mu.{self.data.label}.{self.data.pipeline}.{self.training.network}"
+
+    @property
+    def base_recipe(self) -> dict[str, str]:
+        """The parameters that make a base model, as text: later steps take these from its version."""
+        return self.as_text(BASE_FIELDS)
+
+    def as_text(self, names: Iterable[str] | None = None) -> dict[str, str]:
+        """Every parameter, or the named ones, as text, as it would be given on a command line."""
+        wanted = PARAMETERS if names is None else names
+        values = {name: getattr(getattr(self, PARAMETERS[name].group), name) for name in wanted}
+        return {name: PARAMETERS[name].text if value is None else as_text(value) for name, value in values.items()}
+
+
+GROUPS: dict[str, type[Group]] = {
+    "data": DataParameters, "training": TrainingParameters, "attack": AttackParameters, "request": RequestParameters,
+    "repair": RepairParameters, "methods": MethodParameters, "machine": MachineParameters, "store": StoreParameters,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter by its group's name, default (as text and as value) and meaning."""
+
+    group: str
+    text: str
+    default: Any
+    parse: Parser
+    meaning: str
+    of_base: bool
+
+
+PARAMETERS: dict[str, Parameter] = {
+    f.name: Parameter(
+        name, f.metadata["default"], f.default, f.metadata["parse"], f.metadata["meaning"], f.metadata["of_base"]
+    )
+    for name, group in GROUPS.items()
+    for f in dataclasses.fields(group)
+}
+BASE_FIELDS = tuple(name for name, about in PARAMETERS.items() if about.of_base)
+REPAIR_FIELDS = tuple(f.name for f in dataclasses.fields(RepairParameters))
+
+
+def defaults() -> dict[str, str]:
+    """Name → default as text of every parameter, in their order."""
+    return {name: about.text for name, about in PARAMETERS.items()}
+
+
+def help_text() -> str:
+    """One line for each parameter: name, default, meaning."""
+    lines = (f"  --{name:<22} {a.text or '(empty)':<16} {a.meaning}" for name, a in PARAMETERS.items())
+    return "\n".join(lines)
+
+
+def parse(name: str, text: str) -> Any:
+    """The value of one parameter; None for `auto`. Raises `UserError` where name or text are not allowed."""
+    shown = repr(text) if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]!r}…"
+    if name not in PARAMETERS:
+        named = name if name.isidentifier() else repr(name)
+        raise UserError(f"unknown parameter {named[:LONGEST_SHOWN]}={shown}: {suggest(name, list(PARAMETERS))}")
+    try:
+        return PARAMETERS[name].parse(text)
+    except Refused as refused:
+        raise UserError(f"{name}={shown} is not allowed: give {refused}") from None
+
+
+def _apply_study_key(parsed: dict[str, Any]) -> None:
+    key = parsed.get("architecture", "")
+    if key not in STUDY_KEYS:
+        return
+    architecture, pipeline = STUDY_KEYS[key]
+    if parsed.get("pipeline") not in (None, pipeline):
+        raise UserError(
+            f"architecture={key!r} means pipeline={pipeline} but pipeline={parsed['pipeline']!r} was given: give "
+            f"architecture={architecture} or leave pipeline out"
+        )
+    parsed |= {"architecture": architecture, "pipeline": pipeline}
+
+
+def _check(config: Config) -> None:
+    """Raise `UserError` where parameters contradict each other or name what is not there."""
+    data, request = config.data, config.request
+    if data.dataset == "folder" and not (data.dataset_name and data.data_dir):
+        missing = "dataset_name" if data.data_dir else "data_dir"
+        raise UserError(f"dataset='folder' needs {missing}: give -P {missing}=…")
+    if data.data_dir is not None and not data.data_dir.is_dir():
+        raise UserError(f"data_dir={str(data.data_dir)!r} is not a folder: give the folder of the recordings")
+    for name, path in (("method_config", config.methods.method_config), ("forget_list", request.forget_list)):
+        if path is not None and not path.is_file():
+            raise UserError(f"{name}={str(path)!r} is not a file: give an existing file")
+    for kind, name in NAMES_OF_REQUESTS.items():
+        if getattr(request, name) and request.forget != kind:
+            raise UserError(
+                f"{name} was given but forget={request.forget!r} would not read it: give -P forget={kind}, or leave "
+                f"{name} out"
+            )
+    if request.forget == "list" and request.forget_list is None:
+        raise UserError("forget='list' needs forget_list: give -P forget_list=requests.csv")

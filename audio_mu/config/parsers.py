@@ -1,0 +1,164 @@
+"""Parsers of parameters: a text from a command line or from MLflow becomes a value, or is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from audio_mu.own_code import is_reference, name_of
+
+AUTO = "auto"
+LARGEST = 1_000_000_000
+ARCHITECTURES = ("VGGish", "CCT", "ViT")
+STUDY_KEYS = {
+    "VGGishMel": ("VGGish", "mel"),
+    "VGGishSpec": ("VGGish", "spec"),
+    "CTCmel": ("CCT", "mel"),
+    "CTCspec": ("CCT", "spec"),
+    "CCTmel": ("CCT", "mel"),
+    "CCTspec": ("CCT", "spec"),
+    "ViTmel": ("ViT", "mel"),
+    "ViTspec": ("ViT", "spec"),
+}
+"""The study's own names of network and features, with the aliases of its misspelt CCT."""
+
+Parser = Callable[[str], Any]
+
+
+class Refused(ValueError):
+    """The values that are allowed, raised by a parser; the user reads them in one line."""
+
+
+def integer(low: int, high: int = LARGEST) -> Parser:
+    """A whole number from `low` to `high`."""
+    allowed = f"a whole number from {low} to {high}"
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise Refused(allowed) from None
+        if not low <= value <= high:
+            raise Refused(allowed)
+        return value
+
+    return parse
+
+
+def number(low: float, high: float = math.inf, *, low_included: bool = False) -> Parser:
+    """A finite number above `low`, or from `low` on, and below `high`."""
+    bounds = f"{'at least' if low_included else 'above'} {low:g}" + (
+        f" and below {high:g}" if math.isfinite(high) else ""
+    )
+    allowed = f"a finite number {bounds}"
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise Refused(allowed) from None
+        if not math.isfinite(value) or value < low or value >= high or (value == low and not low_included):
+            raise Refused(allowed)
+        return value
+
+    return parse
+
+
+def choice(*allowed: str) -> Parser:
+    """One of some words."""
+
+    def parse(text: str) -> str:
+        if text not in allowed:
+            raise Refused("one of " + ", ".join(allowed))
+        return text
+
+    return parse
+
+
+def or_auto(parse: Parser) -> Parser:
+    """The same, or `auto`, which becomes None."""
+
+    def parse_or_auto(text: str) -> Any:
+        if text == AUTO:
+            return None
+        try:
+            return parse(text)
+        except Refused as refused:
+            raise Refused(f"{refused}, or auto") from None
+
+    return parse_or_auto
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """Different whole numbers, separated by commas."""
+    allowed = f"whole numbers from 0 to {LARGEST} separated by commas, each once, such as 40,41,42,43,44"
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise Refused(allowed) from None
+    if min(found) < 0 or max(found) > LARGEST or len(set(found)) != len(found):
+        raise Refused(allowed)
+    return found
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Different names, separated by commas."""
+    found = tuple(part.strip() for part in text.split(",")) if text.strip() else ()
+    if "" in found or len(set(found)) != len(found):
+        raise Refused("names separated by commas, each once")
+    return found
+
+
+def architecture(text: str) -> str:
+    """A network of the package, a key of the study, or a class of the user's own."""
+    known = (*ARCHITECTURES, *STUDY_KEYS)
+    if text not in known and not (is_reference(text) and name_of(text).isidentifier()):
+        raise Refused("one of " + ", ".join(known) + ", or your own as /path/to/file.py:Class or module.path:Class")
+    if is_reference(text) and name_of(text) in known:
+        raise Refused(f"a class of another name, {name_of(text)} is taken")
+    return text
+
+
+def flag(text: str) -> bool:
+    """`true` or `false`."""
+    if text.lower() not in ("true", "false"):
+        raise Refused("true or false")
+    return text.lower() == "true"
+
+
+def hash_prefix(text: str) -> str:
+    """The first characters of a request's hash."""
+    if not set(text.lower()) <= set("0123456789abcdef"):
+        raise Refused("a request's hash or its first characters, from the ledger or the tag request_hash")
+    return text.lower()
+
+
+def path(text: str) -> Path | None:
+    """An absolute path; None for an empty text."""
+    try:
+        text.encode()
+        found = Path(text).expanduser().absolute() if text else None
+        if found is not None:
+            found.exists()  # raises where no file system could hold the name
+    except (ValueError, RuntimeError, OSError):
+        raise Refused("a path that exists") from None
+    return found
+
+
+def dataset_name(text: str) -> str:
+    """A name that the model registry takes."""
+    if len(text) > 100 or not all(character.isalnum() or character in "-_" for character in text):
+        raise Refused("at most 100 letters, digits, - and _")
+    return text
+
+
+def as_text(value: Any) -> str:
+    """A value as it would stand on a command line."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    # To the last digit: a share of one clip in thousands, rounded, would be a share of two.
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)

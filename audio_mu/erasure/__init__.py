@@ -1,0 +1,1 @@
+"""Erasing an answered request: finding what holds its recordings, and taking it out."""

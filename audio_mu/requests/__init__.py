@@ -1,0 +1,1 @@
+"""Deletion requests: which recordings they name, and the ledger of those that were answered."""

@@ -1,0 +1,1 @@
+"""The operating system underneath: files, hashes, processes, memory."""

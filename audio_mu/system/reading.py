@@ -1,0 +1,67 @@
+"""Reading what a user or another program has written, of a bounded size and of plain values only."""
+
+from __future__ import annotations
+
+import stat
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MAX_NESTING = 10
+LARGEST_NUMBER = 2**53
+PLAIN = (str, int, float, bool, type(None))
+LARGEST_TEXT = 256 << 20
+"""Bytes of the largest list or table that is read whole."""
+
+
+def read_text(path: Path, limit: int = LARGEST_TEXT) -> str:
+    """The UTF-8 text of a regular file, without a byte order mark.
+
+    Raises OSError where it cannot be read, and ValueError where it is no such text or longer than `limit` bytes.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("it is no regular file")
+    with path.open("rb") as stream:
+        data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"it is larger than {limit:,} bytes")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 text, see byte {error.start}") from None
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Mappings without repeated keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        if counts and counts.most_common(1)[0][1] > 1:
+            raise ValueError(f"{counts.most_common(1)[0][0][:80]!r} comes twice")
+        return super().construct_mapping(node, deep)
+
+
+def plain_yaml(text: str) -> Any:
+    """What a YAML document says, if it is of mappings, lists, text, numbers, true, false and null.
+
+    Raises ValueError or yaml.YAMLError for anything else: references (a few lines of them unfold to gigabytes), deep
+    nesting, repeated keys, tags, dates, numbers that are not finite or beyond 2**53.
+    """
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) or depth > MAX_NESTING:
+            raise ValueError(f"it has references, tags, or more than {MAX_NESTING} levels")
+    content = yaml.load(text, _PlainLoader)
+    waiting = [content]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [*value, *value.values()]
+        elif isinstance(value, list):
+            waiting += value
+        elif not isinstance(value, PLAIN) or (isinstance(value, int | float) and not abs(value) <= LARGEST_NUMBER):
+            raise ValueError(f"it has a {type(value).__name__} where text or a number of usual size is expected")
+    return content

@@ -1,0 +1,70 @@
+"""What a figure depends on beside its data: the source of the numeric code, the network, the machine."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import audio_mu
+from audio_mu.compute.cores import threads_and_workers
+from audio_mu.compute.jobs import Problem
+from audio_mu.config import Config
+from audio_mu.data.clips import Clips
+from audio_mu.own_code import digest_of, is_reference
+from audio_mu.system.hashing import file_sha256, hash_of
+from audio_mu.training import OptimizerSettings, pick_device
+
+TRAINING_SOURCE = ("seeding.py", "training.py", "data", "models", "compute")
+UNLEARNING_SOURCE = (*TRAINING_SOURCE, "unlearning", "requests")
+MEASURED_SOURCE = (*UNLEARNING_SOURCE, "audit")
+"""Packages and modules whose source is part of a step's fingerprint."""
+NOT_NUMERIC = "search.py"  # the ranges that a search draws from: settings, not figures, come from there
+
+
+def network_source(config: Config) -> str:
+    """Hash of the file of the user's own network, empty for the package's."""
+    return digest_of(config.training.architecture) if is_reference(config.training.architecture) else ""
+
+
+def network_identity(config: Config) -> str:
+    """What tells networks of one name apart: the name, and of the user's own the file's hash."""
+    source = network_source(config)
+    return f"{config.training.network}@{source}" if source else config.training.network
+
+
+@cache
+def source_hash(parts: tuple[str, ...]) -> str:
+    """Hash of the source of numeric modules: figures of other code are other figures."""
+    root = Path(audio_mu.__file__).parent
+    files = sorted(
+        path for part in parts for path in ([root / part] if part.endswith(".py") else (root / part).rglob("*.py"))
+        if path.name != NOT_NUMERIC
+    )  # fmt: skip
+    return hash_of([[path.relative_to(root).as_posix(), file_sha256(path)] for path in files])
+
+
+def machine(config: Config) -> list[Any]:
+    """What of the machine a figure depends on."""
+    threads, _ = threads_and_workers(config.machine)
+    return [threads, pick_device(config.machine.device).type, torch.__version__]
+
+
+def problem(config: Config, clips: Clips) -> Problem:
+    """What every job shares."""
+    threads, _ = threads_and_workers(config.machine)
+    return Problem(
+        clips.features_file,
+        clips.labels.numpy(),
+        config.training.architecture,
+        len(clips.class_names),
+        config.machine.device,
+        threads,
+    )
+
+
+def optimizer_settings(config: Config) -> OptimizerSettings:
+    """The recipe's optimiser at its rate."""
+    return OptimizerSettings(config.training.optimizer, config.training.learning_rate, config.data.recipe.momentum)

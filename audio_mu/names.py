@@ -1,5 +1,10 @@
 """The package's methods by name, for what reads their results and needs none of their code."""
 
+NAIVE = "naive"
+ORIGINAL = "original"
+FLOOR = "retrain_floor"
+"""The retrained model, the untouched one, and the distances of retrained models to each other."""
+
 STUDY = (
     "naive", "gradient_ascent", "stochastic_teacher", "omp", "cosine", "pop", "amnesiac", "label_smoothing",
     "fine_tune",

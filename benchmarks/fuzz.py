@@ -45,7 +45,7 @@ from audio_mu.errors import UserError
 from audio_mu.requests.request import request_table, resolve_request
 from audio_mu.store.weights import BadWeights, read_weights
 from audio_mu.cli import read_words
-from audio_mu.workflows.unlearn import check_methods
+from audio_mu.workflows.method_settings import check_methods
 
 MEMORY, SECONDS, LONGEST_LINE = 1 << 30, 10, 2_000
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "fuzz.csv"

@@ -26,7 +26,7 @@ from audio_mu.data.catalog import audio_files
 from audio_mu.data.datasets import DATASETS
 from audio_mu.data.download import Archive, _check_and_unpack
 from audio_mu.errors import UserError
-from audio_mu.workflows.unlearn import check_methods
+from audio_mu.workflows.method_settings import check_methods
 from tests.conftest import Command
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -258,7 +258,8 @@ PARAMETERS: dict[str, Parameter] = {
     for f in dataclasses.fields(group)
 }
 BASE_FIELDS = tuple(name for name, about in PARAMETERS.items() if about.of_base)
-REPAIR_FIELDS = tuple(f.name for f in dataclasses.fields(RepairParameters))
+GROUP_FIELDS = {name: tuple(f.name for f in dataclasses.fields(group)) for name, group in GROUPS.items()}
+REPAIR_FIELDS = GROUP_FIELDS["repair"]
 
 
 def defaults() -> dict[str, str]:

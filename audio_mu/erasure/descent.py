@@ -10,7 +10,7 @@ import pandas as pd
 
 from audio_mu.requests.ledger import Entry
 from audio_mu.store.removal import AnyRun
-from audio_mu.workflows.unlearn import RETRAINS
+from audio_mu.workflows.unlearning_cell import RETRAINS
 
 TRAINED_ON = {"train": "logits/train.npz", "unlearn": "logits/remain.npz", "attack": "mia_all_balanced.csv"}
 """Stage → the artifact that names the clips which its models were trained on."""

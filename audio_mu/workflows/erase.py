@@ -68,7 +68,7 @@ def erase(config: Config, store: Store) -> str:
     tags = {name: entry.tags[name] for name in ("dataset", "dataset_name", "request", "request_hash")}
     tags |= {"pipeline": entry.tags["pipeline"], "architecture": entry.tags["architecture"]}
     tags["confirmed"] = str(config.store.confirm).lower()
-    with open_run(store, "erase", f"erase {entry.request}", tags, config.as_text()) as run:
+    with open_run(store, "erase", f"erase {entry.request}", tags, _in_force(config), config.as_text()) as run:
         erasure = Erasure(store, entry)
         findings = erasure.findings()
         _tell(entry, findings, config.store.confirm)
@@ -104,6 +104,10 @@ def erase(config: Config, store: Store) -> str:
             say(f"remains: {part['what']}: {part['why']}")
         say(f"record: {run.address(PAGE)}")
     return run.id
+
+
+def _in_force(config: Config) -> dict[str, str]:
+    return config.as_text(("dataset", "dataset_name", "data_dir", "request", "confirm"))
 
 
 def _chosen(config: Config, ledger: Ledger) -> Entry:

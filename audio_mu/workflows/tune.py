@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ import yaml
 from sklearn.model_selection import train_test_split
 
 from audio_mu.audit.performance import cross_entropy
+from audio_mu.audit.rehearsal import Score
 from audio_mu.compute.engine import Engine
 from audio_mu.compute.jobs import Result, TrainJob, UnlearnJob, train_job, unlearn_job
 from audio_mu.config import REPAIR_FIELDS, Config
@@ -26,7 +26,7 @@ from audio_mu.store.handle import Store
 from audio_mu.store.runs import Run, child_run
 from audio_mu.system.hashing import canonical_json, hash_of
 from audio_mu.unlearning import METHODS
-from audio_mu.unlearning.search import Range
+from audio_mu.unlearning.trials import Trial, draw_trials
 from audio_mu.workflows.bases import find_bases
 from audio_mu.workflows.data import Data
 from audio_mu.workflows.fingerprints import (
@@ -37,79 +37,12 @@ from audio_mu.workflows.fingerprints import (
     problem,
     source_hash,
 )
-from audio_mu.workflows.stage import base_tags, stage_run
-from audio_mu.workflows.unlearn import check_methods, hyper_parameters_of, method_settings
+from audio_mu.workflows.method_settings import check_methods, hyper_parameters_of, method_settings
+from audio_mu.workflows.stage import base_params, base_tags, stage_run
 
 TUNED = "tuned.yaml"
 WORST = 2.0
 """The score of a diverged network: no answer can be further off."""
-ATTEMPTS = 20  # draws for each trial before a search space counts as exhausted
-
-Values = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One configuration of a method. Number 0 is the method as it comes; `values` holds what differs from that."""
-
-    method: str
-    number: int
-    values: Values
-
-
-@dataclass(frozen=True)
-class Score:
-    """What a network answers on the forget set and on the validation part.
-
-    `confidence`: mean probability of the true class of the forget clips, the mean of exp(-loss); accuracies as
-    fractions; `forget_loss` in nats.
-    """
-
-    confidence: float
-    forget_accuracy: float
-    forget_loss: float
-    validation_accuracy: float
-
-    def against(self, reference: Score) -> float:
-        """|confidence on the forget set - the reference's| + what the validation accuracy lacks to the reference's.
-
-        0 is as good as retraining, 2 the worst.
-        """
-        lacking = max(0.0, reference.validation_accuracy - self.validation_accuracy)
-        return abs(self.confidence - reference.confidence) + lacking
-
-    def as_metrics(self) -> dict[str, float]:
-        """The figures under the names of the store."""
-        return {
-            "forget/confidence": self.confidence,
-            "forget/accuracy": self.forget_accuracy,
-            "forget/loss": self.forget_loss,
-            "validation/accuracy": self.validation_accuracy,
-        }
-
-    @classmethod
-    def from_metrics(cls, metrics: Mapping[str, float]) -> Score:
-        """The reverse of `as_metrics`."""
-        names = ("forget/confidence", "forget/accuracy", "forget/loss", "validation/accuracy")
-        return cls(*(metrics[name] for name in names))
-
-
-def draw_trials(method: str, ranges: Mapping[str, Range], n: int, recipe_rate: float, seed: int) -> list[Trial]:
-    """The method as it comes, then n - 1 different draws, fewer where the ranges hold no more.
-
-    The draws depend on the seed, the method and their number alone: a longer search goes on where a shorter ended.
-    """
-    trials, seen = [Trial(method, 0, {})], {canonical_json({})}
-    generator = np.random.default_rng(derive(seed, "tune", method))
-    for _ in range(ATTEMPTS * n):
-        if len(trials) >= n:
-            break
-        values = {name: value_range.draw(generator, recipe_rate) for name, value_range in ranges.items()}
-        key = canonical_json(values)
-        if key not in seen:
-            seen.add(key)
-            trials.append(Trial(method, len(trials), values))
-    return trials
 
 
 @dataclass(frozen=True)
@@ -152,6 +85,11 @@ class Rehearsal:
                 self.reference_seed, machine(config), source_hash(UNLEARNING_SOURCE),
             ]
         )  # fmt: skip
+
+    @property
+    def params(self) -> dict[str, str]:
+        """The parameters in force in the rehearsal."""
+        return base_params(self.config) | self.config.as_text((*self.config.request.in_force, *REPAIR_FIELDS))
 
     def fingerprint(self, trial: Trial) -> str:
         """Hash of what a trial reads."""
@@ -318,7 +256,7 @@ class Search:
         }
         metrics = reference.as_metrics() | {f"base/{name}": value for name, value in base.as_metrics().items()}
         metrics |= {"base/score": base.against(reference), "time/total_s": result.total_seconds}
-        params = self.rehearsal.config.as_text()
+        params = self.rehearsal.params
         with child_run(self.store, self.parent, "tune", "reference", "retrained reference", tags, params) as run:
             run.metrics(metrics)
         say(
@@ -355,7 +293,7 @@ class Search:
             "trial": str(trial.number),
             "fingerprint": self.rehearsal.fingerprint(trial),
         }
-        params = self.rehearsal.config.as_text() | {f"tuned.{key}": str(value) for key, value in trial.values.items()}
+        params = self.rehearsal.params | {f"tuned.{key}": str(value) for key, value in trial.values.items()}
         value = _score_of(score, reference)
         with child_run(self.store, self.parent, "tune", "trial", name, tags, params) as run:
             run.metrics({**score.as_metrics(), "tune/score": value, "time/total_s": result.total_seconds})

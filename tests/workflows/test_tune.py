@@ -20,8 +20,10 @@ from audio_mu.errors import UserError
 from audio_mu.unlearning import METHODS, choice, log_uniform, method, of_recipe_rate
 from audio_mu.config import REPAIR_FIELDS
 from audio_mu.unlearning.search import RANGES
-from audio_mu.workflows.tune import Score, Trial, draw_trials, rehearse
-from audio_mu.workflows.unlearn import check_methods, hyper_parameters_of, method_settings
+from audio_mu.audit.rehearsal import Score
+from audio_mu.unlearning.trials import Trial, draw_trials
+from audio_mu.workflows.tune import rehearse
+from audio_mu.workflows.method_settings import check_methods, hyper_parameters_of, method_settings
 
 SEED = 42
 

@@ -90,7 +90,7 @@ def test_readme_method_and_network_run(example: Example, entry: Command, registr
     assert flatten["time/impair_s"] > 0 and flatten["time/repair_s"] > 0
 
     text = example.method.read_text()
-    example.method.write_text(text.replace("page_rate=rate", "page_rate=30 * rate"))
+    example.method.write_text(text.replace("published_rate=rate", "published_rate=30 * rate"))
     table = api.unlearn(**parameters, methods=methods)
     example.method.write_text(text)
     naive = example.runs("tags.role = 'method' and tags.method = 'naive'")

@@ -188,7 +188,7 @@ def unlearn_job(job: UnlearnJob) -> Result:
         name: Examples(features, labels, torch.from_numpy(job.sets[name]).to(features.device))
         for name in ("forget", "remain")
     }
-    outcome = run_method(
+    unlearned = run_method(
         job.method,
         job.seed,
         base,
@@ -204,15 +204,16 @@ def unlearn_job(job: UnlearnJob) -> Result:
     if job.deep_audits:  # after the method, outside its clock
         recipe, size = job.settings.optimizer, job.settings.batch_size
         deep = deep_figures(
-            outcome.network, base, sets["forget"], sets["remain"], recipe, batch_size=size, seed=job.seed
+            unlearned.network, base, sets["forget"], sets["remain"], recipe, batch_size=size, seed=job.seed
         )
     return Result(
-        state=_state(outcome.network),
-        logits={name: predict(outcome.network, features, indices) for name, indices in job.sets.items()},
-        impair_seconds=outcome.impair_seconds,
-        repair_seconds=outcome.repair_seconds,
-        cpu_seconds=outcome.cpu_seconds,
-        figures={**outcome.figures, **deep},
-        curves=outcome.curves,
-        warnings=outcome.warnings,
+        state=_state(unlearned.network),
+        logits={name: predict(unlearned.network, features, indices) for name, indices in job.sets.items()},
+        impair_seconds=unlearned.impair_seconds,
+        repair_seconds=unlearned.repair_seconds,
+        cpu_seconds=unlearned.cpu_seconds,
+        figures={**unlearned.figures, **deep},
+        curves=unlearned.curves,
+        warnings=unlearned.warnings,
+        rates=unlearned.rates,
     )

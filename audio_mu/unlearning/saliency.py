@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from audio_mu.models.attention import SelfAttention
 from audio_mu.training import Batch, cross_entropy, gradient_sum, mean_squared_gradient
 from audio_mu.unlearning.registry import method
+from audio_mu.unlearning.search import choice, log_uniform
 from audio_mu.unlearning.task import Task
 
 
@@ -26,7 +27,15 @@ def largest(scores: list[Tensor], share: float) -> list[Tensor]:
     return [part.view(score.shape) for part, score in zip(parts, scores, strict=True)]
 
 
-@method(reads={"forget", "remain"}, raises_forget_loss=True)
+@method(
+    reads={"forget", "remain"},
+    raises_forget_loss=True,
+    search={
+        "mask_share": choice(0.1, 0.3, 0.5, 0.7),
+        "epochs": choice(1, 3, 5, 10),
+        "learning_rate": log_uniform(0.0001, 0.03),
+    },
+)
 def salun(task: Task, *, mask_share: float = 0.5, epochs: int = 10, learning_rate: float = 0.01) -> nn.Module:
     """Train the weights that matter to the forget set on random labels for it (Fan et al. 2024).
 
@@ -58,7 +67,16 @@ def salun(task: Task, *, mask_share: float = 0.5, epochs: int = 10, learning_rat
     return network
 
 
-@method(reads={"forget", "remain"}, raises_forget_loss=True)
+@method(
+    reads={"forget", "remain"},
+    raises_forget_loss=True,
+    needs="head",
+    search={
+        "share": choice(0.1, 0.2, 0.3, 0.5, 0.7),
+        "learning_rate": log_uniform(0.0003, 0.03),
+        "kept_update": choice(0.03, 0.1, 0.3, 1.0),
+    },
+)
 def msg(
     task: Task,
     *,
@@ -151,7 +169,11 @@ def _slowed(layers: list[nn.Parameter], kept: list[Tensor], factor: float) -> Ca
     return slow_down
 
 
-@method(reads={"forget", "remain"}, raises_forget_loss=True)
+@method(
+    reads={"forget", "remain"},
+    raises_forget_loss=True,
+    search={"alpha": log_uniform(0.5, 20), "dampening": log_uniform(0.1, 1)},
+)
 def ssd(task: Task, *, alpha: float | None = None, dampening: float = 1.0) -> nn.Module:
     """Dampen the weights that matter more to the forget set than to all of training (Foster et al. 2024).
 

@@ -14,11 +14,8 @@ from audio_mu.data.features import feature_shape
 from audio_mu.errors import UserError
 from audio_mu.models import AudioClassifier
 from audio_mu.own_code import is_reference, load
-from audio_mu.unlearning import choose
+from audio_mu.unlearning import METHODS, choose
 from audio_mu.workflows.method_settings import check_methods
-
-NEEDS = {"cf_k": "last_block", "eu_k": "last_block", "msg": "head"}
-"""Methods that ask the network for more than logits; a network of the user's own may lack it."""
 
 
 def check(config: Config) -> None:
@@ -53,7 +50,7 @@ def _check_own_network(config: Config, methods: tuple[str, ...], shape: tuple[in
         raise UserError(f"{where} fails on features of {shape[0]} x {shape[1]} ({about}): mend it") from error
     if getattr(answer, "shape", None) != (2, 3):
         raise UserError(f"{where} answers 2 clips of 3 classes with {getattr(answer, 'shape', answer)!r}: give [2, 3]")
-    missing = [(f"methods={name!r}", NEEDS[name]) for name in methods if name in NEEDS]
+    missing = [(f"methods={name!r}", METHODS[name].needs) for name in methods if METHODS[name].needs]
     missing += [("deep_audits=true", "penultimate")] if config.methods.deep_audits else []
     for asks, attribute in missing:
         if not hasattr(network, attribute):

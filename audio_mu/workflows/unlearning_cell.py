@@ -22,7 +22,7 @@ from audio_mu.workflows.method_settings import method_settings
 from audio_mu.workflows.stage import base_params, base_tags
 
 RETRAINS = frozenset({"naive"})
-"""Methods that read the base recipe and no repair setting: one result serves every cell of a request."""
+"""The methods with `retrains_only`, by name, for what must do without their code."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,15 @@ class UnlearningCell:
 
     def fingerprint(self, seed: int, method: str) -> str:
         """Hash of what this step reads. A method that only retrains reads no repair settings."""
-        reads = "" if method in RETRAINS else self.id
+        known = METHODS.get(method)  # none for the original
+        reads = "" if known and known.retrains_only else self.id
         return hash_of(
             [
                 "unlearn", seed, method, self.bases.versions[seed].tags["fingerprint"], self.request.hash, reads,
                 dict(self.hyper_parameters.get(method, {})), self.attack.tags["fingerprint"], machine(self.config),
                 source_hash(MEASURED_SOURCE),
                 *(["deep audits"] if self.config.methods.deep_audits else []),
-                *([METHODS[method].digest] if method in METHODS and METHODS[method].digest else []),
+                *([known.digest] if known and known.digest else []),
             ]
         )  # fmt: skip
 

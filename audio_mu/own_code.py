@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from audio_mu.errors import UserError
+from audio_mu.errors import UserError, one_line
 from audio_mu.system.hashing import file_sha256, sha256
 
 LOADED_AS = "__audio_mu_digest__"
@@ -77,7 +77,7 @@ def _module(place: str, digest: str, reference: str) -> ModuleType:
     except UserError:
         raise
     except Exception as error:  # whatever the user's file raises is the user's to mend
-        about = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        about = f"{type(error).__name__}: {one_line(error)}"
         raise UserError(f"{reference!r} cannot be loaded ({about}): mend {place}") from error
     setattr(module, LOADED_AS, digest)
     return module

@@ -161,18 +161,18 @@ def _quality(
     truth = labels.numpy()[test]
     answers = logits.argmax(axis=1)
     right = answers == truth
-    counts = [(round(right[truth == label].sum() / n_seeds), round((truth == label).sum() / n_seeds))
-              for label in (MEMBER, NONMEMBER)]  # fmt: skip
-    interval = balanced_accuracy_interval(*counts[0], *counts[1])
+    members, nonmembers = truth == MEMBER, truth == NONMEMBER
+    counts = [round(rows.sum() / n_seeds) for side in (members, nonmembers) for rows in (right[side], side)]
+    interval = balanced_accuracy_interval(*counts)
     collapsed = len(set(answers.tolist())) == 1
     return AttackQuality(
         accuracy=float(right.mean()),
-        balanced_accuracy=float(np.mean([right[truth == label].mean() for label in (MEMBER, NONMEMBER)])),
+        balanced_accuracy=float(np.mean([right[members].mean(), right[nonmembers].mean()])),
         low=interval.low,
         high=interval.high,
         auc=float(roc_auc_score(truth, softmax(logits)[:, NONMEMBER])),
         collapsed=collapsed,
-        at_chance=collapsed or interval.low <= 0.5 <= interval.high,
+        at_chance=collapsed or interval.at_chance,
     )
 
 

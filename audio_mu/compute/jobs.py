@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
 
 from audio_mu.audit.deeper import deep_figures
-from audio_mu.models import build
+from audio_mu.models import AudioClassifier, build
 from audio_mu.own_code import is_reference, load
 from audio_mu.progress import say
 from audio_mu.seeding import seeded
@@ -64,7 +64,7 @@ class Problem:
         shape = self._mapped().shape[2:]
         with seeded(seed):
             network = make_network(self.architecture, (int(shape[0]), int(shape[1])), self.n_classes)
-        return network.to(memory_format=torch.channels_last)
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,9 @@ class Result:
     impair_seconds: float
     repair_seconds: float
     cpu_seconds: float
-    figures: Mapping[str, float]
-    curves: Mapping[str, tuple[tuple[int, float], ...]]
-    warnings: tuple[str, ...]
+    figures: Mapping[str, float] = field(default_factory=dict)
+    curves: Mapping[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
     rates: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -170,9 +170,7 @@ def train_job(job: TrainJob) -> Result:
         impair_seconds=0.0,
         repair_seconds=seconds,
         cpu_seconds=cpu_seconds,
-        figures={},
         curves={"epoch/train_loss": tuple(losses)},
-        warnings=(),
     )
 
 
@@ -200,12 +198,11 @@ def unlearn_job(job: UnlearnJob) -> Result:
         hyper_parameters=job.hyper_parameters,
         checkpoint=None if job.best_on is None else _accuracy_on(job.problem, features, job.sets[job.best_on]),
     )
-    deep = {}
+    deep: Mapping[str, float] = {}
     if job.deep_audits:  # after the method, outside its clock
+        network = cast(AudioClassifier, unlearned.network)  # of others, deep audits are refused beforehand
         recipe, size = job.settings.optimizer, job.settings.batch_size
-        deep = deep_figures(
-            unlearned.network, base, sets["forget"], sets["remain"], recipe, batch_size=size, seed=job.seed
-        )
+        deep = deep_figures(network, base, sets["forget"], sets["remain"], recipe, batch_size=size, seed=job.seed)
     return Result(
         state=_state(unlearned.network),
         logits={name: predict(unlearned.network, features, indices) for name, indices in job.sets.items()},

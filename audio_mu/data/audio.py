@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from audio_mu.system.hashing import sha256
+
 SAMPLE_RATE = 16_000
 MAX_CHANNELS = 64
 RESAMPLE_MARGIN = 0.1  # seconds read beyond the clip so that the resampling filter sees what follows the cut
@@ -25,9 +27,10 @@ class BadRecording(Exception):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A waveform float32 [clip_samples] at 16 kHz, and in words what had to be done to get it."""
+    """A waveform float32 [clip_samples] at 16 kHz, its SHA-256, and in words what had to be done to get it."""
 
     waveform: np.ndarray
+    hash: str
     changes: tuple[str, ...]
 
 
@@ -69,7 +72,7 @@ def read_clip(path: Path, clip_samples: int) -> Prepared:
         "cut": len(mono) > clip_samples,
         "padded": len(mono) < clip_samples,
     }
-    return Prepared(clip, tuple(words for words, applies in done.items() if applies))
+    return Prepared(clip, sha256(clip.tobytes()), tuple(words for words, applies in done.items() if applies))
 
 
 def _read_mono(recording: soundfile.SoundFile, frames: int) -> np.ndarray:

@@ -6,13 +6,13 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from audio_mu.config import DataParameters
-from audio_mu.errors import UserError
+from audio_mu.errors import UserError, first_of
 from audio_mu.progress import say
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
@@ -36,11 +36,10 @@ class Recording:
 
 @dataclass(frozen=True)
 class Catalog:
-    """All recordings of a data set, sorted by id, with the speakers' attributes where they are known."""
+    """All recordings of a data set, sorted by id, and the names of its classes."""
 
     recordings: tuple[Recording, ...]
     class_names: tuple[str, ...]
-    speakers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -133,9 +132,7 @@ def is_one_line(text: str) -> bool:
     return CONTROL.search(text) is None
 
 
-def sorted_catalog(
-    recordings: list[Recording], root: Path, expected: str, speakers: Mapping[str, Mapping[str, str]] | None = None
-) -> Catalog:
+def sorted_catalog(recordings: list[Recording], root: Path, expected: str) -> Catalog:
     """Sort by id, name the classes; raise `UserError` where there is nothing to learn from."""
     if not recordings:
         raise UserError(f"data_dir={str(root)!r} holds no recordings laid out as {expected}: check data_dir")
@@ -150,7 +147,7 @@ def sorted_catalog(
         )
     _tell_alike("classes", class_names)
     _tell_alike("speakers", {recording.speaker for recording in recordings} - {""})
-    return Catalog(tuple(recordings), class_names, speakers or {})
+    return Catalog(tuple(recordings), class_names)
 
 
 def _tell_alike(what: str, names: Iterable[str]) -> None:
@@ -179,5 +176,14 @@ def say_left_out(ids: list[str], why: str) -> None:
 
 
 def quoted(ids: list[str]) -> str:
-    """The first few of the sorted ids, with … where there are more."""
-    return ", ".join(sorted(ids)[:SHOWN]) + (", …" if len(ids) > SHOWN else "")
+    """The first few of the ids in their order, and a sign that there are more."""
+    return first_of(sorted(ids), SHOWN)
+
+
+def as_id(entry: str, roots: tuple[Path, ...]) -> str:
+    """The clip id that an entry of a list means: a path below one of the roots, or an id in another spelling."""
+    path = Path(entry)
+    for root in roots:
+        if path.is_absolute() and path.is_relative_to(root):
+            return path.relative_to(root).as_posix()
+    return entry.replace("\\", "/").removeprefix("./")

@@ -74,7 +74,7 @@ class _Member(tarfile.TarInfo):
         special = not (self.isreg() or self.isdir())
         if self.size < 0 or (special and self.size > LARGEST_HEADER):
             raise _Refused(f"a header of {self.size:,} bytes")
-        return super()._proc_member(tar)
+        return super()._proc_member(tar)  # type: ignore[misc]  # private, so that the stubs lack it
 
 
 def fetch(archive: Archive, target: Path) -> Path:

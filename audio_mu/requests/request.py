@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from audio_mu.config import RequestParameters
-from audio_mu.data.catalog import looks
+from audio_mu.data.catalog import as_id, looks
 from audio_mu.data.clips import Clips
 from audio_mu.data.splits import Split
-from audio_mu.errors import UserError
-from audio_mu.requests.request_file import ID_COLUMNS, as_id, read_lines, shortened
+from audio_mu.errors import UserError, first_of
+from audio_mu.requests.request_file import ID_COLUMNS, read_lines, shortened
 from audio_mu.system.hashing import hash_of
 
 SHOWN = 5  # how many wrong lines an error quotes
@@ -250,8 +250,7 @@ def _speakers(config: RequestParameters, clips: Clips, split: Split) -> Drawn:
         meant = [name for name in trained if looks(name) in sought]
         raise UserError(
             f"forget_speakers has {unknown}, not among the {len(trained)} speakers of the training set "
-            f"({', '.join(trained[:SHOWN])}, …)"
-            + (f": did you mean {' or '.join(map(ascii, meant[:SHOWN]))}?" if meant else "")
+            f"({first_of(trained)})" + (f": did you mean {' or '.join(map(ascii, meant[:SHOWN]))}?" if meant else "")
         )
     chosen_looks = {looks(name): name for name in names}
     left = [name for name in trained if name not in names and looks(name) in chosen_looks]
@@ -309,10 +308,7 @@ def _listed(config: RequestParameters, clips: Clips, split: Split) -> Drawn:
             continue
         problems.setdefault(problem, []).append(f"line {line.number} {shortened(entry)!r}")
     if problems:
-        found = "; ".join(
-            f"{len(lines)} {problem} ({', '.join(lines[:SHOWN])}{', …' if len(lines) > SHOWN else ''})"
-            for problem, lines in problems.items()
-        )
+        found = "; ".join(f"{len(lines)} {problem} ({first_of(lines)})" for problem, lines in problems.items())
         raise UserError(f"forget_list={str(config.forget_list)!r}: {found}: mend or remove these lines")
     if not chosen:
         raise UserError(f"forget_list={str(config.forget_list)!r} names no clip: give one id or path a line")

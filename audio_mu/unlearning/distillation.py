@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,7 +89,7 @@ def scrub(
     def stay(network: nn.Module, batch: Batch) -> Tensor:
         return gamma * cross_entropy(network, batch) + alpha * temperature**2 * towards(network, batch)
 
-    common = {"epochs": 1, "optimizer": optimizer, "batch_size": batch_size}
+    common: dict[str, Any] = {"epochs": 1, "optimizer": optimizer, "batch_size": batch_size}
     for epoch in range(epochs):
         if epoch < msteps:
             task.fit(network, "forget", leave, purpose=f"forget {epoch}", **common)

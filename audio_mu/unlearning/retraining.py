@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import nn
 
+from audio_mu.models import AudioClassifier
 from audio_mu.unlearning.registry import method
 from audio_mu.unlearning.search import REPAIR, choice, log_uniform
 from audio_mu.unlearning.task import Task
@@ -21,10 +24,15 @@ def fine_tune(task: Task) -> nn.Module:
     return task.repair(task.base())
 
 
+def _last_block(network: nn.Module) -> list[nn.Module]:
+    """The modules of the last block and of the head, which a network of these methods can name."""
+    return cast(AudioClassifier, network).last_block()
+
+
 def _train_last_block_alone(network: nn.Module) -> None:
     """Let the last block and the head want gradients, and nothing else."""
     network.requires_grad_(False)
-    for module in network.last_block():
+    for module in _last_block(network):
         module.requires_grad_(True)
 
 
@@ -57,7 +65,7 @@ def eu_k(task: Task, *, epochs: int | None = None, learning_rate: float = 0.01) 
     trained for, unless `epochs` says otherwise.
     """
     network = task.base()
-    for module, fresh in zip(network.last_block(), task.fresh("last block").last_block(), strict=True):
+    for module, fresh in zip(_last_block(network), _last_block(task.fresh("last block")), strict=True):
         module.load_state_dict(fresh.state_dict())
     _train_last_block_alone(network)
     task.repair(network, epochs=task.settings.n_epochs if epochs is None else epochs, published_rate=learning_rate)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +60,7 @@ def salun(task: Task, *, mask_share: float = 0.5, epochs: int = 10, learning_rat
         return functional.cross_entropy(network(batch.features), labels)
 
     optimizer = task.optimizer(network, learning_rate, task.settings.impair_learning_rate)
-    common = {"epochs": 1, "optimizer": optimizer, "after_step": set_back}
+    common: dict[str, Any] = {"epochs": 1, "optimizer": optimizer, "after_step": set_back}
     for epoch in range(epochs):
         task.fit(network, "forget", mislabelled, purpose=f"forget {epoch}", **common)
         with task.repairing():
@@ -120,17 +121,17 @@ def msg(
         )
 
 
-def _replaceable(network: nn.Module, linear_layers: bool) -> list[nn.Parameter]:
+def _replaceable(network: nn.Module, linear_layers: bool) -> list[Tensor]:
     """Weights of the convolutions and, in networks with attention, of the linear layers before the head."""
     modules = list(network.modules())
-    kinds: tuple[type[nn.Module], ...] = (nn.Conv2d,)
+    kinds: tuple[type[nn.Conv2d | nn.Linear], ...] = (nn.Conv2d,)
     if linear_layers and any(isinstance(module, SelfAttention) for module in modules):
         kinds += (nn.Linear,)
     return [module.weight for module in modules if isinstance(module, kinds) and module is not network.head]
 
 
 @torch.no_grad()
-def _replace_least_disputed(task: Task, network: nn.Module, layers: list[nn.Parameter], share: float) -> list[Tensor]:
+def _replace_least_disputed(task: Task, network: nn.Module, layers: list[Tensor], share: float) -> list[Tensor]:
     """Draw the `share` of each layer with the smallest |∇CE(remain) - ∇CE(forget)| anew; masks of what was kept."""
     forget, remain = task.examples("forget"), task.examples("remain")
     sample = torch.randperm(len(remain), generator=task.draw("sample"))[: len(forget)].to(remain.indices.device)
@@ -153,7 +154,7 @@ def _triangle(n_steps: int) -> Callable[[int], float]:
     return lambda step: max(0.0, 1 - abs(step + 1 - middle) / middle)
 
 
-def _slowed(layers: list[nn.Parameter], kept: list[Tensor], factor: float) -> Callable[[], None]:
+def _slowed(layers: list[Tensor], kept: list[Tensor], factor: float) -> Callable[[], None]:
     """After each step: take back all but `factor` of what moved the kept weights.
 
     Scaling their gradients would do nothing under Adam, whose updates do not depend on the gradients' scale.

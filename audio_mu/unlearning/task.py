@@ -136,7 +136,12 @@ class Task:
         return endless_batches(self.examples(name), self.settings.batch_size, self.draw(purpose))
 
     def optimizer(
-        self, network: nn.Module, published_rate: float, override: float | None = None, *, weight_decay: float | None = None
+        self,
+        network: nn.Module,
+        published_rate: float,
+        override: float | None = None,
+        *,
+        weight_decay: float | None = None,
     ) -> torch.optim.Optimizer:
         """The recipe's optimiser with fresh state; `override` is the user's exact rate, where given."""
         recipe = self.settings.optimizer

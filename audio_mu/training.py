@@ -90,7 +90,7 @@ def cross_entropy(network: nn.Module, batch: Batch) -> Tensor:
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto`: an accelerator where there is one."""
+    """The device of a name; `auto` is the accelerator of the machine, if it has any."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)

@@ -1,4 +1,4 @@
-"""The study's membership-inference attack: small networks that tell members from non-members by one loss."""
+"""The study's membership-inference attack: small networks that tell members from non-members by their loss."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def balanced_rows(losses: Mapping[int, pd.DataFrame], excluded: frozenset[str] =
 
 @dataclass(frozen=True)
 class Attack:
-    """Trained attack models and what they look at.
+    """Trained attack models and the feature that they read.
 
     `feature`: `log_loss` = ln(max(CE, 1e-12)), standardised by `scaling[seed]` = (mean, standard deviation) of
     the attack's training part; `loss` = the CE loss as it is (the study's way, not scaled).

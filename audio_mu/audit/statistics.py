@@ -1,4 +1,4 @@
-"""Intervals and tests for few seeds: what may be said, and how sure one can be of it."""
+"""Intervals and tests for few seeds."""
 
 from __future__ import annotations
 

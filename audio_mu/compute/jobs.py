@@ -1,4 +1,4 @@
-"""The pieces of work that run in worker processes: one base model, or one method on one base model."""
+"""Jobs of worker processes: to train a base model, or to run a method on a base model."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def make_network(architecture: str, input_shape: tuple[int, int], n_classes: int
 
 @dataclass(frozen=True)
 class Problem:
-    """What every job of a command shares: data, network and machine.
+    """The data, the network and the machine, which all jobs of a command share.
 
     `features`: float32 [n, 1, frequencies, frames], as the file to map, which is cheap to send to a process of this
     machine, or, on another machine, as the array itself.
@@ -69,7 +69,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class TrainJob:
-    """Train one base model; `sets` are evaluated, `best_on` names the one that chooses the checkpoint, if any."""
+    """Train a base model and evaluate `sets`. `best_on`: the set that chooses the checkpoint; None keeps the last."""
 
     problem: Problem
     seed: int
@@ -83,7 +83,7 @@ class TrainJob:
 
 @dataclass(frozen=True)
 class UnlearnJob:
-    """Run one method on one base model and evaluate `sets`. `reference`: where a method of the user's own is."""
+    """Run a method on a base model and evaluate `sets`. `reference`: the `place:name` of a method of the user's own."""
 
     problem: Problem
     seed: int
@@ -100,7 +100,7 @@ class UnlearnJob:
 
 @dataclass(frozen=True)
 class Result:
-    """Weights, logits per set, and what was measured on the way."""
+    """Weights, logits per set, times, and the figures that the job recorded."""
 
     state: Mapping[str, np.ndarray]
     logits: Mapping[str, np.ndarray]

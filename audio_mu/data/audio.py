@@ -27,7 +27,7 @@ class BadRecording(Exception):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A waveform float32 [clip_samples] at 16 kHz, its SHA-256, and in words what had to be done to get it."""
+    """A waveform float32 [clip_samples] at 16 kHz, its SHA-256, and the changes that it took, in words."""
 
     waveform: np.ndarray
     hash: str
@@ -37,8 +37,8 @@ class Prepared:
 def read_clip(path: Path, clip_samples: int) -> Prepared:
     """A recording as a clip: channels averaged, resampled to 16 kHz, zero-padded on the right or cropped.
 
-    Only what the clip needs is read, whatever the header claims. Raises `BadRecording` for what is no audio or no
-    regular file (a pipe would be waited for, a device never ends), is empty, or holds values that are not finite.
+    No more is read than the clip needs, whatever the header claims. Raises `BadRecording` for a file that is no audio
+    or no regular file (a pipe would be waited for, a device never ends), is empty, or holds values that are not finite.
     """
     try:
         about = path.stat()

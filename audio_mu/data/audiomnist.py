@@ -20,7 +20,7 @@ COMMIT = "ce04129aaa56d47d11a8d9cc1247bac2cafac9b7"
 
 
 def holds(n_clips: int, n_speakers: int) -> Callable[[Path], str]:
-    """A check of an unpacked archive: it says what differs from so many clips of so many speakers, or nothing."""
+    """A check for `Archive.verify`: the folder must hold so many clips of so many speakers."""
 
     def verify(folder: Path) -> str:
         ids = (id_ for id_, _ in audio_files(data_folder(folder), (".wav",)))

@@ -1,4 +1,4 @@
-"""What recordings there are: identifiers, files, labels, speakers, official parts. Each data set has its own file."""
+"""Catalogs: the recordings of a data set, with ids, files, labels, speakers and official parts."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ NOTHING_BARRED = Barred()
 
 
 class Dataset(Protocol):
-    """What a data set must offer."""
+    """The interface of a data set."""
 
     def root(self, config: DataParameters) -> Path:
         """The folder below which ids are paths, made or downloaded on first use."""
@@ -67,8 +67,8 @@ class Dataset(Protocol):
 def audio_files(root: Path, suffixes: tuple[str, ...] = AUDIO_SUFFIXES) -> Iterator[tuple[str, Path]]:
     """(id, path) of every file below `root` with one of the suffixes, in any case; in no particular order.
 
-    Hidden files and folders are skipped, symbolic links followed. What is no regular file (a link to nothing or
-    to itself, a pipe, a device) is given too, so that it is reported as unreadable instead of being lost. Raises
+    Hidden files and folders are skipped, symbolic links followed. Links to nothing or to themselves, pipes and
+    devices are given too, so that they are reported as unreadable instead of being lost. Raises
     `UserError` where a folder cannot be read, folders are nested or linked without end, or an id cannot be stored
     as one line of UTF-8.
     """
@@ -95,7 +95,7 @@ def audio_files(root: Path, suffixes: tuple[str, ...] = AUDIO_SUFFIXES) -> Itera
 
 
 def _entries(folder: Path) -> tuple[tuple[int, int], list[os.DirEntry[str]]]:
-    """What a folder holds, and what tells it from any other whatever its name."""
+    """The identity of a folder, whatever its name, and its entries."""
     try:
         stat = folder.stat()
         with os.scandir(folder) as entries:
@@ -151,7 +151,7 @@ def sorted_catalog(recordings: list[Recording], root: Path, expected: str) -> Ca
 
 
 def _tell_alike(what: str, names: Iterable[str]) -> None:
-    """Say which names differ in nothing that somebody would notice, who may see one class or person in them."""
+    """Print the names that look alike, which a reader may take for the same class or person."""
     groups: dict[str, list[str]] = {}
     for name in sorted(names):
         groups.setdefault(looks(name), []).append(name)
@@ -170,7 +170,7 @@ def looks(name: str) -> str:
 
 
 def say_left_out(ids: list[str], why: str) -> None:
-    """Tell in one line which files of the folder are no part of the data set; nothing where there are none."""
+    """Print, in a line, the files of the folder that are no part of the data set, if there are any."""
     if ids:
         say(f"left out {len(ids)} files {why}: {quoted(ids)}")
 

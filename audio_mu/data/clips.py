@@ -58,7 +58,7 @@ class Clips:
 
     @property
     def identity(self) -> list[list[str]]:
-        """id, label, speaker, part and audio hash of every clip: what a digest identifies."""
+        """id, label, speaker, part and audio hash of every clip; a digest identifies them."""
         labels = [self.class_names[label] for label in self.labels.tolist()]
         return [list(row) for row in zip(self.ids, labels, self.speakers, self.parts, self.hashes, strict=True)]
 
@@ -72,7 +72,7 @@ def load_clips(config: DataParameters, barred: Barred = NOTHING_BARRED) -> Clips
     """The clips of a configuration, from the cache where it has them, without those that are barred.
 
     A barred id is not read; a barred hash under another id is read once, to know it, and not kept. Raises `UserError`
-    where there are no recordings or, with `bad_files=fail`, where one cannot be read.
+    where there are no recordings or, with `bad_files=fail`, where a recording cannot be read.
     """
     dataset = DATASETS[config.dataset]
     root = dataset.root(config)
@@ -89,7 +89,7 @@ def load_clips(config: DataParameters, barred: Barred = NOTHING_BARRED) -> Clips
 
 @cache
 def _say_skipped(line: str) -> None:
-    """Say it, once in a process: every step of a command asks for the clips."""
+    """Print a line once in a process, although every step of a command loads the clips."""
     say(line)
 
 
@@ -118,7 +118,7 @@ def _size_and_time(path: Path) -> tuple[int, int]:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether the cache entry is what was written: an altered or truncated one is built anew."""
+    """Whether the cache entry is neither altered nor truncated, by its checksums; a broken entry is built anew."""
     try:
         index = json.loads((folder / "index.json").read_text())
         checksums = index.pop("checksums")

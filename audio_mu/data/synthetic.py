@@ -70,7 +70,7 @@ class Speaker:
 
 @dataclass(frozen=True)
 class Take:
-    """What tells one recording of a word from another.
+    """The settings of a recording, which differ between the recordings of a word.
 
     `pitch` is on eSpeak NG's scale of 0 to 100 (50: the voice's own), `rate` in words a minute, `peak_db` the
     speech's peak below full scale, `position` the share (0 to 1) of the silence that comes before the word,
@@ -128,8 +128,8 @@ def generate(
     `audioMNIST_meta.txt` (JSON: the speakers' attributes) and `generation.json` (JSON: version, counts, and the
     SHA-256 of the concatenated files). Clips are the same to the last bit in every process and whatever the
     counts: fewer speakers or takes give a subset. The folder appears complete or not at all: it is made beside
-    `root` and renamed; of several processes one makes it and the others wait. With `rebuild` a folder that is
-    not, to the last bit, what was written is made anew.
+    `root` and renamed; of several processes one makes it and the others wait. With `rebuild` a folder that differs
+    in a bit from the generated folder is made anew.
 
     `progress(iterable, total, description)` may wrap the iteration over speakers to show how far it is.
 

@@ -1,4 +1,4 @@
-"""A deletion request: which training clips to forget, and what that makes of the other sets."""
+"""A deletion request: the training clips to forget, and the other sets that follow from them."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Earlier:
-    """An answered request among the clips: those it forgot, and the test clips its membership is measured against."""
+    """An answered request: the clips that it forgot, and the test clips its membership is measured against."""
 
     clips: np.ndarray
     nonmembers: np.ndarray
@@ -87,10 +87,10 @@ def resolve_request(config: RequestParameters, clips: Clips, split: Split) -> Re
 
     Items: ceil(|train| · p / 100), drawn without replacement by numpy's Generator(forget_seed) over the sorted
     ids, the same for all model seeds. Classes: Random(forget_seed).sample over the class indices, or the named
-    ones; the test set loses them. Speakers: drawn likewise over the sorted speakers of the training set, or
+    classes; the test set loses them. Speakers: drawn likewise over the sorted speakers of the training set, or
     named. List: the ids of a file. Copies of requested recordings in the training set are added unless
-    `duplicates=ignore`. Raises `UserError` where the request names what is not there or one of several speakers whose
-    names look the same, or leaves nothing.
+    `duplicates=ignore`. Raises `UserError` where a name is not there, where a named speaker looks the same as a
+    speaker that is not named, and where the request leaves nothing.
     """
     draw = {"item": _items, "class": _classes, "speaker": _speakers, "list": _listed}[config.forget]
     forget, matches_test, name = draw(config, clips, split)

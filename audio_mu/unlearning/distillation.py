@@ -1,4 +1,4 @@
-"""Methods in which a teacher says what to answer."""
+"""Methods in which the network learns the answers of a teacher."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def stochastic_teacher(task: Task) -> nn.Module:
 
 
 RATE_DROPS = (3, 5, 9)
-"""Epochs, counted from 0, from which SCRUB's rate is a tenth of what it was."""
+"""Epochs, counted from 0, at whose start SCRUB's rate falls to a tenth."""
 
 
 @method(

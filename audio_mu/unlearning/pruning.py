@@ -1,4 +1,4 @@
-"""Methods that zero the smallest weights, and those that let them grow again."""
+"""Methods that zero the smallest weights, for good or to let them grow again."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def keep_mask(network: nn.Module, found: Magnitudes, rate: float) -> list[torch.
 
 @torch.no_grad()
 def apply_mask(network: nn.Module, mask: list[torch.Tensor]) -> None:
-    """Zero what the mask does not keep."""
+    """Zero the entries that the mask does not keep."""
     for parameter, keep in zip(network.parameters(), mask, strict=True):
         parameter.mul_(keep)
 
 
 @torch.no_grad()
 def regrow(network: nn.Module, mask: list[torch.Tensor], fresh: nn.Module) -> None:
-    """Give what the mask does not keep the values of a freshly initialised network."""
+    """Give the entries that the mask does not keep the values of a freshly initialised network."""
     for parameter, keep, grown in zip(network.parameters(), mask, fresh.parameters(), strict=True):
         parameter.copy_(torch.where(keep, parameter, grown))
 

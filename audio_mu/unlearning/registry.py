@@ -1,4 +1,4 @@
-"""The methods by name: what each reads, which requests it supports, its hyper-parameters."""
+"""The methods by name, with their declarations: sets, requests, hyper-parameters and their ranges."""
 
 from __future__ import annotations
 
@@ -50,11 +50,6 @@ class Method:
         """
         shared = (s for s in REPAIR_FIELDS if ("forget" if s in IMPAIRS else "remain") in self.reads)
         return (*self.hyper_parameters, *(() if self.retrains_only else shared))
-
-    @property
-    def summary(self) -> str:
-        """First line of the method's documentation."""
-        return (inspect.getdoc(self.scrub) or "").splitlines()[0]
 
 
 METHODS: dict[str, Method] = {}
@@ -110,8 +105,8 @@ def method(
 def own_method(reference: str) -> str:
     """Register the function `place:name` of a file or module outside the package; return the method's name.
 
-    A function without `@method` counts as one that reads both sets and supports every request. Raises `UserError`
-    where there is no such function, or where it cannot be registered.
+    A function without `@method` counts as a method that reads both sets and supports every request. Raises
+    `UserError` where the function is not there or cannot be registered.
     """
     place, _, name = reference.rpartition(":")
     digest = digest_of(reference)

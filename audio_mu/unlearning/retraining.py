@@ -25,7 +25,7 @@ def fine_tune(task: Task) -> nn.Module:
 
 
 def _last_block(network: nn.Module) -> list[nn.Module]:
-    """The modules of the last block and of the head, which a network of these methods can name."""
+    """The modules of the last block and of the head; `needs="last_block"` makes sure that the network has them."""
     return cast(AudioClassifier, network).last_block()
 
 

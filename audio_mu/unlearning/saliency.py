@@ -132,7 +132,7 @@ def _replaceable(network: nn.Module, linear_layers: bool) -> list[Tensor]:
 
 @torch.no_grad()
 def _replace_least_disputed(task: Task, network: nn.Module, layers: list[Tensor], share: float) -> list[Tensor]:
-    """Draw the `share` of each layer with the smallest |∇CE(remain) - ∇CE(forget)| anew; masks of what was kept."""
+    """Draw the `share` of each layer with the smallest |∇CE(remain) - ∇CE(forget)| anew; masks of the kept weights."""
     forget, remain = task.examples("forget"), task.examples("remain")
     sample = torch.randperm(len(remain), generator=task.draw("sample"))[: len(forget)].to(remain.indices.device)
     with torch.enable_grad():
@@ -155,7 +155,7 @@ def _triangle(n_steps: int) -> Callable[[int], float]:
 
 
 def _slowed(layers: list[Tensor], kept: list[Tensor], factor: float) -> Callable[[], None]:
-    """After each step: take back all but `factor` of what moved the kept weights.
+    """After each step: take back the movement of the kept weights, all but `factor` of it.
 
     Scaling their gradients would do nothing under Adam, whose updates do not depend on the gradients' scale.
     """

@@ -70,4 +70,4 @@ def of_recipe_rate(low: float, high: float) -> LogUniform:
 
 IMPAIR: dict[str, Range] = {"impair_learning_rate": of_recipe_rate(0.03, 10), "n_epoch_impair": choice(1, 2, 3)}
 REPAIR: dict[str, Range] = {"repair_learning_rate": of_recipe_rate(0.1, 3)}
-"""Ranges for methods whose two steps are those of the study."""
+"""Ranges for methods with the two steps of the study."""

@@ -1,4 +1,4 @@
-"""What a method may use, and the run of one method: half of the methods' contract holds by construction here."""
+"""The run of a method, and everything that a method may use. Half of the methods' contract holds by construction."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class UndeclaredSet(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """The base recipe and the repair settings. A rate that is None follows the recipe; a given one is exact."""
+    """The base recipe and the repair settings. A rate that is None follows the recipe; a given rate is exact."""
 
     optimizer: OptimizerSettings
     batch_size: int
@@ -52,7 +52,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Unlearned:
-    """The unlearned network, seconds of wall and CPU time, and what the method recorded about itself.
+    """The unlearned network, seconds of wall and CPU time, and the method's own records.
 
     `rates`: the learning rates in effect, `impair_learning_rate` and `repair_learning_rate`, of steps that trained.
     """
@@ -73,7 +73,7 @@ class Unlearned:
 
 
 class Task:
-    """One method on one base model: copies, fresh networks, the declared sets, seeded draws and timed training.
+    """A method's work on a base model: copies, fresh networks, the declared sets, seeded draws and timed training.
 
     `initialise(seed)` builds a network of the base's architecture with weights drawn from the seed.
     `checkpoint`, where given, scores a network after each epoch of training from scratch, outside the clock.
@@ -109,7 +109,7 @@ class Task:
 
     @cached_property
     def original(self) -> nn.Module:
-        """The base model, frozen, sharing no storage with what a method changes."""
+        """The base model, frozen; it shares no storage with the copies that a method changes."""
         return copy.deepcopy(self._base).requires_grad_(False).eval()
 
     def fresh(self, purpose: str) -> nn.Module:
@@ -159,15 +159,9 @@ class Task:
         **hooks: Any,
     ) -> nn.Module:
         """Train on the forget set, for the impair epochs unless told; the clock books it as impairing."""
-        return self.fit(
-            network,
-            "forget",
-            objective,
-            epochs=self.settings.n_epoch_impair if epochs is None else epochs,
-            optimizer=self.optimizer(network, published_rate, self.settings.impair_learning_rate),
-            purpose="impair",
-            **hooks,
-        )
+        epochs = self.settings.n_epoch_impair if epochs is None else epochs
+        optimizer = self.optimizer(network, published_rate, self.settings.impair_learning_rate)
+        return self.fit(network, "forget", objective, epochs=epochs, optimizer=optimizer, purpose="impair", **hooks)
 
     def repair(
         self,
@@ -179,16 +173,10 @@ class Task:
         **hooks: Any,
     ) -> nn.Module:
         """Train on the remain set, for the repair epochs unless told; the clock books it as repairing."""
+        epochs = self.settings.n_epoch_repair if epochs is None else epochs
         with self.repairing():
-            return self.fit(
-                network,
-                "remain",
-                objective,
-                epochs=self.settings.n_epoch_repair if epochs is None else epochs,
-                optimizer=self.optimizer(network, published_rate, self.settings.repair_learning_rate),
-                purpose="repair",
-                **hooks,
-            )
+            optimizer = self.optimizer(network, published_rate, self.settings.repair_learning_rate)
+            return self.fit(network, "remain", objective, epochs=epochs, optimizer=optimizer, purpose="repair", **hooks)
 
     def fit(
         self,

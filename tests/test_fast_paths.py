@@ -1,4 +1,4 @@
-"""The fast ways of computing give the figures of the plain ones, which `benchmarks.study_loop` tells."""
+"""The fast ways of computing give the figures of the plain ones, which `study_loop` tells."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from audio_mu.models import AudioClassifier, build, tiny
 from audio_mu.request import resolve_request
 from audio_mu.seeding import generator
 from audio_mu.training import Examples, OptimizerSettings, fit, ordered_batches, predict
-from benchmarks import study_loop
-from benchmarks.study_loop import ClipList
+from tests import study_loop
+from tests.study_loop import ClipList
 
 SHAPE, N, CLASSES, BATCH = (32, 63), 40, 5, 16
 NO_DROPOUT = {"attention_dropout": 0.0, "stochastic_depth": 0.0}

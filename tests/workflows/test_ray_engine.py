@@ -13,7 +13,7 @@ from audio_mu.errors import UserError
 from audio_mu.training import OptimizerSettings
 from audio_mu.workflows.engine import Engine
 from audio_mu.workflows.jobs import Problem, TrainJob, train_job
-from tests.workflows.ray_jobs import DyingJob, die_once, refuse
+from tests.faults.dying_jobs import DyingJob, die_once, refuse
 
 pytest.importorskip("ray", reason="Ray is not installed (requirements-cluster.txt): its engine is not tested")
 

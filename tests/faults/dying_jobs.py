@@ -1,4 +1,4 @@
-"""Jobs for the tests of the Ray engine, in a module that its workers can import."""
+"""Jobs that kill their worker or refuse, for the engines' tests, in a module that remote workers can import."""
 
 from __future__ import annotations
 

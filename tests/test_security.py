@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import io
 import os
 import re
@@ -27,6 +26,7 @@ from audio_mu.data.download import Archive, _check_and_unpack
 from audio_mu.errors import UserError
 from audio_mu.workflows.unlearn import check_methods
 from tests.conftest import Command
+from tests.imports import imported
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ("<img src=x onerror=alert(1)>", '"><svg onload=alert(2)>', "<script>alert(3)<!--")
@@ -246,11 +246,7 @@ def test_every_imported_package_is_pinned() -> None:
     modules = set()
     for top in ("audio_mu", "entrypoints", "tests", "benchmarks", "experiments"):
         for path in (ROOT / top).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.Import):
-                    modules |= {alias.name.split(".")[0] for alias in node.names}
-                elif isinstance(node, ast.ImportFrom):
-                    modules.add((node.module or "").split(".")[0])
+            modules |= {name.split(".")[0] for name in imported(path)}
     places = packages_distributions()
     missing = {module for module in modules if module in places and not {p.lower() for p in places[module]} & pinned}
     assert missing == set()

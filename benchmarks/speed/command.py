@@ -6,19 +6,18 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
 from benchmarks import speed
-from benchmarks.speed import arithmetic, commands, data
-from benchmarks.speed.measuring import N_CLIPS, Context
-from benchmarks.speed.rows import TABLE, Row, markdown, stored
+from benchmarks.speed import arithmetic, data, workflows
+from benchmarks.speed.measuring import N_CLIPS, Context, Section
+from benchmarks.speed.rows import TABLE, markdown, stored
 
-SECTIONS: dict[str, Callable[[Context], list[Row]]] = {
-    "start_up": commands.start_up,
+SECTIONS: dict[str, Section] = {
+    "start_up": workflows.start_up,
     "vggish": arithmetic.vggish,
     "cct": arithmetic.cct,
     "vit": arithmetic.vit,
@@ -27,10 +26,10 @@ SECTIONS: dict[str, Callable[[Context], list[Row]]] = {
     "split": data.split,
     "scaling": arithmetic.scaling,
     "memory": data.memory,
-    "five_seeds": commands.five_seeds,
-    "compare": commands.compare,
-    "one_seed": commands.one_seed,
-    "demo": commands.demo,
+    "five_seeds": workflows.five_seeds,
+    "compare": workflows.compare,
+    "one_seed": workflows.one_seed,
+    "demo": workflows.demo,
 }
 
 

@@ -16,7 +16,7 @@ from audio_mu.data.audio import BadRecording
 from audio_mu.errors import UserError
 from audio_mu.store.weights import BadWeights
 
-LONGEST_LINE = 2_000
+SHORTEST_LINE, LONGEST_LINE = len("is empty"), 2_000
 NUMBERS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
 HEADER = 128  # bytes where most of a format's fields are
 REFUSALS = (UserError, BadRecording, BadWeights)
@@ -70,7 +70,7 @@ def outcome(kind: Kind, data: bytes) -> tuple[str, str]:
             kind.read(data, Path(folder))
         except REFUSALS as error:
             line = str(error)
-            clear = 10 < len(line) <= LONGEST_LINE and len(line.splitlines()) == 1
+            clear = SHORTEST_LINE <= len(line) <= LONGEST_LINE and len(line.splitlines()) == 1
             return ("refused" if clear else "crashed"), line
         except BaseException as error:
             return "crashed", f"{type(error).__name__}: {error}"

@@ -41,6 +41,11 @@ def test_what_once_crashed_is_refused(name: str, case: int, reason: str) -> None
     assert reason in line
 
 
+def test_the_shortest_reason_is_clear_enough() -> None:
+    """Catches a fuzzing rule that takes the answer to an empty recording for a crash."""
+    assert outcome(KINDS["wav"], b"") == ("refused", "is empty")
+
+
 def test_a_case_is_repeated_from_its_number() -> None:
     """Catches a fuzzing case that depends on anything but its kind, its number and the seed."""
     first, again = (mutated(KINDS["wav"], random.Random("0 wav 7")) for _ in range(2))

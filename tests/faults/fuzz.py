@@ -2,9 +2,9 @@
 
     python -m tests.faults.fuzz --examples 5000          # writes results/fuzz.csv
 
-Each case is repeatable from its kind, its number and the seed. Every kind has a process of its own whose memory is
-limited to `MEMORY` beyond what it starts with; a case has `SECONDS`. A process that dies or hangs is counted as a
-crash of its case and started anew with the next one.
+Each case is repeatable from its kind, its number and the seed, but for the serial number that an Ogg encoder draws.
+Every kind has a process of its own whose memory is limited to `MEMORY` beyond what it starts with; a case has
+`SECONDS`. A process that dies or hangs is counted as a crash of its case and started anew with the next one.
 """
 
 from __future__ import annotations

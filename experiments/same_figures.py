@@ -114,7 +114,9 @@ def figures(folder: Path) -> dict[str, Any]:
         found[f"{kind}#{counted[kind]}"] = {
             "status": f"{status} {stage}",
             "metrics": metrics.get(run, {}),
-            "artifacts": {str(path.relative_to(root)): told for path in sorted(root.rglob("*")) if (told := _told(path))},
+            "artifacts": {
+                str(path.relative_to(root)): told for path in sorted(root.rglob("*")) if (told := _told(path))
+            },
         }
     question = (
         "select a.name, a.alias, coalesce(m.value, 'trained'), a.version from registered_model_aliases a left join "

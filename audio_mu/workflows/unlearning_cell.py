@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from audio_mu.config import Config, REPAIR_FIELDS
+from audio_mu.config import REPAIR_FIELDS, Config
 from audio_mu.config.parsers import as_text
 from audio_mu.requests.request import Request
 from audio_mu.store.queries import Finished

@@ -13,10 +13,15 @@ from tests.imports import imported
 
 LEVELS = (
     "errors", "names", "cosine_curve", "progress", "seeding", "system", "own_code", "config", "data", "models",
-    "training", "unlearning", "store", "requests", "audit", "compute", "report", "erasure", "workflows", "api", "cli", "__main__",
+    "training", "unlearning", "store", "requests", "audit", "compute", "report", "erasure", "workflows", "api", "cli",
+    "__main__",
 )  # fmt: skip
 """The parts of the package, the lowest first: a part imports those before it alone."""
-FORBIDDEN = {"unlearning": {"audit", "data", "store"}, "audit": {"unlearning", "data", "store"}, "training": {"data"}}
+FORBIDDEN = {
+    "unlearning": {"audit", "data", "store"},
+    "audit": {"unlearning", "data", "store"},
+    "training": {"data"},
+}
 WITHOUT_TORCH = ("errors", "names", "cosine_curve", "progress", "system", "own_code", "config", "cli")
 """Parts that a wrong parameter, --help or a comparison reads: none of them waits for torch."""
 PACKAGE = ROOT / "audio_mu"

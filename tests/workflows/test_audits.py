@@ -210,7 +210,6 @@ def clips() -> Clips:
         hashes=tuple(f"hash {i}" for i in range(N_CLIPS)),
         parts=("",) * N_CLIPS,
         class_names=tuple("abcd"),
-        speaker_attributes={},
         skipped=(),
         root=Path("/data"),
         digest="digest",

@@ -21,13 +21,14 @@ import yaml
 
 from audio_mu.config import Config
 from audio_mu.errors import UserError
+from audio_mu.names import FLOOR
 from audio_mu.report import tables
-from audio_mu.report.evidence import Estimate, Outcome, Verdict, figures_of, interval_number, verdicts
+from audio_mu.report.facts import Estimate, figures_of, interval_number
+from audio_mu.report.rule import Outcome, Verdict, verdicts
 from audio_mu.store import queries
 from audio_mu.store.artifacts import read_csv
 from audio_mu.store.connect import open_store
 from audio_mu.store.handle import Store
-from audio_mu.audit.across_seeds import FLOOR
 from audio_mu.workflows.stage import base_tags
 
 ROOT = Path(__file__).resolve().parents[1]

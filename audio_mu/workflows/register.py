@@ -11,10 +11,12 @@ import pandas as pd
 from audio_mu.config import Config
 from audio_mu.data.audio import SAMPLE_RATE
 from audio_mu.errors import UserError
+from audio_mu.names import BEST, NAIVE, NONE, ORIGINAL, UNLEARNED
 from audio_mu.progress import say
 from audio_mu.report import cards
 from audio_mu.report.cards import ModelFacts, UnlearnedFacts
-from audio_mu.report.evidence import REFERENCE, RULE, best_method, closest, figures_of, judge
+from audio_mu.report.facts import figures_of
+from audio_mu.report.rule import RULE, best_method, closest, judge
 from audio_mu.requests.ledger import COLUMNS, RETIRED, Answer, Answered, Ledger, enter, read_ledger
 from audio_mu.store import registry
 from audio_mu.store.artifacts import read_csv
@@ -23,20 +25,18 @@ from audio_mu.store.queries import Finished
 from audio_mu.store.registry import Version
 from audio_mu.store.runs import Run
 from audio_mu.system.hashing import hash_of
-from audio_mu.workflows.bases import UNLEARNED
 from audio_mu.workflows.cells import CellRuns, audited_long, load_cell
 from audio_mu.workflows.data import Data, load_data, matching
 from audio_mu.workflows.gather import make_record, request_facts, write_record
 from audio_mu.workflows.stage import base_tags
 
-NONE, BEST = "none", "best"
 PORT = 5001  # MLflow's UI has 5000
 
 
 def register_unlearned(config: Config, store: Store, run: Run, cell_id: str) -> dict[int, Version]:
     """Register the models that `register` names, one for each seed; nothing for `none`.
 
-    The method must meet the rule of `audio_mu.report.evidence` in the mean over the configured seeds; `best` is the
+    The method must meet the rule of `audio_mu.report.rule` in the mean over the configured seeds; `best` is the
     one of highest ToW that does. Each seed's model becomes a version of the base's registered model behind the alias
     `unlearned-seed-NN`, the first configured seed's behind `unlearned` too: a choice that looks at no result. Evidence
     and model card go into the runs that made the versions and into `run`. With that the request is answered: it
@@ -84,7 +84,7 @@ def register_unlearned(config: Config, store: Store, run: Run, cell_id: str) -> 
 
 def _beside(long: pd.DataFrame, method: str) -> str:
     """The accuracies that a reader wants to see beside the choice."""
-    figures = {who: figures_of(long, who) for who in (method, "original", REFERENCE)}
+    figures = {who: figures_of(long, who) for who in (method, ORIGINAL, NAIVE)}
     parts = []
     for name in ("forget", "remain", "test"):
         known = {who: of[f"{name}/accuracy"].mean for who, of in figures.items() if f"{name}/accuracy" in of}
@@ -135,7 +135,7 @@ def _answered(
         "scope": f"{int(forgotten['forgotten'].sum())} recordings, forget={params['forget']}",
     }
     answer = Answer(
-        cell=cell.cell,
+        cell=cell.id,
         method=method,
         before={str(seed): run.tags["base_version"] for seed, run in runs.items()},
         after={str(seed): version.version for seed, version in versions.items()},
@@ -147,15 +147,13 @@ def _answered(
 
 def _of_seeds(cell: CellRuns, seeds: tuple[int, ...]) -> CellRuns:
     """The cell's runs of these seeds alone: others are not asked for, and say nothing about these models."""
-    return CellRuns(cell.cell, cell.request, {key: run for key, run in cell.runs.items() if int(key[1]) in seeds})
+    return CellRuns(cell.id, cell.request, {key: run for key, run in cell.runs.items() if key[1] in seeds})
 
 
 def _allowed_method(config: Config, cell: CellRuns) -> str:
     """The method to register. Raises `UserError` where none, or not the one asked for, meets the rule."""
     asked, long = config.methods.register, cell.long()
-    known = (
-        "" if REFERENCE in cell.methods else "there is no retrained model (naive) to compare with; add it to methods"
-    )
+    known = "" if NAIVE in cell.methods else "there is no retrained model (naive) to compare with; add it to methods"
     if asked == BEST:
         found = best_method(long, cell.methods)
         if found is not None:
@@ -167,7 +165,7 @@ def _allowed_method(config: Config, cell: CellRuns) -> str:
         raise UserError(f"register='best' is refused: {reason}{_way_out(asked, long)}")
     if asked not in cell.methods:
         raise UserError(f"register={asked!r}: this cell has no finished run of it: add it to methods")
-    if not judge(asked, figures_of(long, asked), figures_of(long, "original") or None).passed:
+    if not judge(asked, figures_of(long, asked), figures_of(long, ORIGINAL) or None).passed:
         raise UserError(
             f"register={asked!r} is refused: {known or _reasons(cell, asked)} (rule: {RULE.text})"
             f"{_way_out(asked, long)}"
@@ -177,13 +175,13 @@ def _allowed_method(config: Config, cell: CellRuns) -> str:
 
 def _way_out(asked: str, long: pd.DataFrame) -> str:
     """The answer that is left, unless the retrained model is missing or is itself what fails."""
-    left = asked != REFERENCE and (naive := figures_of(long, REFERENCE)) and judge(REFERENCE, naive).passed
+    left = asked != NAIVE and (naive := figures_of(long, NAIVE)) and judge(NAIVE, naive).passed
     return "; register=naive, the retrained model, needs no new training" if left else ""
 
 
 def _reasons(cell: CellRuns, method: str) -> str:
     long = cell.long()
-    return "; ".join(judge(method, figures_of(long, method), figures_of(long, "original") or None).reasons)
+    return "; ".join(judge(method, figures_of(long, method), figures_of(long, ORIGINAL) or None).reasons)
 
 
 def _model(store: Store, method: str, finished: Finished) -> str:
@@ -201,7 +199,7 @@ def _register(
     config: Config, store: Store, cell: CellRuns, method: str, seed: int, model_uri: str, digest: str
 ) -> Version:
     """The version of a run's model: made once, found again afterwards."""
-    finished = cell.runs[method, str(seed)]
+    finished = cell.runs[method, seed]
     found = registry.of_run(store, config.registered_model, finished.id)
     if found is not None:
         return found
@@ -230,8 +228,8 @@ def _attach(
     write_record(run, record)
     n_forget = request_facts(store, cell).n_forget
     for seed, version in versions.items():
-        finished = cell.runs[method, str(seed)]
-        before, naive = (cell.runs.get((name, str(seed))) for name in ("original", REFERENCE))
+        finished = cell.runs[method, seed]
+        before, naive = (cell.runs.get((name, seed)) for name in (ORIGINAL, NAIVE))
         accuracies = {
             name: (
                 before.metrics.get(f"{name}/accuracy") if before else None,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from audio_mu.report.evidence import LEARNED
+from audio_mu.report.rule import LEARNED
 from audio_mu.store.queries import Finished
 from audio_mu.workflows.cells import CellRuns
 from tests.conftest import FAST, Command
@@ -129,7 +129,7 @@ def test_a_seed_whose_retraining_failed_is_in_the_table() -> None:
     """Catches verdicts that cannot know of it: they read the long table alone."""
     remain = {"naive": (0.9, 0.1), "original": (0.95, 0.95), "pop": (0.8, 0.8)}
     runs = {
-        (method, str(seed)): Finished(f"{method}{seed}", "", {}, {"remain/accuracy": value}, 0)
+        (method, seed): Finished(f"{method}{seed}", "", {}, {"remain/accuracy": value}, 0)
         for method, values in remain.items()
         for seed, value in zip((40, 41), values, strict=True)
     }

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,12 +53,6 @@ def _colour(method: str) -> str:
     return COLOURS.get(method, SETS["forget"])
 
 
-@contextmanager
-def _style() -> Iterator[None]:
-    with rc_context(STYLE):
-        yield
-
-
 def _subplots(
     size: tuple[float, float], rows: int = 1, columns: int = 1, *, names: Sequence[str] = (), top: float = 0.14,
     between: tuple[float, float] = (0.0, 0.0), **options: Any,
@@ -95,7 +88,7 @@ def _name_positions(axes: Axes, methods: Sequence[str]) -> None:
 
 def accuracy_figure(long: pd.DataFrame, methods: Sequence[str], title: str) -> Figure:
     """Accuracy on the forget, remain and test sets per method, with naive's forget accuracy as the target."""
-    with _style():
+    with rc_context(STYLE):
         figure, axes = _subplots((max(MIN_WIDTH, 1.6 + 0.95 * len(methods)), 4.2), names=methods, top=0.32)
         positions = np.arange(len(methods))
         for i, (name, colour) in enumerate(SETS.items()):
@@ -113,7 +106,7 @@ def accuracy_figure(long: pd.DataFrame, methods: Sequence[str], title: str) -> F
 
 def trade_off_figure(long: pd.DataFrame, methods: Sequence[str]) -> Figure:
     """Forget against test accuracy with 95 % intervals; naive's point, with cross-hairs, is the target."""
-    with _style():
+    with rc_context(STYLE):
         figure, axes = _subplots((6.4, 4.6))
         x, x_ends = _values(long, "forget/accuracy", methods)
         y, y_ends = _values(long, "test/accuracy", methods)
@@ -171,7 +164,7 @@ def mia_figure(long: pd.DataFrame, methods: Sequence[str], title: str = "") -> F
     """What membership attacks see per method, with 95 % intervals; naive's value is the target."""
     panels = {"mia/score": "forget clips called non-member", "mia/auc": "AUC of the attack by the loss"}
     known = [metric for metric in panels if (long["metric"] == metric).any()]
-    with _style():
+    with rc_context(STYLE):
         size = (1.6 + 0.8 * len(methods), 0.6 + 2.5 * max(1, len(known)))
         above = 0.36 if title else 0.14
         figure, grid = _subplots(
@@ -219,7 +212,7 @@ def forget_loss_figure(losses: Mapping[str, np.ndarray], methods: Sequence[str],
     """Distribution of the forget set's losses (all seeds) of each method over naive's, on a log scale."""
     shown = [method for method in methods if method in losses and method != NAIVE]
     bins = np.logspace(np.log10(LOSS_FLOOR), np.log10(LOSS_CEILING), 45).tolist()
-    with _style():
+    with rc_context(STYLE):
         figure, panels = _small_multiples(len(shown), top=0.52 if title else 0.3)
         for axes, method in zip(panels, shown):
             if NAIVE in losses:
@@ -256,7 +249,7 @@ def roc_figure(pairs: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], met
     shown = [method for method in methods if method in pairs and method != NAIVE]
     n = max((len(b) for seeds in pairs.values() for _, b in seeds), default=100)
     grid = np.logspace(np.log10(1 / n), 0, 120)
-    with _style():
+    with rc_context(STYLE):
         figure, panels = _small_multiples(len(shown), 2.3)
         for axes, method in zip(panels, shown):
             axes.plot(grid, grid, color=GRID, linewidth=1)
@@ -283,7 +276,7 @@ def speed_figure(long: pd.DataFrame, methods: Sequence[str]) -> Figure | None:
     if not known.any():
         return None
     names = [method for method, is_known in zip(timed, known) if is_known]
-    with _style():
+    with rc_context(STYLE):
         figure, axes = _subplots((6.4, 4.6))
         axes.set_xscale("log")
         axes.plot(x[known], y[known], "o", color=SETS["forget"], markersize=6)
@@ -308,7 +301,7 @@ def prune_figure(curves: Mapping[str, np.ndarray]) -> Figure | None:
     """
     if not curves:
         return None
-    with _style():
+    with rc_context(STYLE):
         figure, axes = _subplots((6.4, 4.6))
         for curve in curves.values():
             axes.plot(RATES, curve, color=SETS["test"], linewidth=0.8, alpha=0.7)

@@ -15,7 +15,6 @@ from audio_mu.names import NAIVE
 from audio_mu.progress import say
 from audio_mu.report import figures, tables
 from audio_mu.report.published import published_markdown
-from audio_mu.report.tables import listed, markdown
 from audio_mu.requests.ledger import read_ledger
 from audio_mu.store import queries
 from audio_mu.store.artifacts import read_csv
@@ -68,10 +67,8 @@ def compare(config: Config, store: Store, parent: Run | None = None, cell: str |
         ranked = _ranking(store, run, config, newest, long)
         run.text("comparison.md", "\n".join([*texts, ranked, _chained(run, chain)]))
         run.metrics({f"{row.method}/{row.metric}": row.mean for row in cells[0].long.itertuples()})
-        if report:
-            say(f"report: {run.address(report)}")
-        else:
-            say("no report: the recordings of these requests are erased")
+        nothing = "no report: the recordings of these requests are erased"
+        say(f"report: {run.address(report)}" if report else nothing)
     return long
 
 
@@ -90,10 +87,10 @@ def _show(
 ) -> str:
     """Figures and per-clip table of one cell into the run, its tables on the screen; return all as Markdown."""
     runs, audit = cell.runs, cell.audit
-    table = markdown(tables.wide_table(cell.long, runs.rows))
-    audited = markdown(tables.wide_table(cell.long, runs.rows, tables.AUDITED))
-    about = (config.data.dataset, config.data.pipeline, config.training.architecture, runs.request)
-    in_the_study = published_markdown(*about)
+    table = tables.markdown(tables.wide_table(cell.long, runs.rows))
+    audited = tables.markdown(tables.wide_table(cell.long, runs.rows, tables.AUDITED))
+    data, architecture = config.data, config.training.architecture
+    in_the_study = published_markdown(data.dataset, data.pipeline, architecture, runs.request)
     notes = [*notes, *audit.notes]
     heading = f"\n{runs.title} (cell {runs.id})\n\n{table}"
     if place == 0:
@@ -111,9 +108,9 @@ def _show(
         run.csv(f"audits/{runs.folder}/per_clip.csv", audit.per_clip.round(6))
     parts = [
         f"## {runs.title}\n\ncell {runs.id}\n\n{table}\n{tables.EXPLANATION}\n",
-        listed(notes),
+        tables.listed(notes),
         f"### Audits\n\n{audited}\n{tables.AUDIT_EXPLANATION}\n",
-        listed(f"{method}: {_reading(runs, audit, method)}" for method in runs.methods),
+        tables.listed(f"{method}: {_reading(runs, audit, method)}" for method in runs.methods),
         tables.paired_markdown(cell.paired, runs.methods),
         in_the_study,
     ]
@@ -239,7 +236,7 @@ def _ranking(store: Store, run: Run, config: Config, first: CellRuns, long: pd.D
     if len(compared) < CELLS_OF_RANKING:
         return ""
     methods = [method for method in first.methods if method not in tables.NOT_RANKED]
-    named = listed(" ".join(key) for key in compared.itertuples(index=False))
+    named = tables.listed(" ".join(key) for key in compared.itertuples(index=False))
     return (
         f"## Ranking over cells\n\nFriedman's test over\n\n{named}\n"
         f"{tables.ranking_markdown(tables.ranking(pooled, methods))}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -81,7 +82,7 @@ def write_report(
         title=runs.title,
         request=request,
         examples=examples,
-        class_counts=dict(sorted(pd.Series([clip.label for clip in clips.values()]).value_counts().items())),
+        class_counts=dict(sorted(Counter(clip.label for clip in clips.values()).items())),
         n_speakers=len({clip.speaker for clip in clips.values()} - {""}),
         long=cell.long,
         methods=methods,
@@ -96,8 +97,7 @@ def write_report(
     )
     path = f"report/{runs.folder}.html"
     run.text(path, render_report(report))
-    digest = runs.any_run.tags["clips_digest"]
-    run.dataset(data.label, digest, request.n_forget + request.n_remain, "compare")
+    run.dataset(data.label, runs.any_run.tags["clips_digest"], request.n_forget + request.n_remain, "compare")
     lines = summary(cell.long, methods, request)
     about = f"Report: `{path}`; tables: `comparison.md`; figures: `figures/`."
     run.note(f"## {runs.title}\n\n{listed(lines)}\n{about}")

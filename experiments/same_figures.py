@@ -33,10 +33,10 @@ CHAIN: tuple[tuple[str, dict[str, str]], ...] = (
     ("compare", {}),
     ("report", {"forget_percentage": "20"}),
     ("tune", {"methods": "pop,amnesiac", "n_trials": "2", "forget_percentage": "20"}),
-    ("unlearn", {"methods": "naive,fine_tune", "forget": "speaker", "forget_speakers": "02", "register": "naive"}),
+    ("unlearn", {"methods": "naive,fine_tune", "forget": "speaker", "forget_speakers": "03", "register": "naive"}),
     ("train", LEARNS),
     ("attack", {}),
-    ("unlearn", {"methods": "naive,pop", "forget": "speaker", "forget_speakers": "03", "n_epoch_impair": "2"}),
+    ("unlearn", {"methods": "naive,pop", "forget": "speaker", "forget_speakers": "02", "n_epoch_impair": "2"}),
     ("compare", {}),
     ("erase", {"request": "REQUEST"}),
     ("erase", {"request": "REQUEST", "confirm": "true"}),
@@ -114,7 +114,9 @@ def figures(folder: Path) -> dict[str, Any]:
         found[f"{kind}#{counted[kind]}"] = {
             "status": f"{status} {stage}",
             "metrics": metrics.get(run, {}),
-            "artifacts": {str(path.relative_to(root)): told for path in sorted(root.rglob("*")) if (told := _told(path))},
+            "artifacts": {
+                str(path.relative_to(root)): told for path in sorted(root.rglob("*")) if (told := _told(path))
+            },
         }
     question = (
         "select a.name, a.alias, coalesce(m.value, 'trained'), a.version from registered_model_aliases a left join "

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+WORST = 2.0
 
 
 @dataclass(frozen=True)
@@ -22,10 +25,11 @@ class Score:
     def against(self, reference: Score) -> float:
         """|confidence on the forget set - the reference's| + what the validation accuracy lacks to the reference's.
 
-        0 is as good as retraining, 2 the worst.
+        0 is as good as retraining, 2 the worst; a diverged network, whose figures are not finite, has 2.
         """
         lacking = max(0.0, reference.validation_accuracy - self.validation_accuracy)
-        return abs(self.confidence - reference.confidence) + lacking
+        distance = abs(self.confidence - reference.confidence) + lacking
+        return distance if math.isfinite(distance) else WORST
 
     def as_metrics(self) -> dict[str, float]:
         """The figures under the names of the store."""

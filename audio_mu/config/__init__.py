@@ -16,7 +16,6 @@ from audio_mu.config.parameters import (
     StoreParameters,
     TrainingParameters,
     defaults,
-    help_text,
     parse,
 )
 from audio_mu.config.parsers import AUTO, STUDY_KEYS
@@ -26,5 +25,5 @@ __all__ = [
     "AUTO", "AttackParameters", "BASE_FIELDS", "Config", "DataParameters", "GROUP_FIELDS",
     "LONGEST_SHOWN", "MachineParameters",
     "MethodParameters", "PARAMETERS", "REPAIR_FIELDS", "Recipe", "RepairParameters", "RequestParameters",
-    "STUDY_KEYS", "StoreParameters", "TrainingParameters", "defaults", "help_text", "load_recipe", "parse",
+    "STUDY_KEYS", "StoreParameters", "TrainingParameters", "defaults", "load_recipe", "parse",
 ]  # fmt: skip

@@ -25,6 +25,11 @@ class Trial:
     number: int
     values: Values
 
+    @property
+    def key(self) -> str:
+        """The same for equal configurations of a method."""
+        return canonical_json([self.method, dict(self.values)])
+
 
 def draw_trials(method: str, ranges: Mapping[str, Range], n: int, recipe_rate: float, seed: int) -> list[Trial]:
     """The method as it comes, then n - 1 different draws, fewer where the ranges hold no more.

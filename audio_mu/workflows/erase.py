@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from audio_mu.config import Config
+from audio_mu.config.reads import in_force
 from audio_mu.erasure.descent import Lineage
 from audio_mu.erasure.redact import Sought
 from audio_mu.erasure.remains import remaining
@@ -68,7 +69,7 @@ def erase(config: Config, store: Store) -> str:
     tags = {name: entry.tags[name] for name in ("dataset", "dataset_name", "request", "request_hash")}
     tags |= {"pipeline": entry.tags["pipeline"], "architecture": entry.tags["architecture"]}
     tags["confirmed"] = str(config.store.confirm).lower()
-    with open_run(store, "erase", f"erase {entry.request}", tags, _in_force(config), config.as_text()) as run:
+    with open_run(store, "erase", f"erase {entry.request}", tags, in_force(config, "erase"), config.as_text()) as run:
         erasure = Erasure(store, entry)
         findings = erasure.findings()
         _tell(entry, findings, config.store.confirm)
@@ -104,10 +105,6 @@ def erase(config: Config, store: Store) -> str:
             say(f"remains: {part['what']}: {part['why']}")
         say(f"record: {run.address(PAGE)}")
     return run.id
-
-
-def _in_force(config: Config) -> dict[str, str]:
-    return config.as_text(("dataset", "dataset_name", "data_dir", "request", "confirm"))
 
 
 def _chosen(config: Config, ledger: Ledger) -> Entry:

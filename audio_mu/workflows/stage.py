@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from audio_mu.config import GROUP_FIELDS, PARAMETERS, REPAIR_FIELDS, Config
+from audio_mu.config import Config
+from audio_mu.config.reads import OF_BASES, in_force
 from audio_mu.store.handle import Store
 from audio_mu.store.runs import Run, child_run, open_run
 
@@ -17,29 +18,6 @@ def base_tags(config: Config) -> dict[str, str]:
         "pipeline": config.data.pipeline,
         "architecture": config.training.network,
     }
-
-
-OF_BASES = (*GROUP_FIELDS["data"], *(name for name in GROUP_FIELDS["training"] if name != "seeds"))
-IN_FORCE = {
-    "main": tuple(PARAMETERS),
-    "train": (*OF_BASES, "seeds"),
-    "attack": (*OF_BASES, "seeds", *GROUP_FIELDS["attack"]),
-    "unlearn": (
-        *OF_BASES,
-        "seeds",
-        *REPAIR_FIELDS,
-        "methods",
-        "method_config",
-        "deep_audits",
-        "save_models",
-        "register",
-    ),
-    "tune": (*OF_BASES, "seeds", "methods", "n_trials"),
-    "compare": ("dataset", "dataset_name", "pipeline", "architecture"),
-    "report": ("dataset", "dataset_name", "pipeline", "architecture"),
-}
-"""Stage → the parameters that it reads, beside those of its request."""
-OF_A_REQUEST = ("unlearn", "tune", "report")
 
 
 def base_params(config: Config) -> dict[str, str]:
@@ -55,7 +33,7 @@ def stage_run(
     # Under any name of the data set `erase` finds what was made from a folder by its path.
     folder = {"data_dir": str(config.data.data_dir.resolve())} if config.data.data_dir is not None else {}
     all_tags = {**base_tags(config), **folder, **(tags or {})}
-    params = config.as_text((*IN_FORCE[stage], *(config.request.in_force if stage in OF_A_REQUEST else ())))
+    params = in_force(config, stage)
     if parent is None:
         return open_run(store, stage, name, all_tags, params, config.as_text())
     return child_run(store, parent, stage, "parent", name, all_tags, params)

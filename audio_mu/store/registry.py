@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from unittest.mock import patch
 
 import mlflow
 import numpy as np
@@ -20,9 +19,10 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 from torch import Tensor, nn
 
-from audio_mu.errors import UserError
-from audio_mu.store.artifacts import local_folder
+from audio_mu.errors import UserError, one_line
+from audio_mu.store.artifacts import Files
 from audio_mu.store.handle import Store
+from audio_mu.store.private import traced_as
 from audio_mu.store.runs import Run
 from audio_mu.store.weights import BadWeights, read_weights
 from audio_mu.system.writing import flush
@@ -74,9 +74,7 @@ def log_model(run: Run, traced: Traced, name: str, n_outputs: int, metadata: Map
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's exporter about itself
-        program = traced.program
-        # MLflow traces every model that it logs, which takes longer than all the rest, and takes no traced one.
-        with patch.object(torch.export, "export", lambda *_, **__: program):
+        with traced_as(traced.program):
             info = mlflow.pytorch.log_model(
                 traced.module,
                 name=name,
@@ -89,7 +87,7 @@ def log_model(run: Run, traced: Traced, name: str, n_outputs: int, metadata: Map
                 validate_serving_input=False,
             )
     # On the disk before the run says FINISHED: the machine may be switched off.
-    folder = local_folder(run.store.client.get_logged_model(info.model_id).artifact_location)
+    folder = Files(run.store.client.get_logged_model(info.model_id).artifact_location).folder
     if folder is not None:
         flush(folder)
     return info.model_uri
@@ -111,9 +109,9 @@ def load_state(model_uri: str) -> dict[str, Tensor]:
             local = Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=folder))
             return read_weights(local / "data" / "model.pt2")
     except (MlflowException, BadWeights) as error:
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"model {model_uri} of this store cannot be read ({reason}): restore it, or make it again with force=true"
+            f"model {model_uri} of this store cannot be read ({one_line(error)}): restore it, or make it again with "
+            "force=true"
         ) from None
 
 
@@ -129,7 +127,7 @@ class Version:
 
 
 def _version(found: ModelVersion) -> Version:
-    return Version(found.name, str(found.version), found.run_id, found.source, dict(found.tags))
+    return Version(found.name, str(found.version), found.run_id or "", found.source or "", dict(found.tags))
 
 
 def register(store: Store, name: str, model_uri: str, run_id: str, tags: Mapping[str, str], about: str) -> Version:

@@ -11,3 +11,6 @@ OTHERS = (
     "salun", "msg", "ssd", "l1_sparse",
 )  # fmt: skip
 """The rest, in the order of tables; a test holds both to the registry."""
+
+RETRAINS = frozenset({"naive"})
+"""Methods that train from scratch: they read the base recipe and no repair setting, and descend from no base model."""

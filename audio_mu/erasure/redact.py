@@ -17,6 +17,8 @@ import numpy as np
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import escape
 
+from audio_mu.store.artifacts import packed, unpacked
+
 WHOLE = (".html", ".json")
 """Text that makes no sense without some of its lines: it goes as a whole."""
 
@@ -42,15 +44,8 @@ class Sought:
 
     @cached_property
     def _spellings(self) -> dict[str, re.Pattern[str]]:
-        """As a page, JSON or an address writes them → the same with nothing before or after that makes another id."""
-        ways = (
-            str,
-            html.escape,
-            lambda text: json.dumps(text)[1:-1],
-            quote,
-            escape,
-            lambda t: htmlsafe_json_dumps(t)[1:-1],
-        )
+        """As a page, JSON or an address writes them → the same where it is no part of another id."""
+        ways = (str, html.escape, escape, quote, _in_json, _in_script)
         written = {str(way(text)) for text in self._exact for way in ways}
         return {text: re.compile(rf"(?<![\w.-]){re.escape(text)}(?![\w-])") for text in sorted(written)}
 
@@ -100,8 +95,7 @@ class Sought:
 
     def _arrays(self, data: bytes) -> Change | None:
         """An npz without the rows of the clips, whatever else has as many rows; types and order stay."""
-        with np.load(io.BytesIO(data), allow_pickle=False) as content:
-            arrays = {name: content[name] for name in content.files}
+        arrays = unpacked(io.BytesIO(data))
         exact = np.array(sorted(self._exact))
         gone: dict[int, np.ndarray] = {}  # number of rows → which of them
         for array in arrays.values():
@@ -114,9 +108,15 @@ class Sought:
             name: array[~gone[len(array)]] if array.ndim and len(array) in gone else array
             for name, array in arrays.items()
         }
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **kept)
-        return Change(buffer.getvalue(), cut)
+        return Change(packed(kept), cut)
+
+
+def _in_json(text: str) -> str:
+    return json.dumps(text)[1:-1]
+
+
+def _in_script(text: str) -> str:
+    return htmlsafe_json_dumps(text)[1:-1]
 
 
 def _lines(text: str) -> list[str]:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from audio_mu.data.catalog import Barred
 from audio_mu.store import queries
-from audio_mu.store.artifacts import list_files, read_csv, read_json
+from audio_mu.store.artifacts import read_csv, read_json
 from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Run, lone_run
@@ -67,6 +67,11 @@ class Entry:
     def state(self) -> str:
         """answered, erasing or erased."""
         return self.tags["state"]
+
+    @property
+    def answering_runs(self) -> tuple[str, ...]:
+        """Ids of the runs whose models answered it."""
+        return tuple(run for answer in self.answers.values() for run in answer.runs.values())
 
     @property
     def gone(self) -> bool:
@@ -127,16 +132,9 @@ def _entry(store: Store, run: Finished) -> Entry:
         run.id,
         run.tags,
         read_csv(store, run.id, RECORDINGS, dtype=str),
-        _nonmembers(store, run.id),
+        read_csv(store, run.id, NONMEMBERS, dtype=str),
         {name: Answer(**answer) for name, answer in read_json(store, run.id, ANSWERS).items()},
     )
-
-
-def _nonmembers(store: Store, run_id: str) -> pd.DataFrame:
-    """An earlier version wrote ids alone, and removed them with an erasure: what is not known is missing."""
-    there = NONMEMBERS in list_files(store, run_id)
-    known = read_csv(store, run_id, NONMEMBERS, dtype=str) if there else pd.DataFrame()
-    return known.reindex(columns=list(COLUMNS))
 
 
 @dataclass(frozen=True)

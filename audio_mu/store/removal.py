@@ -77,6 +77,12 @@ def logged_model(store: Store, model_id: str) -> LoggedModel | None:
     return model if any(Files(model.artifact_location).paths()) else None
 
 
+def logged_models(store: Store, run: AnyRun) -> list[LoggedModel]:
+    """The models of a run of which something can still be removed; see `logged_model`."""
+    found = (logged_model(store, model_id) for model_id in sorted(run.models))
+    return [model for model in found if model is not None]
+
+
 def remove_model(store: Store, model: LoggedModel) -> None:
     """Delete a logged model's files, then its record, so that an interruption leaves something to find."""
     Files(model.artifact_location).delete()

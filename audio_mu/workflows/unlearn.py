@@ -18,6 +18,7 @@ from audio_mu.compute.engine import Engine
 from audio_mu.compute.jobs import Result, UnlearnJob, unlearn_job
 from audio_mu.config import REPAIR_FIELDS, Config, parse
 from audio_mu.errors import UserError
+from audio_mu.names import RETRAINS
 from audio_mu.progress import say
 from audio_mu.requests.ledger import RETIRED
 from audio_mu.requests.request import Request, request_table, resolve_request
@@ -46,8 +47,6 @@ from audio_mu.workflows.train import log_servable
 
 ORIGINAL = "original"
 LARGEST_SETTINGS = 1 << 18  # bytes of the file of method_config
-RETRAINS = frozenset({"naive"})
-"""Methods that read the base recipe and no repair setting: one result serves every cell of a request."""
 
 
 def check_methods(config: Config) -> tuple[str, ...]:

@@ -16,7 +16,6 @@ from audio_mu.requests.ledger import NONMEMBERS, RECORDINGS, RETIRED, ROLE, STAG
 from audio_mu.store import registry, removal
 from audio_mu.store.artifacts import Files
 from audio_mu.store.handle import Store
-from audio_mu.store.registry import Version
 from audio_mu.store.removal import AnyRun
 from audio_mu.store.runs import Run
 from audio_mu.system.writing import cache_root, locked
@@ -74,10 +73,12 @@ class Search:
             versions = registry.versions_of(self.store, run.id, run.models)
             if (RETIRED in run.tags or not run.active) and not versions and not removal.logged_models(self.store, run):
                 continue
-            stage = run.tags.get("stage", "")
-            named = "".join(f", {v.name} version {v.version}{self._aliases(v)}" for v in versions)
+            stage, where = run.tags.get("stage", ""), _named(run)
+            for version in versions:
+                names = [f"{version.name} version {version.version}", *removal.aliases_of(self.store, version)]
+                where += ", " + " @".join(names)
             action = RETIRE if stage == "attack" else REMOVED
-            yield Finding(MODEL.get(stage, "model"), _named(run) + named, action, partial(self._remove_models, run))
+            yield Finding(MODEL.get(stage, "model"), where, action, partial(self._remove_models, run))
 
     def _remove_models(self, run: AnyRun) -> None:
         for version in registry.versions_of(self.store, run.id, run.models):
@@ -87,27 +88,21 @@ class Search:
         if run.active:
             Run(self.store, run.id, run.name).tags({RETIRED: self.entry.hash})
 
-    def _aliases(self, version: Version) -> str:
-        return "".join(f" @{alias}" for alias in removal.aliases_of(self.store, version))
-
     def _caches(self) -> Iterator[Finding]:
         root = cache_root() / "features"
         for folder in sorted(root.glob("*")) if root.is_dir() else []:
             if not folder.is_dir():
                 continue
             self.searched["feature caches"] += 1
-            if _half_built(folder):
-                what = "feature cache, half built"
-            elif _cache_names(folder, self.entry):
-                what = "feature cache"
-            else:
-                continue
-            yield Finding(what, folder.name, REMOVED, partial(_remove_cache, folder))
+            half_built = folder.name.startswith(".") or not (folder / "index.json").is_file()
+            if half_built or _cache_names(folder, self.entry):
+                what = "feature cache" + (", half built" if half_built else "")
+                yield Finding(what, folder.name, REMOVED, partial(_remove_cache, folder))
 
     def _artifacts(self) -> Iterator[Finding]:
         for run in bar(self.runs.values(), len(self.runs), "runs searched"):
             files, sought = run.files, self._sought(run)
-            is_entry = run.finished and (run.tags.get("stage"), run.tags.get("role")) == (STAGE, ROLE)
+            is_entry = (run.status, run.tags.get("stage"), run.tags.get("role")) == ("FINISHED", STAGE, ROLE)
             for path in files.paths():
                 self.searched["artifacts"] += 1
                 if is_entry and path in (RECORDINGS, NONMEMBERS):  # who has which place in the split
@@ -148,11 +143,6 @@ def _rewrite(files: Files, path: str, sought: Sought) -> None:
         files.delete(path)
     else:
         files.write(path, change.data)
-
-
-def _half_built(folder: Path) -> bool:
-    """Whether a killed writer has left this: what it holds cannot be told."""
-    return folder.name.startswith(".") or not (folder / "index.json").is_file()
 
 
 def _cache_names(folder: Path, entry: Entry) -> bool:

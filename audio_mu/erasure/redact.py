@@ -45,8 +45,8 @@ class Sought:
     @cached_property
     def _spellings(self) -> dict[str, re.Pattern[str]]:
         """As a page, JSON or an address writes them → the same where it is no part of another id."""
-        ways = (str, html.escape, escape, quote, _in_json, _in_script)
-        written = {str(way(text)) for text in self._exact for way in ways}
+        in_json = (str(dumps(text))[1:-1] for text in self._exact for dumps in (json.dumps, htmlsafe_json_dumps))
+        written = {str(way(text)) for text in self._exact for way in (str, html.escape, escape, quote)} | {*in_json}
         return {text: re.compile(rf"(?<![\w.-]){re.escape(text)}(?![\w-])") for text in sorted(written)}
 
     def named_in(self, text: str) -> bool:
@@ -70,15 +70,12 @@ class Sought:
             return self._table(text)
         if not self.named_in(text):
             return None
-        return Change(None, 1) if suffix in WHOLE else self._lines(text)
+        kept = self.cut(text)
+        return Change(None, 1) if suffix in WHOLE else Change(kept.encode(), text.count("\n") - kept.count("\n"))
 
     def cut(self, text: str) -> str:
         """A text without the lines that name one of the recordings."""
         return "".join(line for line in _lines(text) if not self.named_in(line))
-
-    def _lines(self, text: str) -> Change:
-        kept = self.cut(text)
-        return Change(kept.encode(), text.count("\n") - kept.count("\n"))
 
     def _table(self, text: str) -> Change | None:
         """A CSV without the rows that name one, every other row as it stands; the header always stays."""
@@ -109,14 +106,6 @@ class Sought:
             for name, array in arrays.items()
         }
         return Change(packed(kept), cut)
-
-
-def _in_json(text: str) -> str:
-    return json.dumps(text)[1:-1]
-
-
-def _in_script(text: str) -> str:
-    return htmlsafe_json_dumps(text)[1:-1]
 
 
 def _lines(text: str) -> list[str]:

@@ -30,19 +30,16 @@ class Remaining:
 
 def remaining(data: DataParameters, search: Search) -> list[Remaining]:
     """Everything that an erasure leaves of the request that was searched for. `data`: where its recordings may be."""
-    store, entry, runs = search.store, search.entry, search.runs
+    entry, runs = search.entry, search.runs
     return [
         Remaining(f"{RECORDINGS} of the ledger's entry", "so that the recordings and their copies stay left out"),
-        Remaining(
-            f"{NONMEMBERS} of the ledger's entry",
-            "test recordings that it names keep their place in the split for others",
-        ),
+        Remaining(f"{NONMEMBERS} of the ledger's entry", "so that its test recordings keep their place in the split"),
         *_models(entry, runs, search.descent),
         *_names(entry, runs),
-        *_held_out(store, entry, runs),
+        *_held_out(search.store, entry, runs),
         *_files(data, entry, runs),
         *_running(runs),
-        *_elsewhere(store),
+        *_elsewhere(search.store),
     ]
 
 
@@ -102,8 +99,7 @@ def _files(data: DataParameters, entry: Entry, runs: Mapping[str, AnyRun]) -> It
     if root is None:
         yield Remaining("the recordings themselves", "their folder is not at hand: delete them yourself")
     else:
-        n = sum((root / id_).exists() for id_ in entry.ids)
-        gone = "if this is the folder they were in, their files are gone"
+        n, gone = sum((root / id_).exists() for id_ in entry.ids), "their files are gone, if they were in this folder"
         why = "they are yours: delete them yourself" if n else gone
         yield Remaining(f"{n} of the {len(entry.ids)} recordings in {root}", why)
     lists = {run.params.get("forget_list", "") for run in answered} - {""}
@@ -126,7 +122,7 @@ def _elsewhere(store: Store) -> Iterator[Remaining]:
         "caches of other machines and other folders of AUDIO_MU_CACHE, backups, downloaded copies",
         "they are not at hand",
     )
-    if not removal.collects(store):
+    if not removal.collects(store.client):
         yield Remaining(
             "the server's records of removed models (names, parameters, figures; no weights)",
             "a tracking server hides what is deleted until `mlflow gc` runs on it",

@@ -137,39 +137,32 @@ def _entry(store: Store, run: Finished) -> Entry:
     )
 
 
-@dataclass(frozen=True)
-class Answered:
-    """What enters the ledger when a registered model has answered a request. `tags`: of the data set and request."""
+def enter(store: Store, ledger: Ledger, entry: Entry) -> None:
+    """Write a request, with the answer of one registered model, into the ledger; `entry` has no run yet.
 
-    tags: Mapping[str, str]
-    model: str
-    answer: Answer
-    recordings: pd.DataFrame
-    nonmembers: pd.DataFrame
-
-
-def enter(store: Store, ledger: Ledger, answered: Answered) -> None:
-    """Write a request into the ledger; a request that is in it already gets this model's answer added or renewed."""
-    known = next((entry for entry in ledger.entries if entry.hash == answered.tags["request_hash"]), None)
-    answers = {**(known.answers if known else {}), answered.model: answered.answer}
+    A request that is in the ledger already gets this model's answer added or renewed.
+    """
+    known = next((other for other in ledger.entries if other.hash == entry.hash), None)
+    ((model, answer),) = entry.answers.items()
+    answers = {**(known.answers if known else {}), model: answer}
     tags = {
-        **answered.tags,
+        **entry.tags,
         "state": ANSWERED,
-        "registered_model": answered.model,
-        "cell": answered.answer.cell,
-        "method": answered.answer.method,
-        "versions_before": json.dumps(answered.answer.before),
-        "versions_after": json.dumps(answered.answer.after),
+        "registered_model": model,
+        "cell": answer.cell,
+        "method": answer.method,
+        "versions_before": json.dumps(answer.before),
+        "versions_after": json.dumps(answer.after),
     }
     if known is None:
-        run = lone_run(store, STAGE, ROLE, f"ledger {answered.tags['request']}", tags)
+        run = lone_run(store, STAGE, ROLE, f"ledger {entry.request}", tags)
         tags["answered_at"] = datetime.now(UTC).isoformat(timespec="milliseconds")
         tags["previous"] = ledger.entries[-1].hash if ledger.entries else ""
     else:
         run = Run(store, known.run_id, "")
-    run.csv(RECORDINGS, answered.recordings)
-    run.csv(NONMEMBERS, answered.nonmembers)
-    run.text(ANSWERS, json.dumps({name: dataclasses.asdict(answer) for name, answer in answers.items()}, indent=1))
+    run.csv(RECORDINGS, entry.recordings)
+    run.csv(NONMEMBERS, entry.nonmembers)
+    run.text(ANSWERS, json.dumps({name: dataclasses.asdict(given) for name, given in answers.items()}, indent=1))
     run.tags(tags)
     if known is None:
         store.client.set_terminated(run.id)  # only a whole entry is found

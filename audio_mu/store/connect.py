@@ -9,6 +9,7 @@ import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import cast
 from urllib.parse import quote, urlsplit
 
 import mlflow
@@ -19,12 +20,11 @@ from mlflow.tracking import MlflowClient
 from audio_mu.errors import UserError, one_line
 from audio_mu.progress import say
 from audio_mu.store.artifacts import Files
-from audio_mu.store.faults import explain, patient
+from audio_mu.store.faults import Patient, connections_in_use, explain
 from audio_mu.store.handle import SQLITE, Store
 from audio_mu.store.private import close_connections, quiet, schema
 from audio_mu.store.queries import PAGE, RUNNING, every
 from audio_mu.store.runs import GIVEN_RUN, Run, process_tags
-from audio_mu.store.transactions import connections_in_use
 from audio_mu.system.processes import is_gone, users_of
 from audio_mu.system.writing import locked, sweep
 
@@ -82,7 +82,7 @@ def _is_half_made(file: Path) -> bool:
     """Whether a database holds some of what this MLflow version creates, nothing else, and nothing in it yet."""
     if not file.is_file():
         return False
-    made = schema()
+    tables, revisions, newest = schema()
     with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as database:
         try:
             names = {name for (name,) in database.execute("select name from sqlite_master where type = 'table'")}
@@ -90,9 +90,9 @@ def _is_half_made(file: Path) -> bool:
             if "alembic_version" in names:
                 reached = {version for (version,) in database.execute("select version_num from alembic_version")}
             own = {name for name in names if not name.startswith(("alembic_", "_alembic_", "sqlite_"))}
-            if not (own <= made.tables and reached <= made.revisions):
+            if not (own <= tables and reached <= revisions):
                 return False  # another program's, or a newer MLflow's
-            whole = own == made.tables and reached == made.newest
+            whole = own == tables and reached == newest
             filled = {name for name in own if database.execute(f'select 1 from "{name}" limit 1').fetchone()}
             return not whole and filled <= FILLED_AT_CREATION
         except sqlite3.Error:
@@ -100,7 +100,7 @@ def _is_half_made(file: Path) -> bool:
 
 
 def _open() -> tuple[MlflowClient, str]:
-    client = patient(MlflowClient())
+    client = cast(MlflowClient, Patient(MlflowClient()))
     return client, _experiment(client)
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import random
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache, wraps
 from typing import Any, cast
 
 from mlflow.tracking import MlflowClient
+from sqlalchemy import event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 from audio_mu.errors import one_line
 from audio_mu.progress import say
@@ -89,7 +92,7 @@ class Patient:
         if not callable(call) or name.startswith("_"):
             return call
 
-        @functools.wraps(call)
+        @wraps(call)
         def patient(*arguments: Any, **options: Any) -> Any:
             start, told = time.monotonic(), False
             while True:
@@ -108,11 +111,6 @@ class Patient:
         return patient
 
 
-def patient(client: MlflowClient) -> MlflowClient:
-    """The client as a `Patient` one, which has all that it has."""
-    return cast(MlflowClient, Patient(client))
-
-
 @contextmanager
 def in_a_hurry(client: MlflowClient) -> Iterator[None]:
     """Have a patient client try once: nobody waits minutes for the end of what has failed."""
@@ -123,3 +121,19 @@ def in_a_hurry(client: MlflowClient) -> Iterator[None]:
     finally:
         own.patience = PATIENCE
         os.environ.pop(HTTP_RETRIES) if before is None else os.environ.update({HTTP_RETRIES: before})
+
+
+@cache
+def connections_in_use() -> dict[ConnectionPoolEntry, DBAPIConnection]:
+    """The database connections that this process is using, kept up to date by SQLAlchemy's pools from now on."""
+    in_use: dict[ConnectionPoolEntry, DBAPIConnection] = {}
+    event.listen(Pool, "checkout", lambda connection, entry, _: in_use.update({entry: connection}))
+    event.listen(Pool, "checkin", lambda _, entry: in_use.pop(entry, None))
+    return in_use
+
+
+def roll_back() -> None:
+    """Undo what an interrupt has broken off: its locks would keep the store from taking the end of its runs."""
+    for connection in list(connections_in_use().values()):
+        with suppress(Exception):  # of whatever database it is
+            connection.rollback()

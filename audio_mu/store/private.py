@@ -6,10 +6,8 @@ MLflow is pinned to one version. Whoever raises the pin reads this file first.
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,13 +28,10 @@ SHARED_VIEW = "mlflow.sharedViewState."
 
 def quiet() -> None:
     """Silence the parts of MLflow that tell what our errors tell. Under other names they print again, no more."""
-    for logger in ("alembic", "mlflow.utils.requirements_utils", "mlflow.models.model"):
-        logging.getLogger(logger).setLevel(logging.ERROR)
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
     # It prints the traceback of an error that it raises as well.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    # torch's own exporter warns about itself on every model that MLflow saves.
-    warnings.filterwarnings("ignore", message=".*No complete tensor found in the group.*")
-    warnings.filterwarnings("ignore", message=".*given buffer is not writable.*")
 
 
 def close_connections(file: Path) -> None:
@@ -49,27 +44,17 @@ def close_connections(file: Path) -> None:
     SqlAlchemyStore._get_or_create_engine(f"sqlite:///{file}").dispose()
 
 
-@dataclass(frozen=True)
-class Schema:
-    """The database that this MLflow version makes: its tables, the revisions it knows, and the newest of these."""
+def schema() -> tuple[set[str], set[str], set[str]]:
+    """The database that this MLflow version makes: tables, known revisions, newest revisions.
 
-    tables: frozenset[str]
-    revisions: frozenset[str]
-    newest: frozenset[str]
-
-
-def schema() -> Schema:
-    """The schema of this MLflow version.
-
-    Without it a database whose making was interrupted cannot be told from another program's, and stays broken.
+    Without them a database whose making was interrupted cannot be told from another program's, and stays broken.
     """
     from alembic.script import ScriptDirectory
     from mlflow.store.db.base_sql_model import Base
     from mlflow.store.db.utils import _get_alembic_config
 
     script = ScriptDirectory.from_config(_get_alembic_config(""))
-    revisions = frozenset(known.revision for known in script.walk_revisions())
-    return Schema(frozenset(Base.metadata.tables), revisions, frozenset(script.get_heads()))
+    return set(Base.metadata.tables), {known.revision for known in script.walk_revisions()}, set(script.get_heads())
 
 
 def _backend(client: MlflowClient) -> Any:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 
 import mlflow
@@ -27,18 +27,7 @@ from audio_mu.store.runs import Run
 from audio_mu.store.weights import BadWeights, read_weights
 from audio_mu.system.writing import flush
 
-SERVING_PINS = ("mlflow", "numpy", "torch", "torchaudio")
-
-
-def _serving_requirements() -> list[str]:
-    """The pins that serving needs, taken from the project's one list."""
-    listed = Path(__file__).resolve().parents[2] / "requirements.txt"
-    if listed.is_file():
-        lines = listed.read_text().splitlines()
-        return [line for line in lines if line.split("==")[0].lower() in SERVING_PINS]
-    from importlib.metadata import version
-
-    return [f"{name}=={version(name)}" for name in SERVING_PINS]
+SERVED_BY = ("mlflow", "numpy", "torch", "torchaudio")  # packages that a served model needs, as they are here
 
 
 class Traced:
@@ -71,7 +60,6 @@ def log_model(run: Run, traced: Traced, name: str, n_outputs: int, metadata: Map
         Schema([TensorSpec(np.dtype("float32"), (-1, traced.n_inputs))]),
         Schema([TensorSpec(np.dtype("float32"), (-1, n_outputs))]),
     )
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's exporter about itself
         with traced_as(traced.program):
@@ -80,7 +68,7 @@ def log_model(run: Run, traced: Traced, name: str, n_outputs: int, metadata: Map
                 name=name,
                 input_example=traced.example,
                 signature=signature,
-                pip_requirements=_serving_requirements(),
+                pip_requirements=[f"{package}=={version(package)}" for package in SERVED_BY],
                 metadata=dict(metadata),
                 run_id=run.id,
                 # It would load every model again to answer the example: a third of the time of logging one.
@@ -151,20 +139,19 @@ def set_alias(store: Store, version: Version, alias: str) -> None:
 
 def by_alias(store: Store, name: str, alias: str) -> Version | None:
     """The version behind an alias, or None."""
-    try:
-        return _version(store.client.get_model_version_by_alias(name, alias))
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
+    return _or_none(store.client.get_model_version_by_alias, name, alias)
 
 
 def by_number(store: Store, name: str, version: str) -> Version | None:
     """A version by its number, or None where it is deleted."""
+    return _or_none(store.client.get_model_version, name, version)
+
+
+def _or_none(get: Callable[[str, str], ModelVersion], *names: str) -> Version | None:
     try:
-        return _version(store.client.get_model_version(name, version))
+        return _version(get(*names))
     except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from mlflow.entities import LifecycleStage, LoggedModel, ViewType
 from mlflow.entities import Run as StoredRun
 
-from audio_mu.store import private
 from audio_mu.store.artifacts import Files
 from audio_mu.store.handle import Store
+from audio_mu.store.private import collect_model, collects, model_record
 from audio_mu.store.queries import PAGE, every
 from audio_mu.store.registry import Version
 
@@ -29,11 +29,6 @@ class AnyRun:
     active: bool
     status: str
     models: frozenset[str]
-
-    @property
-    def finished(self) -> bool:
-        """Whether it has ended well."""
-        return self.status == "FINISHED"
 
     @property
     def files(self) -> Files:
@@ -60,9 +55,10 @@ def _any_run(run: StoredRun, logged: Mapping[str, set[str]]) -> AnyRun:
     info, data = run.info, run.data
     outputs = run.outputs.model_outputs if run.outputs is not None else []
     models = frozenset({*logged.get(info.run_id, ()), *(output.model_id for output in outputs)})
-    active = info.lifecycle_stage == LifecycleStage.ACTIVE
-    uri = info.artifact_uri
-    return AnyRun(info.run_id, info.run_name, dict(data.tags), dict(data.params), uri, active, info.status, models)
+    return AnyRun(
+        info.run_id, info.run_name, dict(data.tags), dict(data.params), info.artifact_uri,
+        info.lifecycle_stage == LifecycleStage.ACTIVE, info.status, models,
+    )  # fmt: skip
 
 
 def logged_model(store: Store, model_id: str) -> LoggedModel | None:
@@ -71,8 +67,8 @@ def logged_model(store: Store, model_id: str) -> LoggedModel | None:
     None where the store has nothing of it. None too for a model that was deleted behind a tracking server and has no
     files left: its record stays hidden until `mlflow gc` runs on the server.
     """
-    model = private.model_record(store.client, model_id, deleted=True)
-    if model is None or collects(store) or private.model_record(store.client, model_id, deleted=False) is not None:
+    model = model_record(store.client, model_id, deleted=True)
+    if model is None or collects(store.client) or model_record(store.client, model_id, deleted=False) is not None:
         return model
     return model if any(Files(model.artifact_location).paths()) else None
 
@@ -86,15 +82,10 @@ def logged_models(store: Store, run: AnyRun) -> list[LoggedModel]:
 def remove_model(store: Store, model: LoggedModel) -> None:
     """Delete a logged model's files, then its record, so that an interruption leaves something to find."""
     Files(model.artifact_location).delete()
-    if collects(store):
-        private.collect_model(store.client, model.model_id)
-    elif private.model_record(store.client, model.model_id, deleted=False) is not None:
+    if collects(store.client):
+        collect_model(store.client, model.model_id)
+    elif model_record(store.client, model.model_id, deleted=False) is not None:
         store.client.delete_logged_model(model.model_id)
-
-
-def collects(store: Store) -> bool:
-    """Whether records can be removed for good; a tracking server only hides them."""
-    return private.collects(store.client)
 
 
 def aliases_of(store: Store, version: Version) -> list[str]:

@@ -11,17 +11,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
 from audio_mu.store.artifacts import files_of, packed
-from audio_mu.store.faults import in_a_hurry
+from audio_mu.store.faults import in_a_hurry, roll_back
 from audio_mu.store.handle import Store
 from audio_mu.store.queries import RUNNING, has_tags
-from audio_mu.store.transactions import roll_back
 from audio_mu.system.processes import since
 
 CONTRACT_VERSION = "2"
@@ -39,9 +37,7 @@ class Run:
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.store.client.set_terminated(self.id, "FINISHED")
             return
@@ -98,16 +94,10 @@ class Run:
 
     def dataset(self, name: str, digest: str, n_clips: int, context: str) -> None:
         """Log a data set as this run's input."""
-        entity = Dataset(
-            name=name,
-            digest=digest[:DIGEST_LENGTH],
-            source_type="recordings",
-            source=json.dumps({"name": name}),
-            profile=json.dumps({"clips": n_clips}),
-        )
-        self.store.client.log_inputs(
-            self.id, datasets=[DatasetInput(entity, [InputTag("mlflow.data.context", context)])]
-        )
+        source, profile = json.dumps({"name": name}), json.dumps({"clips": n_clips})
+        entity = Dataset(name, digest[:DIGEST_LENGTH], "recordings", source, profile=profile)
+        used = DatasetInput(entity, [InputTag("mlflow.data.context", context)])
+        self.store.client.log_inputs(self.id, datasets=[used])
 
 
 def open_run(store: Store, stage: str, name: str, tags: Mapping[str, str], params: Mapping[str, str]) -> Run:

@@ -17,7 +17,7 @@ from audio_mu.progress import say
 from audio_mu.report import cards
 from audio_mu.report.cards import ModelFacts, UnlearnedFacts
 from audio_mu.report.evidence import REFERENCE, RULE, Verdict, best_method, closest, figures_of, judge
-from audio_mu.requests.ledger import COLUMNS, RETIRED, Answer, Answered, Ledger, enter, read_ledger
+from audio_mu.requests.ledger import COLUMNS, RETIRED, Answer, Entry, Ledger, enter, read_ledger
 from audio_mu.store import registry
 from audio_mu.store.artifacts import read_csv
 from audio_mu.store.handle import Store
@@ -218,7 +218,7 @@ def _model_facts(config: Config, tags: Mapping[str, str], seed: int) -> ModelFac
 
 def _answered(
     config: Config, store: Store, chosen: Chosen, versions: Mapping[int, Version], forgotten: pd.DataFrame, clips: Clips
-) -> Answered:
+) -> Entry:
     """The ledger's entry of a request whose unlearned versions have gone into service."""
     first, runs = chosen.first, chosen.runs
     measured = read_csv(store, first.id, "audit/per_clip.csv", dtype=str)
@@ -240,7 +240,7 @@ def _answered(
         after={str(seed): version.version for seed, version in versions.items()},
         runs={str(seed): run.id for seed, run in runs.items()},
     )
-    return Answered(tags, config.registered_model, answer, forgotten, nonmembers)
+    return Entry("", tags, forgotten, nonmembers, {config.registered_model: answer})
 
 
 def _tell(store: Store, run: Run, name: str, chosen: Chosen, versions: Mapping[int, Version]) -> None:

@@ -1,4 +1,5 @@
 # `make demo`: set up, then run the whole chain on the built-in data. `make test`: set up, then check and test.
+# `make quick`: the checks and the tests that take no whole command, in less than 90 seconds.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
@@ -10,7 +11,7 @@ STUDY_NETWORKS ?= VGGishMel CTCmel ViTmel
 STUDY_REQUESTS ?= item:forget_percentage=10 item:forget_percentage=20 item:forget_percentage=30 \
 	class:forget_classes_num=1 class:forget_classes_num=2 class:forget_classes_num=3
 
-.PHONY: env demo test check ui study clean
+.PHONY: env demo test quick check ui study clean
 
 env: $(VENV)/ready
 
@@ -20,9 +21,13 @@ demo: $(VENV)/ready
 test: check $(VENV)/cluster
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --durations=10
 
+quick: check
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile -m "not slow"
+
 check: $(VENV)/ready
 	ruff check .
 	ruff format --check .
+	mypy
 
 ui: $(VENV)/ready
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --workers 1 --backend-store-uri sqlite:///$(CURDIR)/mlflow.db

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from audio_mu.config import LONGEST_SHOWN, PARAMETERS, Config, help_text, parse
+from audio_mu.config import Config, LONGEST_SHOWN, PARAMETERS, parse
+from audio_mu.config.reads import help_text
 from audio_mu.errors import UserError
 from audio_mu.system.processes import when_orphaned
 from audio_mu.system.tuning import look_seldom_for_garbage
@@ -86,7 +87,7 @@ def run_entry_point(name: str, arguments: Sequence[str] | None = None) -> int:
     entry = ENTRY_POINTS[name]
     given = list(sys.argv[1:] if arguments is None else arguments)
     if "--help" in given or "-h" in given:
-        print(f"{entry.about}\n\nParameters (name, default, meaning):\n{help_text()}")
+        print(f"{entry.about}\n\n{help_text(name)}")
         return 0
     _end_on_signals()
     look_seldom_for_garbage()

@@ -1,5 +1,10 @@
 """The package's methods by name, for what reads their results and needs none of their code."""
 
+NAIVE = "naive"
+ORIGINAL = "original"
+FLOOR = "retrain_floor"
+"""The retrained model, the untouched one, and the distances of retrained models to each other."""
+
 STUDY = (
     "naive", "gradient_ascent", "stochastic_teacher", "omp", "cosine", "pop", "amnesiac", "label_smoothing",
     "fine_tune",
@@ -11,6 +16,3 @@ OTHERS = (
     "salun", "msg", "ssd", "l1_sparse",
 )  # fmt: skip
 """The rest, in the order of tables; a test holds both to the registry."""
-
-RETRAINS = frozenset({"naive"})
-"""Methods that train from scratch: they read the base recipe and no repair setting, and descend from no base model."""

@@ -9,11 +9,9 @@ cells of other networks, data sets and requests, and times `python -m entrypoint
 from __future__ import annotations
 
 import argparse
-import os
 import sqlite3
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -21,8 +19,8 @@ from itertools import product
 from pathlib import Path
 
 from audio_mu.data.synthetic import generate
+from tests.commands import entry_point, own_environment
 
-ROOT = Path(__file__).resolve().parents[1]
 REAL = {"pipeline": "logmel", "n_epochs": "2", "batch_size": "16", "n_epoch_repair": "1", "n_attack_models": "1",
         "save_models": "none"}  # fmt: skip
 COPIED_TABLES = ("runs", "tags", "params", "metrics", "latest_metrics")
@@ -30,17 +28,13 @@ NETWORKS = tuple(product(("mel", "spec", "logmel"), ("VGGish", "CCT", "ViT")))
 CELLS_OF_NETWORK = 20
 
 
-def entry(name: str, folder: Path, *arguments: str) -> float:
+def entry(name: str, folder: Path, **parameters: str) -> float:
     """Run an entry point on the store in a folder; return wall seconds. Raises RuntimeError where it fails."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    environment |= {
-        "PYTHONPATH": str(ROOT),
-        "AUDIO_MU_CACHE": str(folder / "cache"),
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-    }
-    command = [sys.executable, "-m", f"entrypoints.{name}", *arguments]
+    command = entry_point(name, parameters)
     start = time.perf_counter()
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=own_environment(folder / "cache"), capture_output=True, text=True, check=False
+    )
     seconds = time.perf_counter() - start
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed: {done.stderr[-2000:]}")
@@ -52,8 +46,7 @@ def real_cell(folder: Path) -> None:
     if (folder / "mlflow.db").exists():
         return
     digits = generate(folder / "digits", n_speakers=6, n_takes=3)
-    options = [word for key, value in REAL.items() for word in (f"--{key}", value)]
-    entry("main", folder, "--data_dir", str(digits), *options)
+    entry("main", folder, data_dir=str(digits), **REAL)
 
 
 def fill(database: Path, n_runs: int) -> None:
@@ -111,7 +104,7 @@ def measure(folder: Path, n_runs: int, rounds: int) -> list[float]:
     """Wall seconds of `compare` on a store of `n_runs` runs, one for each round."""
     real_cell(folder)
     fill(folder / "mlflow.db", n_runs)
-    return [entry("compare", folder, "--data_dir", str(folder / "digits")) for _ in range(rounds)]
+    return [entry("compare", folder, data_dir=str(folder / "digits")) for _ in range(rounds)]
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 BASE = {"seeds": "40,41", "n_attack_models": "2"}
-LEARNS = {"n_epochs": "22", "batch_size": "8"}
+LEARNS = {"n_epochs": "24", "batch_size": "8"}
 CHAIN: tuple[tuple[str, dict[str, str]], ...] = (
     ("train", LEARNS),
     ("attack", {}),
@@ -61,7 +61,7 @@ def run_chain(folder: Path, project: Path) -> None:
     }
     digits = folder / "digits"
     make = "import sys, pathlib; from audio_mu.data.synthetic import generate; "
-    make += "generate(pathlib.Path(sys.argv[1]), n_speakers=4, n_takes=3)"
+    make += "generate(pathlib.Path(sys.argv[1]), n_speakers=5, n_takes=3)"
     subprocess.run([sys.executable, "-c", make, str(digits)], env=environment, check=True)
     digits = next(digits.iterdir()) if not any(digits.rglob("*.wav")) else digits
     with (folder / "output.txt").open("w") as output:
@@ -114,7 +114,9 @@ def figures(folder: Path) -> dict[str, Any]:
         found[f"{kind}#{counted[kind]}"] = {
             "status": f"{status} {stage}",
             "metrics": metrics.get(run, {}),
-            "artifacts": {str(path.relative_to(root)): told for path in sorted(root.rglob("*")) if (told := _told(path))},
+            "artifacts": {
+                str(path.relative_to(root)): told for path in sorted(root.rglob("*")) if (told := _told(path))
+            },
         }
     question = (
         "select a.name, a.alias, coalesce(m.value, 'trained'), a.version from registered_model_aliases a left join "

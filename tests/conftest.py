@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.commands import ROOT, entry_point, mlflow_run
+
 SMALL = {"n_speakers": 6, "n_takes": 3}  # 180 clips
 FAST = {"n_epochs": "4", "n_epoch_repair": "1", "batch_size": "16", "seeds": "40,41"}
 
@@ -54,18 +55,9 @@ def entry() -> Command:
     """Run `python -m entrypoints.<name>` in a folder with parameters given as keywords."""
 
     def run(name: str, folder: Path, **parameters: str) -> subprocess.CompletedProcess[str]:
-        arguments = [word for key, value in parameters.items() for word in (f"--{key}", value)]
         # A test that looks into a store with MLflow's client has set this for its whole process.
         environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-        return subprocess.run(
-            [sys.executable, "-m", f"entrypoints.{name}", *arguments],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
+        return _ended(entry_point(name, parameters), folder, environment)
 
     return run
 
@@ -75,16 +67,11 @@ def project() -> Command:
     """Run `mlflow run <project> -e <name>` in a folder with `-P` parameters given as keywords."""
 
     def run(name: str, folder: Path, **parameters: str) -> subprocess.CompletedProcess[str]:
-        arguments = [word for key, value in parameters.items() for word in ("-P", f"{key}={value}")]
         environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
-        return subprocess.run(
-            ["mlflow", "run", str(ROOT), "-e", name, "--env-manager", "local", *arguments],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
+        return _ended(mlflow_run(name, parameters), folder, environment)
 
     return run
+
+
+def _ended(words: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from audio_mu.cli import read_words
 from audio_mu.config import STUDY_KEYS, Config, defaults, load_recipe
 from audio_mu.errors import UserError
-from audio_mu.cli import read_words
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
@@ -99,7 +99,7 @@ def test_study_keys_set_network_and_features() -> None:
 
 def test_auto_comes_from_the_recipe_and_given_values_stay() -> None:
     """Catches a recipe that overrides the user, or an auto that stays."""
-    config = Config.from_text({"dataset": "audioMNIST", "n_epochs": "7"}).resolved()
+    config = Config.from_text({"dataset": "audioMNIST", "n_epochs": "7"})
     recipe = load_recipe("audioMNIST")
     assert config.n_epochs == 7
     assert (config.batch_size, config.learning_rate, config.optimizer) == (256, 0.01, "sgd")
@@ -109,10 +109,10 @@ def test_auto_comes_from_the_recipe_and_given_values_stay() -> None:
 def test_text_round_trip() -> None:
     """Catches a value that does not come back from its own text, which resuming and MLflow rely on."""
     assert Config.from_text({}).as_text() == defaults()
-    config = Config.from_text({"seeds": "1,2", "learning_rate": "0.00123", "force": "True"}).resolved()
+    config = Config.from_text({"seeds": "1,2", "learning_rate": "0.00123", "force": "True"})
     assert Config.from_text(config.as_text()) == config
     for share in ("0.08680555555555555", "99.99999", "10", "1e-05"):
-        config = Config.from_text({"forget_percentage": share}).resolved()
+        config = Config.from_text({"forget_percentage": share})
         assert Config.from_text(config.as_text()) == config
         assert config.as_text()["forget_percentage"] == share
 

@@ -16,6 +16,7 @@ import pytest
 
 from audio_mu.system.hashing import sha256
 from tests.conftest import FAST, ROOT, Command
+from tests.finished_store import Results
 
 METHODS = [
     "naive", "gradient_ascent", "stochastic_teacher", "omp", "cosine", "pop", "amnesiac", "label_smoothing",
@@ -27,27 +28,6 @@ TAGS = [
 ]  # fmt: skip
 COLUMNS = ["cell", "request", "method", "metric", "mean", "std", "n", "seeds", "ci_low", "ci_high"]
 NAME = "audio-mu.SyntheticDigits.logmel.VGGish"
-
-
-class Results:
-    """A finished store, read with MLflow's own client."""
-
-    def __init__(self, folder: Path) -> None:
-        from mlflow.tracking import MlflowClient
-
-        self.folder = folder
-        uri = f"sqlite:///{folder / 'mlflow.db'}"
-        self.client = MlflowClient(uri, uri)
-
-    def runs(self, condition: str = "") -> list:
-        return list(self.client.search_runs(["0"], condition, max_results=1000))
-
-    def methods(self, request: str = "item-10") -> dict[tuple[str, str], object]:
-        found = self.runs(f"tags.role = 'method' and tags.request = '{request}'")
-        return {(run.data.tags["method"], run.data.tags["seed"]): run for run in found}
-
-    def artifact(self, run: object, path: str) -> Path:
-        return Path(self.client.download_artifacts(run.info.run_id, path))
 
 
 @pytest.fixture(scope="module")

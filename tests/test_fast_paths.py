@@ -1,4 +1,4 @@
-"""The fast ways of computing give the figures of the plain ones, which `benchmarks.study_loop` tells."""
+"""The fast ways of computing give the figures of the plain ones, which `study_loop` tells."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from audio_mu.models import AudioClassifier, build, tiny
 from audio_mu.requests.request import resolve_request
 from audio_mu.seeding import generator
 from audio_mu.training import Examples, OptimizerSettings, fit, ordered_batches, predict
-from benchmarks import study_loop
-from benchmarks.study_loop import ClipList
+from tests import study_loop
+from tests.study_loop import ClipList
 
 SHAPE, N, CLASSES, BATCH = (32, 63), 40, 5, 16
 NO_DROPOUT = {"attention_dropout": 0.0, "stochastic_depth": 0.0}
@@ -128,7 +128,7 @@ def test_mapped_features_equal_those_in_memory(tmp_path: Path) -> None:
 def test_features_in_batches_equal_those_one_by_one(small_digits: Path, tmp_path: Path) -> None:
     """Catches features that depend on the other clips of their batch, and clips and features that part company."""
     given = {"dataset": "audioMNIST", "data_dir": str(small_digits), "pipeline": "mel"}
-    clips = load_clips(Config.from_text(given).resolved())
+    clips = load_clips(Config.from_text(given))
     chosen = range(0, len(clips), 9)
     plain = study_loop.load(study_loop.preprocess([small_digits / clips.ids[i] for i in chosen], tmp_path / "files"))
     assert len(plain) == 20

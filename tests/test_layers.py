@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 
 import pytest
+
+from tests.imports import imported
 
 ROOT = Path(__file__).resolve().parents[1]
 LEVELS = [
@@ -21,20 +22,6 @@ LEVELS = [
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 FORBIDDEN = {"unlearning": {"audit", "data", "store"}, "audit": {"unlearning", "data", "store"}, "training": {"data"}}
 MODULES = sorted((ROOT / "audio_mu").rglob("*.py"))
-
-
-def imported(path: Path) -> set[str]:
-    """Absolute names of all modules that a file imports, wherever in the file."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            names.add(node.module or "")
-            if node.module == "audio_mu":
-                names |= {f"audio_mu.{alias.name}" for alias in node.names}
-    return names
 
 
 def part(module: str) -> str | None:

@@ -8,7 +8,7 @@ import numpy as np
 import soundfile
 
 from tests.conftest import FAST, Command
-from tests.test_end_to_end import Results
+from tests.finished_store import Results
 
 RATE = 44_100
 

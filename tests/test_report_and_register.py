@@ -8,7 +8,6 @@ import pickle
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ import pytest
 import requests
 
 from tests.conftest import FAST, Command
+from tests.servers import free_port
 
 NAME = "audio-mu.SyntheticDigits.logmel.VGGish"
 # Long enough to learn more than guessing: models at chance are not judged.
@@ -123,9 +123,7 @@ Ask = Callable[[str | bytes], requests.Response]
 @pytest.fixture(scope="module", params=["seed-40", "unlearned"])
 def ask(request: pytest.FixtureRequest, chain: Store) -> Iterator[tuple[str, Ask]]:
     """`mlflow models serve` of a base and of an unlearned version: (alias, what sends a body to it)."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = os.environ | {
         "MLFLOW_TRACKING_URI": f"sqlite:///{chain.folder / 'mlflow.db'}",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",

@@ -375,7 +375,7 @@ def test_real_speech_end_to_end(real_layout: Path) -> None:
     """Catches parts, labels or speakers lost between the files and the request, on real words."""
     config = Config.from_text(
         {"dataset": "SpeechCommands", "data_dir": str(real_layout), "forget": "class", "forget_classes_num": "3"}
-    ).resolved()
+    )
     clips = load_clips(config)
     split = split_clips("official", 42, clips.parts, clips.speakers, clips.hashes)
     request = resolve_request(config, clips, split)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import io
 import os
-import random
 import re
 import shutil
 import subprocess
@@ -26,8 +24,9 @@ from audio_mu.data.catalog import audio_files
 from audio_mu.data.datasets import DATASETS
 from audio_mu.data.download import Archive, _check_and_unpack
 from audio_mu.errors import UserError
-from audio_mu.workflows.unlearn import check_methods
+from audio_mu.workflows.method_settings import check_methods
 from tests.conftest import Command
+from tests.imports import imported
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ("<img src=x onerror=alert(1)>", '"><svg onload=alert(2)>', "<script>alert(3)<!--")
@@ -245,21 +244,9 @@ def test_every_imported_package_is_pinned() -> None:
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][0-9.]*", line) for line in lines)
     pinned = {line.partition("==")[0].lower() for line in lines}
     modules = set()
-    for top in ("audio_mu", "entrypoints", "tests", "benchmarks"):
+    for top in ("audio_mu", "entrypoints", "tests", "benchmarks", "experiments"):
         for path in (ROOT / top).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.Import):
-                    modules |= {alias.name.split(".")[0] for alias in node.names}
-                elif isinstance(node, ast.ImportFrom):
-                    modules.add((node.module or "").split(".")[0])
+            modules |= {name.split(".")[0] for name in imported(path)}
     places = packages_distributions()
     missing = {module for module in modules if module in places and not {p.lower() for p in places[module]} & pinned}
     assert missing == set()
-
-
-def test_random_is_seeded_by_the_case() -> None:
-    """Catches a fuzzing case that cannot be repeated from its number."""
-    from benchmarks.fuzz import KINDS, mutated
-
-    first, again = (mutated(KINDS["wav"], random.Random("0 wav 7")) for _ in range(2))
-    assert first == again

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,6 @@ import pandas as pd
 from audio_mu.audit.distances import activation_distance, distances, js_divergence, tug_of_war
 from audio_mu.audit.performance import cross_entropy, performance
 from audio_mu.audit.population import PopulationResult, Rate, population_attack
-from audio_mu.store.runs import Run
 
 if TYPE_CHECKING:
     from audio_mu.audit.attack_models import Attack
@@ -187,29 +185,6 @@ def _in_words(rate: Rate) -> str:
     if rate.value is None:
         return f"refused, {rate.note}"
     return f"{rate.value:.3f} [{rate.low:.3f}, {rate.high:.3f}] of {rate.n}, {rate.note}"
-
-
-def log_audit(
-    run: Run,
-    evaluator: Evaluator,
-    ids: tuple[str, ...],
-    seed: int,
-    logits: Logits,
-    metrics: Mapping[str, float],
-    naive_logits: Logits | None,
-) -> None:
-    """Write a model's evidence into its run: audit/audit.json, audit.md, per_clip.csv, and its reading as a tag."""
-    evidence = evaluator.evidence(logits, metrics)
-    run.text("audit/audit.json", json.dumps(evidence, indent=1, ensure_ascii=False))
-    run.text("audit/audit.md", "".join(f"- {reading}\n" for reading in evidence["readings"]))
-    run.csv("audit/per_clip.csv", evaluator.per_clip(ids, logits, seed, naive_logits))
-    run.tags(
-        {
-            "audit": evidence["readings"][2],
-            "nonmembers": evaluator.request.nonmembers_are,
-            "speaker_confounded": str(evaluator.request.speaker_confounded).lower(),
-        }
-    )
 
 
 def not_recovered(metrics: Mapping[str, float], naive: Mapping[str, float]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -110,11 +110,22 @@ class Result:
     figures: Mapping[str, float]
     curves: Mapping[str, tuple[tuple[int, float], ...]]
     warnings: tuple[str, ...]
+    rates: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def total_seconds(self) -> float:
         """Wall seconds of the training or of everything that the method computed."""
         return self.impair_seconds + self.repair_seconds
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """The times under the names of the store."""
+        return {
+            "time/impair_s": self.impair_seconds,
+            "time/repair_s": self.repair_seconds,
+            "time/total_s": self.total_seconds,
+            "time/cpu_s": self.cpu_seconds,
+        }
 
 
 def _state(network: nn.Module) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from audio_mu.config.parameters import (
     BASE_FIELDS,
+    GROUP_FIELDS,
     LONGEST_SHOWN,
     PARAMETERS,
     REPAIR_FIELDS,
@@ -15,14 +16,14 @@ from audio_mu.config.parameters import (
     StoreParameters,
     TrainingParameters,
     defaults,
-    help_text,
     parse,
 )
 from audio_mu.config.parsers import AUTO, STUDY_KEYS
 from audio_mu.config.recipe import Recipe, load_recipe
 
 __all__ = [
-    "AUTO", "AttackParameters", "BASE_FIELDS", "Config", "DataParameters", "LONGEST_SHOWN", "MachineParameters",
+    "AUTO", "AttackParameters", "BASE_FIELDS", "Config", "DataParameters", "GROUP_FIELDS",
+    "LONGEST_SHOWN", "MachineParameters",
     "MethodParameters", "PARAMETERS", "REPAIR_FIELDS", "Recipe", "RepairParameters", "RequestParameters",
-    "STUDY_KEYS", "StoreParameters", "TrainingParameters", "defaults", "help_text", "load_recipe", "parse",
+    "STUDY_KEYS", "StoreParameters", "TrainingParameters", "defaults", "load_recipe", "parse",
 ]  # fmt: skip

@@ -202,7 +202,7 @@ class Config:
         everything = {name: about.default for name, about in PARAMETERS.items()} | parsed
         recipe = load_recipe(everything["dataset"])
         everything |= {name: getattr(recipe, name) for name in DECIDES if everything[name] is None}
-        groups = {
+        groups: dict[str, Any] = {
             name: group(**{f.name: everything[f.name] for f in dataclasses.fields(group)})
             for name, group in GROUPS.items()
         }
@@ -258,18 +258,13 @@ PARAMETERS: dict[str, Parameter] = {
     for f in dataclasses.fields(group)
 }
 BASE_FIELDS = tuple(name for name, about in PARAMETERS.items() if about.of_base)
-REPAIR_FIELDS = tuple(f.name for f in dataclasses.fields(RepairParameters))
+GROUP_FIELDS = {name: tuple(f.name for f in dataclasses.fields(group)) for name, group in GROUPS.items()}
+REPAIR_FIELDS = GROUP_FIELDS["repair"]
 
 
 def defaults() -> dict[str, str]:
     """Name → default as text of every parameter, in their order."""
     return {name: about.text for name, about in PARAMETERS.items()}
-
-
-def help_text() -> str:
-    """One line for each parameter: name, default, meaning."""
-    lines = (f"  --{name:<22} {a.text or '(empty)':<16} {a.meaning}" for name, a in PARAMETERS.items())
-    return "\n".join(lines)
 
 
 def parse(name: str, text: str) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from audio_mu.names import RETRAINS
+from audio_mu.names import NAIVE
 from audio_mu.requests.ledger import Entry
 from audio_mu.store.artifacts import unpacked
 from audio_mu.store.removal import AnyRun
@@ -33,7 +33,7 @@ class Descent:
 
     def _holds(self, run: AnyRun) -> bool | None:
         own = self._trained(run)
-        if own or run.tags.get("stage") != "unlearn" or run.tags.get("method") in RETRAINS:
+        if own or run.tags.get("stage") != "unlearn" or run.tags.get("method") == NAIVE:
             return own
         base = self.holds(run.tags.get("base_run_id", ""))
         return base if base or own is False else None

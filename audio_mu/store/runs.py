@@ -100,17 +100,23 @@ class Run:
         self.store.client.log_inputs(self.id, datasets=[used])
 
 
-def open_run(store: Store, stage: str, name: str, tags: Mapping[str, str], params: Mapping[str, str]) -> Run:
-    """The entry point's run: the one that `mlflow run` has made, or a new one."""
+def open_run(
+    store: Store, stage: str, name: str, tags: Mapping[str, str], params: Mapping[str, str], config: Mapping[str, str]
+) -> Run:
+    """The entry point's run: the one that `mlflow run` has made, or a new one that logs the parameters in force.
+
+    `config`, all parameters of the command, becomes the artifact config.yaml.
+    """
     given = os.environ.pop(GIVEN_RUN, None)
     all_tags = {**_common_tags(), "stage": stage, "role": "parent", **tags}
     if given is None:
         run = _create(store, name, all_tags)
+        run.params(params)
     else:
         run = Run(store, given, name)
         run.tags({**all_tags, "mlflow.runName": name})
-    # MLflow has logged what was given as parameters already; the whole is in an artifact.
-    run.text("config.yaml", "".join(f"{key}: {json.dumps(value)}\n" for key, value in params.items()))
+    # MLflow has logged the parameters that were given to `mlflow run` already, and none can be changed.
+    run.text("config.yaml", "".join(f"{key}: {json.dumps(value)}\n" for key, value in config.items()))
     return run
 
 

@@ -100,7 +100,7 @@ def _candidates(store: Store, config: Config, name: str, ledger: Ledger, seed: i
 def _with_recipe(config: Config, name: str, version: Version) -> Config:
     """The configuration with a version's recipe. Raises `UserError` where what was given contradicts it."""
     recipe = json.loads(version.tags["recipe"])
-    given = config.as_text()
+    given = config.as_text(BASE_FIELDS)
     for key in BASE_FIELDS:
         if key in config.given and given[key] != recipe[key]:
             raise UserError(
@@ -132,7 +132,7 @@ def _fitting(store: Store, config: Config, candidates: Sequence[Version], data: 
 
 def _of_then(store: Store, config: Config, version: Version) -> str:
     """The parameters that choose recordings and were others when a version was made, as a way out."""
-    then, now = store.client.get_run(version.run_id).data.params, config.as_text()
+    then, now = store.client.get_run(version.run_id).data.params, config.as_text(CHOOSING)
     other = [f"{key}={then[key]!r} (now {now[key]!r})" for key in CHOOSING if key in then and then[key] != now[key]]
     return f"give {', '.join(other)} as then, or " if other else ""
 

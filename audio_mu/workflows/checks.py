@@ -15,7 +15,7 @@ from audio_mu.errors import UserError
 from audio_mu.models import AudioClassifier
 from audio_mu.own_code import is_reference, load
 from audio_mu.unlearning import choose
-from audio_mu.workflows.unlearn import check_methods
+from audio_mu.workflows.method_settings import check_methods
 
 NEEDS = {"cf_k": "last_block", "eu_k": "last_block", "msg": "head"}
 """Methods that ask the network for more than logits; a network of the user's own may lack it."""

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from audio_mu.config import Config
+from audio_mu.config.reads import in_force
 from audio_mu.erasure.find import Finding, Search
 from audio_mu.erasure.remains import remaining
 from audio_mu.errors import UserError
@@ -32,7 +33,7 @@ def erase(config: Config, store: Store) -> str:
     """
     entry = _chosen(config, store)
     tags = {name: entry.tags[name] for name in TAGS} | {"confirmed": str(config.store.confirm).lower()}
-    with open_run(store, "erase", f"erase {entry.request}", tags, config.as_text()) as run:
+    with open_run(store, "erase", f"erase {entry.request}", tags, in_force(config, "erase"), config.as_text()) as run:
         search = Search(store, entry)
         findings = search.findings()
         _tell(entry, findings, config.store.confirm)

@@ -21,7 +21,7 @@ TRAINING_SOURCE = ("seeding.py", "training.py", "data", "models", "compute")
 UNLEARNING_SOURCE = (*TRAINING_SOURCE, "unlearning", "requests")
 MEASURED_SOURCE = (*UNLEARNING_SOURCE, "audit")
 """Packages and modules whose source is part of a step's fingerprint."""
-NOT_NUMERIC = "search.py"  # the ranges that a search draws from: settings, not figures, come from there
+NOT_NUMERIC = ("search.py", "trials.py")  # settings, not figures, come from a search
 
 
 def network_source(config: Config) -> str:
@@ -41,7 +41,7 @@ def source_hash(parts: tuple[str, ...]) -> str:
     root = Path(audio_mu.__file__).parent
     files = sorted(
         path for part in parts for path in ([root / part] if part.endswith(".py") else (root / part).rglob("*.py"))
-        if path.name != NOT_NUMERIC
+        if path.name not in NOT_NUMERIC
     )  # fmt: skip
     return hash_of([[path.relative_to(root).as_posix(), file_sha256(path)] for path in files])
 

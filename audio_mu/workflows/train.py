@@ -35,7 +35,7 @@ from audio_mu.workflows.fingerprints import (
     problem,
     source_hash,
 )
-from audio_mu.workflows.stage import base_tags, stage_run
+from audio_mu.workflows.stage import base_params, base_tags, stage_run
 
 NEAR_CHANCE = 2.0  # accuracy below twice that of guessing
 SHOWN = 12  # class names that are printed
@@ -112,7 +112,7 @@ def _job(config: Config, data: Data, seed: int) -> TrainJob:
         optimizer=optimizer_settings(config),
         batch_size=config.training.batch_size,
         n_epochs=config.training.n_epochs,
-        best_on="test" if config.training.checkpoint == "best_test" else None,
+        best_on=config.training.chooses_on,
     )
 
 
@@ -252,7 +252,7 @@ def _traced(
 
 
 def _params(config: Config, seed: int) -> dict[str, str]:
-    return {**config.as_text(), "seed": str(seed)}
+    return base_params(config) | {"seed": str(seed)}
 
 
 def _summarise(config: Config, run: Run, data: Data, accuracies: dict[int, float]) -> None:

@@ -5,28 +5,28 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from sklearn.model_selection import train_test_split
 
 from audio_mu.audit.performance import cross_entropy
+from audio_mu.audit.rehearsal import Score
 from audio_mu.compute.engine import Engine
 from audio_mu.compute.jobs import Result, TrainJob, UnlearnJob, train_job, unlearn_job
-from audio_mu.config import REPAIR_FIELDS, Config
+from audio_mu.config import Config, REPAIR_FIELDS
 from audio_mu.data.splits import VALIDATION_SHARE
 from audio_mu.errors import UserError
 from audio_mu.progress import say
+from audio_mu.report.trials import trials_table, tuned_yaml
 from audio_mu.requests.request import Request, resolve_request
 from audio_mu.seeding import derive
 from audio_mu.store import queries
 from audio_mu.store.handle import Store
 from audio_mu.store.runs import Run, child_run
-from audio_mu.system.hashing import canonical_json, hash_of
+from audio_mu.system.hashing import hash_of
 from audio_mu.unlearning import METHODS
-from audio_mu.unlearning.search import Range
+from audio_mu.unlearning.trials import Trial, draw_trials
 from audio_mu.workflows.bases import find_bases
 from audio_mu.workflows.data import Data
 from audio_mu.workflows.fingerprints import (
@@ -37,79 +37,10 @@ from audio_mu.workflows.fingerprints import (
     problem,
     source_hash,
 )
-from audio_mu.workflows.stage import base_tags, stage_run
-from audio_mu.workflows.unlearn import check_methods, hyper_parameters_of, method_settings
+from audio_mu.workflows.method_settings import check_methods, hyper_parameters_of, method_settings
+from audio_mu.workflows.stage import base_params, base_tags, stage_run
 
 TUNED = "tuned.yaml"
-WORST = 2.0
-"""The score of a diverged network: no answer can be further off."""
-ATTEMPTS = 20  # draws for each trial before a search space counts as exhausted
-
-Values = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One configuration of a method. Number 0 is the method as it comes; `values` holds what differs from that."""
-
-    method: str
-    number: int
-    values: Values
-
-
-@dataclass(frozen=True)
-class Score:
-    """What a network answers on the forget set and on the validation part.
-
-    `confidence`: mean probability of the true class of the forget clips, the mean of exp(-loss); accuracies as
-    fractions; `forget_loss` in nats.
-    """
-
-    confidence: float
-    forget_accuracy: float
-    forget_loss: float
-    validation_accuracy: float
-
-    def against(self, reference: Score) -> float:
-        """|confidence on the forget set - the reference's| + what the validation accuracy lacks to the reference's.
-
-        0 is as good as retraining, 2 the worst.
-        """
-        lacking = max(0.0, reference.validation_accuracy - self.validation_accuracy)
-        return abs(self.confidence - reference.confidence) + lacking
-
-    def as_metrics(self) -> dict[str, float]:
-        """The figures under the names of the store."""
-        return {
-            "forget/confidence": self.confidence,
-            "forget/accuracy": self.forget_accuracy,
-            "forget/loss": self.forget_loss,
-            "validation/accuracy": self.validation_accuracy,
-        }
-
-    @classmethod
-    def from_metrics(cls, metrics: Mapping[str, float]) -> Score:
-        """The reverse of `as_metrics`."""
-        names = ("forget/confidence", "forget/accuracy", "forget/loss", "validation/accuracy")
-        return cls(*(metrics[name] for name in names))
-
-
-def draw_trials(method: str, ranges: Mapping[str, Range], n: int, recipe_rate: float, seed: int) -> list[Trial]:
-    """The method as it comes, then n - 1 different draws, fewer where the ranges hold no more.
-
-    The draws depend on the seed, the method and their number alone: a longer search goes on where a shorter ended.
-    """
-    trials, seen = [Trial(method, 0, {})], {canonical_json({})}
-    generator = np.random.default_rng(derive(seed, "tune", method))
-    for _ in range(ATTEMPTS * n):
-        if len(trials) >= n:
-            break
-        values = {name: value_range.draw(generator, recipe_rate) for name, value_range in ranges.items()}
-        key = canonical_json(values)
-        if key not in seen:
-            seen.add(key)
-            trials.append(Trial(method, len(trials), values))
-    return trials
 
 
 @dataclass(frozen=True)
@@ -152,6 +83,11 @@ class Rehearsal:
                 self.reference_seed, machine(config), source_hash(UNLEARNING_SOURCE),
             ]
         )  # fmt: skip
+
+    @property
+    def params(self) -> dict[str, str]:
+        """The parameters in force in the rehearsal."""
+        return base_params(self.config) | self.config.as_text((*self.config.request.in_force, *REPAIR_FIELDS))
 
     def fingerprint(self, trial: Trial) -> str:
         """Hash of what a trial reads."""
@@ -280,16 +216,16 @@ class Search:
         for trial in trials:
             known = self._known(self.rehearsal.fingerprint(trial))
             if known is not None:
-                finished[_key(trial)] = known
+                finished[trial.key] = known
         reference = self._known(self.rehearsal.id)
-        pending = [trial for trial in trials if _key(trial) not in finished]
+        pending = [trial for trial in trials if trial.key not in finished]
         if finished:
             say(f"reusing {len(finished)} finished trials")
         if pending or reference is None:
             reference, base_state = self._train(reference)
             for trial, score in self._run(pending, base_state, reference):
-                finished[_key(trial)] = score
-        return _table(trials, finished, reference)
+                finished[trial.key] = score
+        return trials_table(trials, finished, reference)
 
     def _known(self, fingerprint: str) -> Score | None:
         if self.rehearsal.config.store.force:
@@ -318,7 +254,7 @@ class Search:
         }
         metrics = reference.as_metrics() | {f"base/{name}": value for name, value in base.as_metrics().items()}
         metrics |= {"base/score": base.against(reference), "time/total_s": result.total_seconds}
-        params = self.rehearsal.config.as_text()
+        params = self.rehearsal.params
         with child_run(self.store, self.parent, "tune", "reference", "retrained reference", tags, params) as run:
             run.metrics(metrics)
         say(
@@ -355,8 +291,8 @@ class Search:
             "trial": str(trial.number),
             "fingerprint": self.rehearsal.fingerprint(trial),
         }
-        params = self.rehearsal.config.as_text() | {f"tuned.{key}": str(value) for key, value in trial.values.items()}
-        value = _score_of(score, reference)
+        params = self.rehearsal.params | {f"tuned.{key}": str(value) for key, value in trial.values.items()}
+        value = score.against(reference)
         with child_run(self.store, self.parent, "tune", "trial", name, tags, params) as run:
             run.metrics({**score.as_metrics(), "tune/score": value, "time/total_s": result.total_seconds})
         shown = ", ".join(f"{key} {drawn}" for key, drawn in trial.values.items()) or "as it comes"
@@ -368,40 +304,6 @@ def trial_job(job: UnlearnJob) -> Result:
     return dataclasses.replace(unlearn_job(job), state={})
 
 
-def _key(trial: Trial) -> str:
-    return canonical_json([trial.method, dict(trial.values)])
-
-
-def _score_of(score: Score, reference: Score) -> float:
-    value = score.against(reference)
-    return value if np.isfinite(value) else WORST
-
-
-def _table(trials: Sequence[Trial], scores: Mapping[str, Score], reference: Score) -> pd.DataFrame:
-    rows = []
-    for trial in trials:
-        score = scores[_key(trial)]
-        figures = {name.replace("/", "_"): value for name, value in score.as_metrics().items()}
-        rows.append(
-            {
-                "method": trial.method,
-                "trial": trial.number,
-                "score": _score_of(score, reference),
-                "chosen": False,
-                "values": canonical_json(dict(trial.values)),
-                **figures,
-            }
-        )
-    table = pd.DataFrame(rows)
-    order = {method: place for place, method in enumerate(dict.fromkeys(table["method"]))}
-    # Of equal scores the first trial: the method as it comes before anything drawn.
-    table = table.sort_values(
-        ["method", "score", "trial"], key=lambda column: column.map(order) if column.name == "method" else column
-    ).reset_index(drop=True)
-    table["chosen"] = ~table["method"].duplicated()
-    return table
-
-
 def _report(store: Store, run: Run, rehearsal: Rehearsal, table: pd.DataFrame, trials: Sequence[Trial]) -> None:
     """Artifacts tuned.yaml and trials.csv, figures of the parent, and how to use the result."""
     chosen = {
@@ -411,7 +313,7 @@ def _report(store: Store, run: Run, rehearsal: Rehearsal, table: pd.DataFrame, t
         if (trial.method, trial.number) == (row.method, row.trial)
     }
     run.csv("trials.csv", table)
-    run.text(TUNED, tuned_yaml(rehearsal, table, chosen))
+    run.text(TUNED, tuned_yaml(rehearsal.config.registered_model, rehearsal.request.name, table, chosen))
     best = table[table["chosen"]].set_index("method")["score"]
     as_it_comes = table[table["trial"] == 0].set_index("method")["score"]
     run.metrics({f"{method}/score": float(score) for method, score in best.items()})
@@ -422,20 +324,3 @@ def _report(store: Store, run: Run, rehearsal: Rehearsal, table: pd.DataFrame, t
     run.note("\n".join(lines))
     say("\n".join(lines))
     say(f"use it: mlflow run . -e unlearn -P method_config={run.address(TUNED)}")
-
-
-def tuned_yaml(rehearsal: Rehearsal, table: pd.DataFrame, chosen: Mapping[str, Values]) -> str:
-    """The chosen values as `method_config` reads them; a method that is best as it comes is only a comment."""
-    best = table[table["chosen"]].set_index("method")["score"]
-    counts = table.groupby("method").size()
-    head = [
-        f"# chosen by -e tune for {rehearsal.config.registered_model}, request {rehearsal.request.name}",
-        "# score: gap of the forget confidence to a retrained network + lack of validation accuracy; 0 is best",
-        *(
-            f"# {method}: score {best[method]:.4f}, the best of {counts[method]}{'' if values else ', as it comes'}"
-            for method, values in chosen.items()
-        ),
-    ]
-    differing = {method: values for method, values in chosen.items() if values}
-    body = yaml.safe_dump(differing, sort_keys=False) if differing else ""
-    return "\n".join(head) + "\n" + body

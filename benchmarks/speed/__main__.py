@@ -2,6 +2,6 @@
 benchmark's imports are none of the workers' of a command.
 """
 
-from benchmarks.speed import main
+from benchmarks.speed.command import main
 
 main()

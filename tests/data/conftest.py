@@ -1,8 +1,7 @@
-"""What the tests of the data sets share: a cache of their own, small recordings, and the folder of real speech."""
+"""What the tests of the data sets share: a cache of their own and small recordings."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,15 +16,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("AUDIO_MU_CACHE", str(folder))
     return folder
-
-
-@pytest.fixture(scope="session")
-def real_speech() -> Path:
-    """The folder with `audiomnist_layout` and `speech_commands_layout`."""
-    folder = os.environ.get("AUDIO_MU_TEST_DATA")
-    if not folder:
-        pytest.skip("AUDIO_MU_TEST_DATA is unset: no folder of real speech")
-    return Path(folder)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from audio_mu.errors import UserError
 
 
 def config_of(dataset: str, folder: Path, **values: str) -> Config:
-    return Config.from_text({"dataset": dataset, "data_dir": str(folder), **values}).resolved()
+    return Config.from_text({"dataset": dataset, "data_dir": str(folder), **values})
 
 
 def catalog_of(config: Config) -> Catalog:

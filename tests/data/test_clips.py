@@ -38,7 +38,7 @@ def root(tmp_path: Path, record: Callable[..., Path]) -> Path:
 
 def config_of(root: Path, **values: str) -> Config:
     given = {"dataset": "folder", "dataset_name": "test", "data_dir": str(root), "pipeline": "mel"} | values
-    return Config.from_text(given).resolved()
+    return Config.from_text(given)
 
 
 def built(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
@@ -234,7 +234,7 @@ from audio_mu.errors import UserError
 config = Config.from_text({"dataset": "folder", "dataset_name": "t", "data_dir": sys.argv[1], "pipeline": "mel"})
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 try:
-    load_clips(config.resolved())
+    load_clips(config)
 except UserError as error:
     print(error)
     sys.exit(3)
@@ -385,7 +385,7 @@ import sys
 from audio_mu.config import Config
 from audio_mu.data.clips import load_clips
 config = Config.from_text({"dataset": "folder", "dataset_name": "t", "data_dir": sys.argv[1], "pipeline": "mel"})
-print(load_clips(config.resolved()).digest)
+print(load_clips(config).digest)
 """
 
 

@@ -17,6 +17,7 @@ from audio_mu.data.features import Frontend, feature_shape
 from audio_mu.errors import UserError
 from audio_mu.models import build
 from audio_mu.models.waveform import network_state, servable
+from audio_mu.store.runs import open_run
 
 KEYS = ["VGGishMel", "VGGishSpec", "CTCmel", "CTCspec", "ViTmel", "ViTspec"]
 SAMPLES = 16_000
@@ -25,7 +26,6 @@ SAMPLES = 16_000
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory):
     from audio_mu.store.connect import open_store
-    from audio_mu.store.handle import Store
 
     folder = tmp_path_factory.mktemp("registry")
     with pytest.MonkeyPatch.context() as patch:
@@ -45,7 +45,7 @@ def test_study_networks_are_served_from_waveforms(key: str, store) -> None:
     torch.manual_seed(0)
     network = build(architecture, feature_shape(pipeline, SAMPLES), 10).to(memory_format=torch.channels_last).eval()
     frontend = Frontend(pipeline, load_recipe("audioMNIST"))
-    run = open_run(store, "train", key, {}, {})
+    run = open_run(store, "train", key, {}, {}, {})
     with run:
         uri = registry.log_model(
             run, registry.Traced(servable(frontend, network), SAMPLES), "model", 10, {"sample_rate": 16_000}
@@ -86,7 +86,7 @@ def test_models_of_one_trace_keep_their_own_weights(store) -> None:
         network = Named()
         network(torch.randn(8, 4))  # moves the statistics of the norm, which are no parameters
         traced.module.load_state_dict(network.state_dict())
-        run = open_run(store, "train", f"traced {seed}", {}, {})
+        run = open_run(store, "train", f"traced {seed}", {}, {}, {})
         with run, torch.no_grad():
             uri = registry.log_model(run, traced, "model", 2, {"seed": seed})
             logged.append((uri, network.eval()(torch.from_numpy(rows)).numpy(), seed))
@@ -135,7 +135,7 @@ def test_weights_are_read_from_a_poisoned_model_without_running_it(store, tmp_pa
     from audio_mu.store import registry
 
     marker, network = tmp_path / "marker", torch.nn.Linear(4, 2).eval()
-    run = open_run(store, "train", "poisoned", {}, {})
+    run = open_run(store, "train", "poisoned", {}, {}, {})
     with run:
         uri = registry.log_model(run, registry.Traced(network, 4), "model", 2, {})
     folder = Path(store.client.get_logged_model(uri.removeprefix("models:/")).artifact_location)
@@ -170,7 +170,7 @@ def test_versions_carry_the_newest_alias(store) -> None:
     name = "audio-mu.test.alias"
     ids = []
     for _ in range(2):
-        run = open_run(store, "train", "alias", {}, {})
+        run = open_run(store, "train", "alias", {}, {}, {})
         with run:
             uri = registry.log_model(run, registry.Traced(torch.nn.Linear(4, 2), 4), "model", 2, {})
             registry.set_alias(store, registry.register(store, name, uri, run.id, {}, ""), "seed-1")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from audio_mu import processes
 from audio_mu.errors import UserError
 from tests.conftest import Command
 from tests.mounts import small_disk
+from tests.servers import free_port
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,6 @@ def alive() -> Iterator[subprocess.Popen]:
 
 def connect():
     from audio_mu.store.connect import open_store
-    from audio_mu.store.handle import Store
 
     return open_store()
 
@@ -224,9 +223,7 @@ def test_a_read_only_store_is_told(empty: Path, tmp_path: Path, entry: Command, 
 
 def test_a_server_that_comes_later_is_waited_for(entry: Command, tmp_path: Path, monkeypatch) -> None:
     """Catches giving up at the first refused connection, waiting without a word, and a traceback in the end."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")

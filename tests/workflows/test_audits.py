@@ -13,17 +13,16 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
+from audio_mu.audit.across_seeds import FLOOR, Cell, CellAudit, StoredLogits, audit_cell
 from audio_mu.audit.attack_models import Attack, build_attack_network
+from audio_mu.audit.one_model import Evaluator
 from audio_mu.audit.performance import cross_entropy
 from audio_mu.audit.population import population_attack
 from audio_mu.config import Config
 from audio_mu.data.clips import Clips
 from audio_mu.data.splits import split_clips
-from audio_mu.requests.request import Request, resolve_request
+from audio_mu.requests.request import Earlier, Request, resolve_request
 from audio_mu.training import Examples, OptimizerSettings, predict, train_from_scratch
-from audio_mu.audit.across_seeds import FLOOR, Cell, CellAudit, StoredLogits, audit_cell
-from audio_mu.audit.one_model import Evaluator
-from audio_mu.requests.request import Earlier
 
 SEEDS = (40, 41, 42, 43, 44)
 N_CLASSES = 4

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,13 +10,14 @@ import pytest
 from mlflow.entities import LoggedModelOutput
 
 from audio_mu.config import Config
+from audio_mu.requests.ledger import COLUMNS, Answer, Answered, enter, read_ledger
 from audio_mu.store import removal
-from audio_mu.store.removal import Files
 from audio_mu.store.connect import open_store
 from audio_mu.store.handle import Store
-from audio_mu.store.runs import Run
+from audio_mu.store.removal import Files
+from audio_mu.store.runs import Run, lone_run
 from audio_mu.workflows.erase import Erasure, erase
-from audio_mu.requests.ledger import COLUMNS, Answer, Answered, enter, read_ledger
+from tests.servers import tracking_server
 
 TAGS = {
     "dataset": "custom", "dataset_name": "Few", "request": "list-1", "request_hash": "0123456789", "pipeline": "logmel",
@@ -33,32 +29,14 @@ TAGS = {
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """An SQLite store and a folder of artifacts that are to be had through a server alone."""
     folder = tmp_path_factory.mktemp("server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = ["mlflow", "server", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--port", str(port),
-               "--artifacts-destination", str(folder / "artifacts"), "--workers", "1"]  # fmt: skip
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "server.txt").open("w") as output:
-        server = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-        until = time.monotonic() + 300
-        while True:
-            assert server.poll() is None and time.monotonic() < until, (folder / "server.txt").read_text()
-            with socket.socket() as asked:
-                if asked.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.3)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(folder)
-            patch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
-            patch.setenv("NO_PROXY", "127.0.0.1")
-            yield open_store()
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
+    with (
+        tracking_server(folder, f"sqlite:///{folder / 'mlflow.db'}") as uri,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        yield open_store()
 
 
 def logged(store: Store, run: Run) -> str:

@@ -22,19 +22,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from audio_mu.compute.pool import LocalEngine
 from audio_mu.config import Config
 from audio_mu.data.clips import load_clips
 from audio_mu.errors import UserError
+from audio_mu.requests.ledger import COLUMNS, Entry, Ledger
 from audio_mu.store.connect import open_store
-from audio_mu.store.handle import Store
 from audio_mu.unlearning import METHODS
 from audio_mu.workflows.attack import attack
 from audio_mu.workflows.checks import check
 from audio_mu.workflows.compare import compare
-from audio_mu.compute.pool import LocalEngine
-from audio_mu.workflows.erase import erase
-from audio_mu.requests.ledger import COLUMNS, Entry, Ledger
 from audio_mu.workflows.data import load_data
+from audio_mu.workflows.erase import erase
 from audio_mu.workflows.train import train
 from audio_mu.workflows.unlearn import unlearn
 
@@ -308,7 +307,7 @@ def erased(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> Erased:
     before = {run: chain.metrics(run) for run in unlearn}
     (items,) = chain.runs(stage="unlearn", method="naive", request="item-30")
     losses = chain.artifact(items, "losses/forget.csv").read_text()
-    config = Config.from_text({"data_dir": chain.parameters["data_dir"]}).resolved()
+    config = Config.from_text({"data_dir": chain.parameters["data_dir"]})
     clips = load_clips(config)
     features = clips.features.numpy()[np.isin(clips.ids, chain.recordings(f"speaker-{A}")["clip_id"])]
     untouched = state_of(chain)
@@ -450,7 +449,7 @@ def two_copies(tmp_path: Path, small_digits: Path) -> Config:
     """A folder of digits in which a recording of the training set has a copy in the test set."""
     root = tmp_path / "digits"
     shutil.copytree(small_digits, root)
-    config = Config.from_text({"data_dir": str(root), "dataset_name": "copies"}).resolved()
+    config = Config.from_text({"data_dir": str(root), "dataset_name": "copies"})
     data = load_data(config)
     source, target = data.clips.ids[data.split.train[0]], data.clips.ids[data.split.test[0]]
     shutil.copyfile(root / source, root / target)

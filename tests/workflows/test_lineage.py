@@ -7,18 +7,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from audio_mu.compute.pool import LocalEngine
 from audio_mu.config import Config
+from audio_mu.erasure.descent import Lineage
+from audio_mu.erasure.remains import remaining
+from audio_mu.requests.ledger import COLUMNS, Entry
 from audio_mu.store import removal
 from audio_mu.store.connect import open_store
-from audio_mu.store.handle import Store
+from audio_mu.store.runs import open_run
 from audio_mu.workflows import train as train_module
 from audio_mu.workflows import unlearn as unlearn_module
 from audio_mu.workflows.attack import attack
-from audio_mu.compute.pool import LocalEngine
-from audio_mu.requests.ledger import COLUMNS, Entry
-from audio_mu.erasure.descent import Lineage
 from audio_mu.workflows.data import load_data
-from audio_mu.erasure.remains import remaining
 
 OWN = """
 from torch import nn
@@ -46,7 +46,7 @@ def test_the_model_of_a_killed_run_is_found(
             "n_attack_models": "1", "workers": "1", "forget_percentage": "30", "methods": "naive",
         }
     )  # fmt: skip
-    store, data = open_store(), load_data(config.resolved())
+    store, data = open_store(), load_data(config)
     recordings = pd.DataFrame([data.clips.identity[i] for i in data.split.train], columns=list(COLUMNS))
     entry = Entry("", {"request_hash": "1"}, recordings, recordings[:0], {})
 
@@ -79,7 +79,7 @@ def test_a_run_that_goes_on_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Catches an erasure that is called whole while a training still writes what it has seen."""
     monkeypatch.chdir(tmp_path)
     store = open_store()
-    config = Config.from_text({}).resolved()
+    config = Config.from_text({})
     tags = {"dataset": config.dataset, "request": "speaker-1", "request_hash": "1"}
     entry = Entry("", tags, pd.DataFrame(columns=list(COLUMNS)), pd.DataFrame(columns=list(COLUMNS)), {})
 
@@ -89,6 +89,6 @@ def test_a_run_that_goes_on_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             part.what for part in remaining(config, store, entry, runs, Lineage(runs, entry)) if "ended" in part.why
         ]
 
-    with open_run(store, "train", "train digits", {}, {}):
+    with open_run(store, "train", "train digits", {}, {}, {}):
         assert told() == ["1 runs that have not ended (train digits)"]
     assert told() == []

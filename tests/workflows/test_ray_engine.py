@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from audio_mu.compute.jobs import Problem, TrainJob, train_job
+from audio_mu.compute.pool import LocalEngine
 from audio_mu.errors import UserError
 from audio_mu.training import OptimizerSettings
-from audio_mu.compute.pool import LocalEngine
-from audio_mu.compute.jobs import Problem, TrainJob, train_job
-from tests.workflows.ray_jobs import DyingJob, die_once, refuse
+from tests.faults.dying_jobs import DyingJob, die_once, refuse
 
 pytest.importorskip("ray", reason="Ray is not installed (requirements-cluster.txt): its engine is not tested")
 

@@ -15,13 +15,14 @@ import torch
 import yaml
 
 from audio_mu import api
-from audio_mu.config import Config
+from audio_mu.audit.rehearsal import Score
+from audio_mu.config import REPAIR_FIELDS, Config
 from audio_mu.errors import UserError
 from audio_mu.unlearning import METHODS, choice, log_uniform, method, of_recipe_rate
-from audio_mu.config import REPAIR_FIELDS
 from audio_mu.unlearning.search import RANGES
-from audio_mu.workflows.tune import Score, Trial, draw_trials, rehearse
-from audio_mu.workflows.unlearn import check_methods, hyper_parameters_of, method_settings
+from audio_mu.unlearning.trials import Trial, draw_trials
+from audio_mu.workflows.method_settings import check_methods, hyper_parameters_of, method_settings
+from audio_mu.workflows.tune import rehearse
 
 SEED = 42
 
@@ -91,7 +92,7 @@ def test_validation_part_is_held_out_from_everything() -> None:
     """Catches test clips in the rehearsal, and validation on clips (or copies) that a network was trained on."""
     forget, remain, test = np.arange(10), np.arange(10, 74), np.arange(74, 90)
     request = SimpleNamespace(forget=forget, remain=remain, test=test, kind="item")
-    config = Config.from_text({}).resolved()
+    config = Config.from_text({})
     clean = rehearse(config, data([f"h{i}" for i in range(90)]), request)
     assert len(clean.validation) == 8
     assert set(clean.validation) | set(clean.fit) == set(remain)
@@ -109,7 +110,7 @@ def test_validation_part_is_held_out_from_everything() -> None:
 
 def test_settings_of_one_method_win_over_the_configured_ones(tmp_path: Path) -> None:
     """Catches repair settings in `method_config` that are ignored, sent to every method, or not checked."""
-    config = Config.from_text({"n_epoch_impair": "2", "repair_learning_rate": "0.5"}).resolved()
+    config = Config.from_text({"n_epoch_impair": "2", "repair_learning_rate": "0.5"})
     values = {"n_epoch_impair": 3, "impair_learning_rate": 0.25, "prune_rate": 0.5}
     settings = method_settings(config, values)
     assert (settings.n_epoch_impair, settings.impair_learning_rate, settings.repair_learning_rate) == (3, 0.25, 0.5)

@@ -1,6 +1,6 @@
 """What MLflow, the store and model logging cost in a run of the whole chain: where the seconds of its process go.
 
-    python -m benchmarks.demo_cost result.json [--name value …]
+    python -m benchmarks.speed.demo_cost result.json [--name value …]
 
 Runs `entrypoints.main` with the given parameters in this process and wraps the functions that talk to MLflow. A call
 within another one counts for the outer one. Writes wall and CPU seconds for each of the groups, and of the whole.
@@ -15,6 +15,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -88,13 +89,12 @@ def main(result: Path, arguments: list[str]) -> int:
         clock.wrap(runs, name, "store asked and read")
     clock.wrap(links, "share_charts", "runs: parameters, tags, metrics")
     import entrypoints.main as chain
-    from audio_mu.workflows import attack, cells, compare, pages, unlearn
     from audio_mu.cli import run_entry_point
 
-    for module in (attack, cells, compare, pages, unlearn):  # they hold the functions under their own names
-        for name, function in reading.items():
-            if vars(module).get(name) is function:
-                setattr(module, name, vars(runs)[name])
+    ours = [module for name, module in sys.modules.items() if name.startswith("audio_mu.")]
+    for module, (name, function) in product(ours, reading.items()):  # some hold the functions under their own names
+        if vars(module).get(name) is function:
+            setattr(module, name, vars(runs)[name])
     code = run_entry_point("", chain.work, arguments)
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     result.write_text(

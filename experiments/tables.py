@@ -1,17 +1,17 @@
-"""Run the experiments of results/experiments.yaml through `mlflow run`, and make the README's tables from the store.
+"""The experiments of results/experiments.yaml: run them through `mlflow run`, and make their tables from the store.
 
-    python -m benchmarks.experiments run [name …]      run those not finished yet, in their order; resumable
-    python -m benchmarks.experiments tables            results/*.csv and the README's results from the store
+    python -m experiments.tables run [name …]      run all or those named, in their order; finished steps are reused
+    python -m experiments.tables                   results/*.csv and the documented tables, from the store
 
+The documented tables stand between two marks in docs/results.md or README.md, whichever has them.
 The recordings are read from below AUDIO_MU_TEST_DATA, the store is the one of MLFLOW_TRACKING_URI. Wall seconds of
-each command are kept in results/times.csv (the first complete run counts; a resumed one is marked).
+each command are kept in results/times.csv; the first command of an experiment that ends counts.
 """
 
 from __future__ import annotations
 
-import os
+import argparse
 import re
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,19 +19,21 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from audio_mu.audit.across_seeds import FLOOR
 from audio_mu.config import Config
-from audio_mu.errors import UserError
 from audio_mu.report import tables
 from audio_mu.report.evidence import Estimate, Outcome, Verdict, figures_of, interval_number, verdicts
 from audio_mu.store import queries
 from audio_mu.store.artifacts import read_csv
 from audio_mu.store.connect import open_store
 from audio_mu.store.handle import Store
-from audio_mu.audit.across_seeds import FLOOR
 from audio_mu.workflows.stage import base_tags
+from experiments import project
+from experiments.project import RESULTS, recordings
+from tests.commands import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
-TIMES = ROOT / "results" / "times.csv"
+TIMES = RESULTS / "times.csv"
+PAGES = (ROOT / "docs" / "results.md", ROOT / "README.md")
 MANY = 20  # methods from which an experiment counts for the ranking
 SHORT = {
     Outcome.PASSED: "meets", Outcome.NOT_FORGOTTEN: "remembers", Outcome.OVER_UNLEARNED: "over",
@@ -39,12 +41,13 @@ SHORT = {
 }  # fmt: skip
 FIRST = ["original", "naive", FLOOR]
 TIMED = ("digits-vggish-item-10", "digits-vggish-class-1")  # on idle cores
-MARKS = ("<!-- results: made by `python -m benchmarks.experiments tables` -->", "<!-- end of results -->")
+BEGIN, END = "<!-- results: made by `python -m experiments.tables` -->", "<!-- end of results -->"
+MARKED = re.compile(rf"<!-- results: .*?{re.escape(END)}", re.DOTALL)
 
 
 def experiments() -> dict[str, dict[str, str]]:
     """Name → parameters as text, with `title` among them."""
-    content = yaml.safe_load((ROOT / "results" / "experiments.yaml").read_text())
+    content = yaml.safe_load((RESULTS / "experiments.yaml").read_text())
     return {entry["name"]: {key: str(value) for key, value in entry.items()} for entry in content["experiments"]}
 
 
@@ -58,20 +61,17 @@ def command(entry: dict[str, str], data: str) -> list[str]:
     given = {**parameters(entry), "data_dir": f"{data}/{entry['data_dir']}"}
     if "forget_list" in given:
         given["forget_list"] = f"results/{given['forget_list']}"
-    options = [word for key, value in given.items() for word in ("-P", f"{key}={value}")]
-    return ["mlflow", "run", ".", "-e", entry.get("entry_point", "main"), "--env-manager", "local", *options]
+    return project.command(entry.get("entry_point", "main"), given)
 
 
 def run(names: list[str]) -> None:
     """Run the named experiments, or all."""
-    data = os.environ.get("AUDIO_MU_TEST_DATA")
-    if not data:
-        raise UserError("AUDIO_MU_TEST_DATA is not set: give the folder that holds the recordings' folders")
+    data = str(recordings())
     chosen = {name: entry for name, entry in experiments().items() if not names or name in names}
     for name, entry in chosen.items():
-        print(f"== {name}: {entry['title']}", flush=True)
+        print(f"{name}: {entry['title']}", flush=True)
         start = time.time()
-        subprocess.run(command(entry, data), cwd=ROOT, check=True)
+        project.run(command(entry, data))
         seconds = round(time.time() - start)
         previous = pd.read_csv(TIMES) if TIMES.exists() else pd.DataFrame(columns=["name", "seconds"])
         if name not in set(previous["name"]):
@@ -79,12 +79,12 @@ def run(names: list[str]) -> None:
 
 
 def make_tables() -> None:
-    """One CSV per experiment and the README's block, from each experiment's newest comparison in the store."""
-    store = open_store()
+    """One CSV per experiment and the documented tables, from each experiment's newest comparison in the store."""
+    page, store = _page(), open_store()
     times = pd.read_csv(TIMES).set_index("name")["seconds"].to_dict() if TIMES.exists() else {}
     blocks, ranked = [], {}
     for name, entry in experiments().items():
-        csv = ROOT / "results" / f"{name}.csv"
+        csv = RESULTS / f"{name}.csv"
         long = _comparison(store, entry)
         if long is not None:
             long.to_csv(csv, index=False, float_format="%.6g")
@@ -101,16 +101,17 @@ def make_tables() -> None:
         )
         took = f" ({times[name] / 60:.0f} min on two cores)" if name in times else ""
         blocks.append(f"**{entry['title']}**{took}, `results/{name}.csv`\n\n```sh\n{shown}\n```\n\n{table}")
-    readme = ROOT / "README.md"
-    begin, end = MARKS
-    text = re.sub(
-        re.escape(begin) + ".*?" + re.escape(end),
-        lambda _: "\n\n".join([begin, _overview(ranked), *blocks, end]),
-        readme.read_text(),
-        flags=re.DOTALL,
-    )
-    readme.write_text(text)
-    print(f"{len(blocks)} tables")
+    block = "\n\n".join([BEGIN, _overview(ranked), *blocks, END])
+    page.write_text(re.sub(MARKED, lambda _: block, page.read_text()))
+    print(f"{len(blocks)} tables in {page.relative_to(ROOT)}")
+
+
+def _page() -> Path:
+    """The page that has the tables; ends the command where none has."""
+    for page in PAGES:
+        if page.exists() and re.search(MARKED, page.read_text()):
+            return page
+    sys.exit(f"no place for the tables: put the lines {BEGIN!r} and {END!r} into one of {[str(p) for p in PAGES]}")
 
 
 def _overview(found: dict[str, pd.DataFrame]) -> str:
@@ -169,7 +170,7 @@ def _comparison(store: Store, entry: dict[str, str]) -> pd.DataFrame | None:
     values = parameters(entry)
     text = {key: value for key, value in values.items() if key not in ("data_dir", "forget_list")}
     kind = values.get("forget", "item")
-    config = Config.from_text({**text, "forget": "item" if kind == "list" else kind}).resolved()
+    config = Config.from_text({**text, "forget": "item" if kind == "list" else kind})
     request = _request(kind, config)
     wanted = {**base_tags(config), "stage": "compare"}
     runs = queries.find(store, wanted)
@@ -190,11 +191,19 @@ def _request(kind: str, config: Config) -> str:
     return f"{kind}-{re.escape(names[kind]) if kind in names else '.*'}"
 
 
-if __name__ == "__main__":
-    verb, *rest = sys.argv[1:] or ["help"]
-    if verb == "run":
-        run(rest)
-    elif verb == "tables":
-        make_tables()
+def main() -> None:
+    """Run experiments or make the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", nargs="?", choices=["run", "tables"], default="tables")
+    parser.add_argument("names", nargs="*", help="experiments to run (default: all)")
+    given = parser.parse_args()
+    if unknown := set(given.names) - set(experiments()):
+        parser.error(f"no experiment {', '.join(sorted(unknown))}; choose from {', '.join(experiments())}")
+    if given.task == "run":
+        run(given.names)
     else:
-        print(__doc__)
+        make_tables()
+
+
+if __name__ == "__main__":
+    main()

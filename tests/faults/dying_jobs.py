@@ -1,4 +1,4 @@
-"""Jobs for the tests of the Ray engine, in a module that its workers can import."""
+"""Jobs that kill their worker or refuse, for the engines' tests, in a module that remote workers can import."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from audio_mu.errors import UserError
 from audio_mu.compute.jobs import Problem
+from audio_mu.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Kill the whole chain again and again, run the same command each time, and compare its end with an undisturbed one.
 
-    python -m benchmarks.kill_test --kills 50                 until results/kills.csv holds 50 kills; resumable
-    python -m benchmarks.kill_test --kills 5 --csv /tmp/k.csv --folder /tmp/kills
+    python -m tests.faults.kill --kills 50                 until results/kills.csv holds 50 kills; resumable
+    python -m tests.faults.kill --kills 5 --csv /tmp/k.csv --folder /tmp/kills
 
 Each trial has a fresh tracking store and cache. Several kills follow one another in it, each of the whole process
 group (SIGKILL, sometimes SIGTERM or SIGINT), at a random moment or as soon as the store shows that a step was begun,
@@ -32,10 +32,10 @@ from typing import Any
 import pandas as pd
 
 from audio_mu.system.hashing import file_sha256, hash_of
-from benchmarks.small_chain import (
+from tests.commands import ROOT
+from tests.faults.small_chain import (
     ENTRY,
     PROJECT,
-    ROOT,
     SETTINGS,
     Place,
     outcome,

@@ -1,4 +1,4 @@
-"""Damaged input of every kind, drawn by hypothesis: read, or refused in one line. benchmarks/fuzz.py has thousands."""
+"""Damaged input of every kind, drawn by hypothesis: read, or refused in one line. fuzz.py has thousands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.fuzz import KINDS, mutated, outcome
+from tests.faults.damage import mutated, outcome
+from tests.faults.kinds import KINDS
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -32,9 +33,20 @@ def test_undamaged_input_is_read(name: str) -> None:
     ("name", "case", "reason"), [("archive (members)", 381, "no file can have"), ("model", 2510, "is compressed")]
 )
 def test_what_once_crashed_is_refused(name: str, case: int, reason: str) -> None:
-    """Catches the return of what the thousands of benchmarks/fuzz.py found: a member's name with a null byte, which no
+    """Catches the return of what the thousands of fuzz.py found: a member's name with a null byte, which no
     path may have, and a stored weight that claims gigabytes beyond its own size."""
     kind = KINDS[name]
     what, line = outcome(kind, mutated(kind, random.Random(f"0 {name} {case}")))
     assert what == "refused", line
     assert reason in line
+
+
+def test_the_shortest_reason_is_clear_enough() -> None:
+    """Catches a fuzzing rule that takes the answer to an empty recording for a crash."""
+    assert outcome(KINDS["wav"], b"") == ("refused", "is empty")
+
+
+def test_a_case_is_repeated_from_its_number() -> None:
+    """Catches a fuzzing case that depends on anything but its kind, its number and the seed."""
+    first, again = (mutated(KINDS["wav"], random.Random("0 wav 7")) for _ in range(2))
+    assert first == again

@@ -1,5 +1,6 @@
-"""The study's way of working, told again plainly: what `benchmarks.speed` measures this project against.
+"""The study's way of working, told again plainly.
 
+Tests hold this project's fast ways to its figures, and `benchmarks.speed` measures this project against its speed.
 One file a clip, a list of tensors, a DataLoader of 256 with its default collation, a plain loop that asks for the loss
 after every step, activations before pooling, attention written out, evaluation of every set after each epoch and each
 method, and the loss of every clip by itself. Written from a description of the study, not from its code.
@@ -8,8 +9,7 @@ method, and the loss of every clip by itself. Written from a description of the 
 from __future__ import annotations
 
 import copy
-import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +20,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchaudio.transforms import MelSpectrogram
 
-from audio_mu.cosine_curve import cosine_cut, post_optimal_cut
 from audio_mu.models import AudioClassifier, build
 from audio_mu.models.attention import SelfAttention
-from audio_mu.unlearning.pruning import apply_mask, keep_mask, magnitudes, regrow
-from audio_mu.unlearning.task import flat_parameters
 
 BATCH, SAMPLES, RATE, MOMENTUM = 256, 16_000, 0.01, 0.9
 BINS = 15
@@ -169,113 +166,6 @@ def loss_list(network: nn.Module, clips: ClipList) -> list[float]:
         functional.cross_entropy(network(features), labels).item()
         for features, labels in DataLoader(clips, batch_size=1)
     ]
-
-
-@torch.no_grad()
-def probabilities(network: nn.Module, clips: ClipList) -> Tensor:
-    """Softmax of every clip [n, classes]."""
-    network.eval()
-    return torch.cat([network(features).softmax(dim=1) for features, _ in DataLoader(clips, batch_size=BATCH)])
-
-
-class SeedUnlearning:
-    """One seed's nine methods, one after the other, each evaluated and written as the study does.
-
-    `sets` are forget, remain and test; `attacks` are attack models from a loss [n, 1] to two logits.
-    """
-
-    def __init__(
-        self, base: nn.Module, sets: Mapping[str, ClipList], attacks: Sequence[nn.Module], folder: Path, seed: int
-    ) -> None:
-        self.base, self.sets, self.attacks, self.folder, self.seed = base, sets, attacks, folder, seed
-        self.naive = base
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def run(self, naive_epochs: int = 2) -> None:
-        """All nine; one impair epoch where there is one, one repair epoch."""
-        self.naive = new_network("VGGish", self.seed)
-        self._train(self.naive, "remain", epochs=naive_epochs)
-        self._finish("naive", self.naive)
-        for name, impair in self._impairs().items():
-            network = copy.deepcopy(self.base)
-            self._train(network, "forget", impair)
-            teach = self._like(self.base) if name == "stochastic_teacher" else cross_entropy
-            self._train(network, "remain", teach)
-            self._finish(name, network)
-        for name, rate in {"omp": lambda _: 0.95, "cosine": cosine_cut, "pop": post_optimal_cut}.items():
-            network = copy.deepcopy(self.base)
-            sorted_weights = magnitudes(flat_parameters(network))
-            mask = keep_mask(network, sorted_weights, rate(sorted_weights.cosine))
-            if name == "omp":
-                apply_mask(network, mask)
-                self._train(network, "remain", after_step=lambda n=network, m=mask: apply_mask(n, m))
-            else:
-                regrow(network, mask, new_network("VGGish", self.seed + 1))
-                self._train(network, "remain")
-            self._finish(name, network)
-        network = copy.deepcopy(self.base)
-        self._train(network, "remain")
-        self._finish("fine_tune", network)
-
-    def _impairs(self) -> dict[str, Loss]:
-        return {
-            "gradient_ascent": lambda network, features, labels: -cross_entropy(network, features, labels),
-            "stochastic_teacher": self._like(new_network("VGGish", self.seed + 2)),
-            "amnesiac": lambda network, features, labels: cross_entropy(
-                network, features, (labels + torch.randint(1, 10, labels.shape)) % 10
-            ),
-            "label_smoothing": lambda network, features, labels: functional.cross_entropy(
-                network(features), labels, label_smoothing=1.0
-            ),
-        }
-
-    def _like(self, teacher: nn.Module) -> Loss:
-        """Divergence from a teacher, which answers every batch anew."""
-        teacher = copy.deepcopy(teacher).eval()
-
-        def divergence(network: nn.Module, features: Tensor, labels: Tensor) -> Tensor:
-            with torch.no_grad():
-                answers = teacher(features).log_softmax(dim=1)
-            student = network(features).log_softmax(dim=1)
-            return functional.kl_div(student, answers, log_target=True, reduction="batchmean")
-
-        return divergence
-
-    def _train(
-        self,
-        network: nn.Module,
-        name: str,
-        loss_of: Loss = cross_entropy,
-        epochs: int = 1,
-        after_step: Callable[[], None] = lambda: None,
-    ) -> None:
-        optimizer = optimizer_of(network)
-        for _ in range(epochs):
-            train_epoch(network, self.sets[name], optimizer, loss_of, after_step)
-            for clips in self.sets.values():
-                evaluate(network, clips)
-
-    def _finish(self, method: str, network: nn.Module) -> None:
-        """Evaluate, compare with naive, attack, and write model, losses and results."""
-        row: dict[str, float | str] = {"method": method}
-        for name, clips in self.sets.items():
-            row |= {f"{name}_{key}": value for key, value in evaluate(network, clips).items()}
-            losses = loss_list(network, clips)
-            (self.folder / f"{method}-{name}.csv").write_text("\n".join(map(str, losses)))
-            if name == "forget":
-                row["mia"] = self._called_nonmember(losses)
-        ours, naive = probabilities(network, self.sets["forget"]), probabilities(self.naive, self.sets["forget"])
-        row["activation_distance"] = (ours - naive).norm(dim=1).mean().item()
-        middle = ((ours + naive) / 2).clamp(min=1e-12).log()
-        row["js"] = 0.5 * sum(functional.kl_div(middle, p, reduction="batchmean").item() for p in (ours, naive))
-        torch.save(network.state_dict(), self.folder / f"{method}.pt")
-        with (self.folder / "results.csv").open("a", newline="") as stream:
-            csv.DictWriter(stream, row).writerow(row)
-
-    @torch.no_grad()
-    def _called_nonmember(self, losses: Sequence[float]) -> float:
-        values = torch.tensor(losses).unsqueeze(1)
-        return float(np.mean([attack(values).argmax(dim=1).float().mean().item() for attack in self.attacks]))
 
 
 def split(ids: Sequence[str], percentage: int) -> tuple[list[str], list[str]]:

@@ -1,6 +1,6 @@
 """Several machines in the small: PostgreSQL, a tracking server that keeps the artifacts, two Ray workers, one killed.
 
-    python -m benchmarks.cluster [--keep FOLDER]
+    python -m tests.faults.cluster [--keep FOLDER]
 
 Starts PostgreSQL in a new folder, `mlflow server` on it with its artifact proxy, a Ray cluster of two nodes of one
 core, each in a working directory of its own; trains base models and runs 40 unlearnings (5 seeds × 8 methods) through
@@ -16,12 +16,10 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -29,20 +27,13 @@ from pathlib import Path
 from mlflow.tracking import MlflowClient
 
 from audio_mu.data.synthetic import generate
+from tests.commands import mlflow_run
+from tests.servers import free_port, tracking_server, wait_for
 
-ROOT = Path(__file__).resolve().parents[1]
 METHODS = "naive,gradient_ascent,stochastic_teacher,omp,cosine,pop,amnesiac,label_smoothing"
 N_TASKS = 40
 SETTINGS = {"n_epochs": "4", "n_epoch_repair": "1", "batch_size": "16", "methods": METHODS, "save_models": "none"}
 NODE = "AUDIO_MU_BENCHMARK_NODE"  # marks the processes of a node in their environment
-PATIENCE = 900.0  # seconds
-
-
-def free_port() -> int:
-    """A port that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -67,42 +58,6 @@ def postgresql(folder: Path) -> Iterator[str]:
         yield f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres"
     finally:
         run(f"{programs}/pg_ctl", "-D", str(data), "-m", "immediate", "stop")
-
-
-@contextmanager
-def tracking_server(folder: Path, database: str) -> Iterator[str]:
-    """`mlflow server` that takes and gives the artifacts itself; yields its URI."""
-    folder.mkdir()
-    uri = f"http://127.0.0.1:{free_port()}"
-    command = [
-        "mlflow", "server", "--backend-store-uri", database, "--artifacts-destination", str(folder / "artifacts"),
-        "--serve-artifacts", "--port", uri.rsplit(":", 1)[1], "--workers", "2",
-    ]  # fmt: skip
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        wait_for(lambda: _answers(f"{uri}/health"), "the tracking server", folder / "log")
-        yield uri
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
-
-
-def wait_for(condition, what: str, log: Path) -> None:
-    """Wait until it is true; exits with the log's end where that takes too long."""
-    until = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > until:
-            sys.exit(f"{what} did not come within {PATIENCE:g} s:\n{log.read_text()[-2000:]}")
-        time.sleep(0.5)
 
 
 @contextmanager
@@ -150,12 +105,10 @@ def kill_node(name: str) -> int:
 def command(folder: Path, entry_point: str, parameters: Mapping[str, str], **variables: str) -> subprocess.Popen[str]:
     """`mlflow run` of this project in a working directory of its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    options = [word for key, value in parameters.items() for word in ("-P", f"{key}={value}")]
     environment = os.environ | {"AUDIO_MU_CACHE": str(folder / "cache")} | variables
     return subprocess.Popen(
-        ["mlflow", "run", str(ROOT), "-e", entry_point, "--env-manager", "local", *options],
-        cwd=folder, env=environment, text=True, stdout=(folder / f"{entry_point}.log").open("w"),
-        stderr=subprocess.STDOUT,
+        mlflow_run(entry_point, parameters), cwd=folder, env=environment, text=True,
+        stdout=(folder / f"{entry_point}.log").open("w"), stderr=subprocess.STDOUT,
     )  # fmt: skip
 
 
@@ -201,7 +154,9 @@ def main() -> None:
         expected = figures(method_runs(f"sqlite:///{local / 'mlflow.db'}"))
         print(f"local engine, SQLite: {len(expected)} results in {time.monotonic() - start:.0f} s", flush=True)
 
-        uri = stack.enter_context(tracking_server(folder / "server", stack.enter_context(postgresql(folder / "db"))))
+        (folder / "server").mkdir()
+        database = stack.enter_context(postgresql(folder / "db"))
+        uri = stack.enter_context(tracking_server(folder / "server", database, workers=2))
         address = stack.enter_context(ray_cluster(folder / "nodes"))
         driver = folder / "driver"
         start = time.monotonic()

@@ -1,12 +1,10 @@
-"""The whole chain on little data, and what must be the same however it came to its end: for kill and parallel tests."""
+"""The whole chain on little data, and the figures that must be equal however the chain came to its end."""
 
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
@@ -16,14 +14,15 @@ from typing import Any
 
 from audio_mu.data.synthetic import generate
 from audio_mu.system.hashing import file_sha256
+from tests.commands import entry_point, mlflow_run, own_environment
 
-ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = {
     "seeds": "40,41", "n_epochs": "1", "n_epoch_repair": "1", "batch_size": "16", "n_attack_models": "1",
     "methods": "naive,gradient_ascent,fine_tune",
 }  # fmt: skip
 """Small, and still every step: two base models, the attack, four methods of each seed, audits across seeds, report."""
 
+SMALLEST = {**SETTINGS, "seeds": "40", "methods": "naive"}
 ENTRY, PROJECT = "python -m entrypoints.main", "mlflow run"
 TAGS = ("stage", "role", "seed", "method")
 
@@ -49,25 +48,14 @@ class Place:
 
     def environment(self) -> dict[str, str]:
         """The environment of a command that works here."""
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-        return kept | {
-            "AUDIO_MU_CACHE": str(self.folder / "cache"),
-            "TMPDIR": str(self.folder / "tmp"),
-            "MLFLOW_TRACKING_URI": f"sqlite:///{self.database}",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "PYTHONPATH": str(ROOT),
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        }
+        return own_environment(
+            self.folder / "cache", TMPDIR=str(self.folder / "tmp"), MLFLOW_TRACKING_URI=f"sqlite:///{self.database}"
+        )
 
     def start(self, via: str, output: Path) -> subprocess.Popen[bytes]:
         """Start the chain in a process group of its own; what it prints is appended to a file."""
         given = {**self.settings, "data_dir": str(self.digits)}
-        if via == ENTRY:
-            words = [sys.executable, "-m", "entrypoints.main"]
-            words += [word for key, value in given.items() for word in (f"--{key}", value)]
-        else:
-            words = ["mlflow", "run", str(ROOT), "--env-manager", "local"]
-            words += [word for key, value in given.items() for word in ("-P", f"{key}={value}")]
+        words = entry_point("main", given) if via == ENTRY else mlflow_run("main", given)
         with output.open("ab") as stream:
             return subprocess.Popen(
                 words, cwd=self.folder, env=self.environment(), stdout=stream, stderr=stream, start_new_session=True

@@ -1,6 +1,6 @@
 """Try training settings on the validation part of a data set: which one do base models deserve?
 
-    python -m benchmarks.settings words --seeds 40,41 --workers 2
+    python -m experiments.settings words --seeds 40,41 --workers 2
 
 Trains on the training set without the validation part (the official validation list, or an eighth of the training
 set), prints accuracy on both for each setting and seed, and writes results/settings-<name>.csv. The test set is not
@@ -10,21 +10,19 @@ touched. The recordings are read from below AUDIO_MU_TEST_DATA.
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 
 from audio_mu.audit.performance import accuracy
+from audio_mu.compute.jobs import TrainJob, train_job
+from audio_mu.compute.pool import LocalEngine
 from audio_mu.config import Config
 from audio_mu.data.splits import choosing_parts
-from audio_mu.compute.pool import LocalEngine
-from audio_mu.compute.jobs import TrainJob, train_job
 from audio_mu.workflows.data import load_data
 from audio_mu.workflows.fingerprints import optimizer_settings, problem
+from experiments.project import RESULTS, recordings
 
-ROOT = Path(__file__).resolve().parents[1]
 DATA = {
     "words": {"dataset": "SpeechCommands", "data_dir": "speech_commands_layout"},
     "digits": {"dataset": "audioMNIST", "data_dir": "audiomnist_layout"},
@@ -53,12 +51,12 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     about = DATA[arguments.name]
-    folder = Path(os.environ["AUDIO_MU_TEST_DATA"]) / about["data_dir"]
+    folder = recordings() / about["data_dir"]
     rows = []
     with LocalEngine(arguments.workers) as engine:
         for setting in SETTINGS[arguments.name]:
             text = {**about, **setting, "data_dir": str(folder), "seeds": arguments.seeds}
-            config = Config.from_text({**text, "architecture": arguments.architecture}).resolved()
+            config = Config.from_text({**text, "architecture": arguments.architecture})
             data = load_data(config)
             train, validation = choosing_parts(data.split, data.clips.parts, config.split_seed)
             jobs = [
@@ -80,7 +78,7 @@ def main() -> None:
                 rows.append({**setting, "seed": job.seed, **scores, "seconds": round(result.total_seconds, 1)})
                 print(rows[-1], flush=True)
     table = pd.DataFrame(rows)
-    table.to_csv(ROOT / "results" / f"settings-{arguments.name}.csv", index=False)
+    table.to_csv(RESULTS / f"settings-{arguments.name}.csv", index=False)
     print(table.to_string(index=False))
 
 

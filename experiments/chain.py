@@ -1,6 +1,6 @@
 """Deletion requests one after another on real digits, through `mlflow run`, and the erasure of the first.
 
-    python -m benchmarks.chain [--seeds 40,41] [--n_epochs 15] [--register best] [--methods naive,pop,fine_tune]
+    python -m experiments.chain [--seeds 40,41] [--n_epochs 15] [--register best] [--methods naive,pop,fine_tune]
 
 Trains base models, answers speaker A, speaker B and then a list (eight recordings each of four other speakers), each
 with what `register` names or, where that is refused, with the retrained model, trains again (without all of them),
@@ -12,7 +12,6 @@ is the one of MLFLOW_TRACKING_URI, a new one; after an interruption it goes on f
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import tempfile
 from pathlib import Path
@@ -20,16 +19,15 @@ from pathlib import Path
 import pandas as pd
 
 from audio_mu.config import Config
-from audio_mu.errors import UserError
 from audio_mu.report import tables
+from audio_mu.requests.ledger import read_ledger
 from audio_mu.store import queries
 from audio_mu.store.artifacts import read_csv
 from audio_mu.store.connect import open_store
 from audio_mu.store.handle import Store
-from audio_mu.requests.ledger import read_ledger
 from audio_mu.workflows.data import load_data
+from experiments.project import RESULTS, command, recordings, run
 
-ROOT = Path(__file__).resolve().parents[1]
 DIGITS = {"dataset": "audioMNIST", "pipeline": "logmel"}
 RECIPE = {"optimizer": "adam", "learning_rate": "0.001", "batch_size": "64"}
 LISTED_SPEAKERS, LISTED_CLIPS = 4, 8
@@ -37,15 +35,12 @@ LISTED_SPEAKERS, LISTED_CLIPS = 4, 8
 
 def project(entry_point: str, **parameters: str) -> None:
     """Run one entry point of the project."""
-    options = [word for key, value in parameters.items() for word in ("-P", f"{key}={value}")]
-    command = ["mlflow", "run", ".", "-e", entry_point, "--env-manager", "local", *options]
-    print(f"== {' '.join(command)}", flush=True)
-    subprocess.run(command, cwd=ROOT, check=True)
+    run(command(entry_point, parameters))
 
 
 def listed_clips(common: dict[str, str], without: tuple[str, ...]) -> pd.DataFrame:
     """The list request: the first training recordings of the first speakers that no other request names."""
-    data = load_data(Config.from_text(common).resolved())
+    data = load_data(Config.from_text(common))
     train = pd.DataFrame(
         [(data.clips.ids[i], data.clips.speakers[i]) for i in data.split.train], columns=["clip_id", "speaker"]
     )
@@ -66,17 +61,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in {
         "seeds": "40,41", "n_epochs": "15", "n_epoch_repair": "3", "methods": "naive,fine_tune,pop,cosine",
-        "register": "best", "speakers": "", "output": str(ROOT / "results" / "chain.csv"),
+        "register": "best", "speakers": "", "output": str(RESULTS / "chain.csv"),
     }.items():  # fmt: skip
         parser.add_argument(f"--{name}", default=default)
     given = parser.parse_args()
-    folder = os.environ.get("AUDIO_MU_TEST_DATA")
-    if not folder:
-        raise UserError("AUDIO_MU_TEST_DATA is not set: give the folder that holds the recordings' folders")
-    common = {**DIGITS, "data_dir": f"{folder}/audiomnist_layout", "seeds": given.seeds}
+    digits = recordings() / "audiomnist_layout"
+    common = {**DIGITS, "data_dir": str(digits), "seeds": given.seeds}
     training = {**common, **RECIPE, "n_epochs": given.n_epochs}
     unlearning = {name: getattr(given, name) for name in ("n_epoch_repair", "methods", "register")}
-    speakers = sorted(path.name for path in (Path(folder) / "audiomnist_layout").iterdir() if path.is_dir())
+    speakers = sorted(path.name for path in digits.iterdir() if path.is_dir())
     first, second = given.speakers.split(",") if given.speakers else speakers[:2]
     store = open_store()
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,7 +1,7 @@
 """Start several whole chains at once on one cold tracking store and one cold cache, then once more on the warm ones.
 
-    python -m benchmarks.parallel_runs --runs 8                         `mlflow run`
-    python -m benchmarks.parallel_runs --runs 8 --via "python -m entrypoints.main"
+    python -m tests.faults.parallel --runs 8                         `mlflow run`
+    python -m tests.faults.parallel --runs 8 --via "python -m entrypoints.main"
 
 All must end FINISHED, each with the same figures, the cache built once and nothing left behind. Prints how many did,
 and the seconds. Cold is a database that does not exist; for `mlflow run` one with MLflow's tables and nothing in them
@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.small_chain import ENTRY, PROJECT, Place, outcome, running, small_digits, strays
+from tests.faults.small_chain import ENTRY, PROJECT, Place, outcome, running, small_digits, strays
 
 
 def main(arguments: list[str]) -> int:

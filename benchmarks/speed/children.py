@@ -1,7 +1,7 @@
-"""What `benchmarks.speed` measures in processes of their own; each prints one number last.
+"""Work that is measured in a process of its own, memory and start-up included; each task prints one number last.
 
-    python -m benchmarks.children prepare study|ours FOLDER CACHE THREADS     seconds of pre-processing after start-up
-    python -m benchmarks.children train FEATURES THREADS                      MB at the peak while training
+    python -m benchmarks.speed.children prepare study|ours FOLDER CACHE THREADS   seconds of pre-processing
+    python -m benchmarks.speed.children train FEATURES THREADS                    MB at the peak while training
 
 Imports are where they are used: a process's start-up is part of what is measured.
 """
@@ -28,7 +28,7 @@ def _study_prepares(folder: Path, cache: Path, threads: int) -> float:
     import torch
     import torchmetrics
 
-    from benchmarks import study_loop
+    from tests import study_loop
 
     del matplotlib, pandas, sklearn, torchmetrics
     torch.set_num_threads(threads)
@@ -51,7 +51,7 @@ def _we_prepare(folder: Path, cache: Path, threads: int) -> float:
     del torchaudio  # its start belongs to the start-up: `load_clips` would import it
     torch.set_num_threads(threads)
     os.environ["AUDIO_MU_CACHE"] = str(cache)
-    config = Config.from_text({"dataset": "audioMNIST", "data_dir": str(folder), "pipeline": "mel"}).resolved()
+    config = Config.from_text({"dataset": "audioMNIST", "data_dir": str(folder), "pipeline": "mel"})
     start = time.perf_counter()
     load_clips(config)
     return time.perf_counter() - start

@@ -11,6 +11,7 @@ import numpy as np
 
 from audio_mu.config import REPAIR_FIELDS, Config
 from audio_mu.config.parsers import as_text
+from audio_mu.names import NAIVE
 from audio_mu.requests.request import Request
 from audio_mu.store.queries import Finished
 from audio_mu.system.hashing import hash_of
@@ -20,9 +21,6 @@ from audio_mu.workflows.data import Data
 from audio_mu.workflows.fingerprints import MEASURED_SOURCE, machine, network_identity, source_hash
 from audio_mu.workflows.method_settings import method_settings
 from audio_mu.workflows.stage import base_params, base_tags
-
-RETRAINS = frozenset({"naive"})
-"""Methods that read the base recipe and no repair setting: one result serves every cell of a request."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class UnlearningCell:
 
     def fingerprint(self, seed: int, method: str) -> str:
         """Hash of what this step reads. A method that only retrains reads no repair settings."""
-        reads = "" if method in RETRAINS else self.id
+        reads = "" if method == NAIVE else self.id
         return hash_of(
             [
                 "unlearn", seed, method, self.bases.versions[seed].tags["fingerprint"], self.request.hash, reads,

@@ -114,9 +114,8 @@ def _left_out(n_naive: int, n_nonmembers: int) -> list[str]:
 
 def _mean_distances(pairs: Sequence[tuple[StoredLogits, StoredLogits]]) -> dict[str, np.ndarray]:
     """Distance → its mean over pairs of networks, of every forget clip [n]."""
-    both = list(pairs)
     return {
-        name: np.mean([distance(a.forget, b.forget) for a, b in both], axis=0) for name, distance in DISTANCES.items()
+        name: np.mean([distance(a.forget, b.forget) for a, b in pairs], axis=0) for name, distance in DISTANCES.items()
     }
 
 

@@ -82,7 +82,7 @@ class Report:
 
     long: the cell's rows of the long table. forget_losses: method → losses of all seeds. roc_losses: method → per
     seed (losses of the forget set, of the non-members). curves: seed → cosine at 101 prune rates. audio: clip id →
-    WAV bytes. provenance: what, value. chain: the answered requests in their order, as text, or None.
+    WAV bytes. provenance: name, value. chain: the answered requests in their order, as text, or None.
     """
 
     title: str
@@ -104,7 +104,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Record:
-    """Everything on the evidence record of one method. rows: what, before, naive, after; provenance: what, value."""
+    """Everything on the evidence record of one method. rows: figure, before, naive, after."""
 
     method: str
     title: str

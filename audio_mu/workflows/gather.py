@@ -162,7 +162,7 @@ def provenance(cell: CellRuns, params: Mapping[str, str]) -> list[tuple[str, str
     """Where the figures come from: cell, runs, code, data, settings, packages, machine."""
     tags = cell.any_run.tags
     commits = {
-        run.tags["git_commit"] + (" with changes" if run.tags["git_dirty"] == "true" else "")
+        run.tags.get("git_commit", "unknown") + (" with changes" if run.tags.get("git_dirty") == "true" else "")
         for run in cell.runs.values()
     }
     return [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -123,6 +125,13 @@ def test_other_attack_models_make_another_cell(folder: Path, entry: Command, sma
     after = stored.newest("unlearn", wanted)
     assert after.data.tags["attack_run_id"] != before.data.tags["attack_run_id"]
     assert after.data.tags["cell"] != before.data.tags["cell"]
+
+
+@pytest.mark.parametrize("command", ["compare", "report", "erase"])
+def test_commands_that_compute_no_network_do_without_torch(command: str) -> None:
+    """Catches an import that makes every such command seconds longer."""
+    looks = f"import sys, audio_mu.workflows.{command}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", looks], timeout=120, check=False).returncode == 0
 
 
 def test_a_seed_whose_retraining_failed_is_in_the_table() -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from audio_mu.config import Config, LONGEST_SHOWN, PARAMETERS, parse
+from audio_mu.config import LONGEST_SHOWN, PARAMETERS, Config, parse
 from audio_mu.config.reads import help_text
 from audio_mu.errors import UserError
 from audio_mu.system.processes import when_orphaned

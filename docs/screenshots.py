@@ -20,8 +20,8 @@ from pathlib import Path
 from PIL import Image
 
 from audio_mu.store import queries
-from audio_mu.store.links import LOCAL_UI, charts_link
 from audio_mu.store.handle import Store
+from audio_mu.store.links import LOCAL_UI, charts_link
 from tests.browser import Browser
 
 SIZES = {"laptop": (1366, 768), "desktop": (1920, 1080)}

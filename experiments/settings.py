@@ -58,7 +58,7 @@ def main() -> None:
             text = {**about, **setting, "data_dir": str(folder), "seeds": arguments.seeds}
             config = Config.from_text({**text, "architecture": arguments.architecture})
             data = load_data(config)
-            train, validation = choosing_parts(data.split, data.clips.parts, config.split_seed)
+            train, validation = choosing_parts(data.split, data.clips.parts, config.data.split_seed)
             jobs = [
                 TrainJob(
                     problem=replace(problem(config, data.clips), threads=1),
@@ -66,11 +66,11 @@ def main() -> None:
                     train=train,
                     sets={"train": train, "validation": validation},
                     optimizer=optimizer_settings(config),
-                    batch_size=config.batch_size or 0,
-                    n_epochs=config.n_epochs or 0,
+                    batch_size=config.training.batch_size,
+                    n_epochs=config.training.n_epochs,
                     best_on=None,
                 )
-                for seed in config.seeds
+                for seed in config.training.seeds
             ]
             labels = data.clips.labels.numpy()
             for job, result in engine.run(train_job, jobs, str(setting)):

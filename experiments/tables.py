@@ -3,7 +3,7 @@
     python -m experiments.tables run [name …]      run all or those named, in their order; finished steps are reused
     python -m experiments.tables                   results/*.csv and the documented tables, from the store
 
-The documented tables stand between two marks in docs/results.md or README.md, whichever has them.
+The documented tables stand between two marks in docs/results.md.
 The recordings are read from below AUDIO_MU_TEST_DATA, the store is the one of MLFLOW_TRACKING_URI. Wall seconds of
 each command are kept in results/times.csv; the first command of an experiment that ends counts.
 """
@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
+import textwrap
 import time
-from pathlib import Path
 
 import pandas as pd
 import yaml
@@ -33,12 +32,9 @@ from experiments.project import RESULTS, recordings
 from tests.commands import ROOT
 
 TIMES = RESULTS / "times.csv"
-PAGES = (ROOT / "docs" / "results.md", ROOT / "README.md")
+PAGE = ROOT / "docs" / "results.md"
 MANY = 20  # methods from which an experiment counts for the ranking
-SHORT = {
-    Outcome.PASSED: "meets", Outcome.NOT_FORGOTTEN: "remembers", Outcome.OVER_UNLEARNED: "over",
-    Outcome.DAMAGED: "damaged", Outcome.NOT_JUDGED: "not judged",
-}  # fmt: skip
+LINE = 112  # characters of a line of a command
 FIRST = ["original", "naive", FLOOR]
 TIMED = ("digits-vggish-item-10", "digits-vggish-class-1")  # on idle cores
 BEGIN, END = "<!-- results: made by `python -m experiments.tables` -->", "<!-- end of results -->"
@@ -80,7 +76,7 @@ def run(names: list[str]) -> None:
 
 def make_tables() -> None:
     """One CSV per experiment and the documented tables, from each experiment's newest comparison in the store."""
-    page, store = _page(), open_store()
+    store = open_store()
     times = pd.read_csv(TIMES).set_index("name")["seconds"].to_dict() if TIMES.exists() else {}
     blocks, ranked = [], {}
     for name, entry in experiments().items():
@@ -96,22 +92,20 @@ def make_tables() -> None:
             ranked[entry["title"].removesuffix(", all methods")] = long
         order = sorted(dict.fromkeys(long["method"]), key=lambda m: FIRST.index(m) if m in FIRST else len(FIRST))
         table = tables.markdown(tables.wide_table(long, order))
-        shown = " ".join(command(entry, "$AUDIO_MU_TEST_DATA")).replace(
-            "$AUDIO_MU_TEST_DATA", '"$AUDIO_MU_TEST_DATA"', 1
-        )
         took = f" ({times[name] / 60:.0f} min on two cores)" if name in times else ""
-        blocks.append(f"**{entry['title']}**{took}, `results/{name}.csv`\n\n```sh\n{shown}\n```\n\n{table}")
+        shown = _shown(command(entry, "$AUDIO_MU_TEST_DATA"))
+        blocks.append(f"### {entry['title']}\n\n`results/{name}.csv`{took}\n\n```sh\n{shown}\n```\n\n{table.strip()}")
     block = "\n\n".join([BEGIN, _overview(ranked), *blocks, END])
-    page.write_text(re.sub(MARKED, lambda _: block, page.read_text()))
-    print(f"{len(blocks)} tables in {page.relative_to(ROOT)}")
+    PAGE.write_text(re.sub(MARKED, lambda _: block, PAGE.read_text()))
+    print(f"{len(blocks)} tables in {PAGE.relative_to(ROOT)}")
 
 
-def _page() -> Path:
-    """The page that has the tables; ends the command where none has."""
-    for page in PAGES:
-        if page.exists() and re.search(MARKED, page.read_text()):
-            return page
-    sys.exit(f"no place for the tables: put the lines {BEGIN!r} and {END!r} into one of {[str(p) for p in PAGES]}")
+def _shown(words: list[str]) -> str:
+    """A command as it is documented: in lines of a readable length, an option beside its value."""
+    text = " ".join(words).replace("$AUDIO_MU_TEST_DATA", '"$AUDIO_MU_TEST_DATA"', 1)
+    whole = re.sub(r"(?<= -P) ", "\0", text)
+    lines = textwrap.wrap(whole, LINE, break_long_words=False, break_on_hyphens=False)
+    return " \\\n  ".join(lines).replace("\0", " ")
 
 
 def _overview(found: dict[str, pd.DataFrame]) -> str:
@@ -140,20 +134,23 @@ def _overview(found: dict[str, pd.DataFrame]) -> str:
     pooled = [long.assign(**dict.fromkeys(shared, title)) for title, long in found.items()]
     test = tables.ranking(pd.concat(pooled), list(ranks.index))["gap/tow"]
     return (
-        "**All methods, ranked** by their average rank in ToW (1 = naive's accuracies on the forget, remain and test\n"
-        "set): mean [95 % t interval over the seeds] and the verdict of the rule above, with ? where an interval\n"
-        "reaches across one of its limits; time in multiples of naive's, of the tables of idle cores. Friedman's p\n"
-        f"over the {test.n_cells} tables is {test.p_value:.2g}, but by Nemenyi ranks must be "
-        f"{test.critical_difference:.1f} apart to differ at 5 %, and the\ntables share base models: only the ends of "
-        "the list are apart.\n\n"
-        f"{tables.markdown(pd.DataFrame(rows))}"
+        "### All methods, ranked\n\n"
+        "The methods stand in the order of their average rank in ToW (1 = naive's accuracies on the forget, remain and "
+        "test\nset). A cell gives the mean, the 95 % t interval over the seeds, and the verdict of the rule. A "
+        "question mark marks a\nverdict that is not settled: an interval reaches across one of the rule's limits. Time "
+        "is in multiples of naive's\ntime, from the tables of idle cores. Friedman's p over the "
+        f"{test.n_cells} tables is {test.p_value:.2g}. By Nemenyi, ranks must be {test.critical_difference:.1f} apart\n"
+        "to differ at 5 %, and the tables share base models: only the ends of the list are apart.\n\n"
+        f"{tables.markdown(pd.DataFrame(rows)).strip()}"
     )
 
 
 def _short(verdict: Verdict) -> str:
-    """A verdict in a word, marked where it is not settled."""
-    word = SHORT.get(verdict.outcome, "")
-    return f"{word}?" if word and not verdict.settled and verdict.outcome is not Outcome.NOT_JUDGED else word
+    """A verdict in the report's words, marked where it is not settled; none of the original, which is not judged."""
+    if verdict.outcome is Outcome.UNTOUCHED:
+        return ""
+    unsettled = not verdict.settled and verdict.outcome is not Outcome.NOT_JUDGED
+    return f"{verdict.outcome.value}?" if unsettled else verdict.outcome.value
 
 
 def _seconds(long: pd.DataFrame) -> dict[str, float]:
@@ -184,9 +181,9 @@ def _comparison(store: Store, entry: dict[str, str]) -> pd.DataFrame | None:
 def _request(kind: str, config: Config) -> str:
     """A pattern of the request's name; a list is named by its hash."""
     names = {
-        "item": f"{config.forget_percentage:g}",
-        "class": "+".join(config.forget_class_names) or str(config.forget_classes_num),
-        "speaker": "+".join(config.forget_speakers) or str(config.forget_speakers_num),
+        "item": f"{config.request.forget_percentage:g}",
+        "class": "+".join(config.request.forget_class_names) or str(config.request.forget_classes_num),
+        "speaker": "+".join(config.request.forget_speakers) or str(config.request.forget_speakers_num),
     }
     return f"{kind}-{re.escape(names[kind]) if kind in names else '.*'}"
 

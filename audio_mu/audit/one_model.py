@@ -55,7 +55,7 @@ class Evaluator:
 
     def _on_earlier(self, logits: Logits) -> dict[str, float]:
         """Performance on the clips of the requests before, and the AUC of the population attack on them."""
-        metrics = {}
+        metrics: dict[str, float] = {}
         for name, earlier in self.earlier.items():
             if name not in logits:
                 continue

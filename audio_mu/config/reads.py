@@ -32,9 +32,9 @@ Written from the code by `python -m audio_mu.config.reads > docs/parameters.md`.
 
 Every entry point takes every parameter, as `mlflow run . -e unlearn -P name=value`,
 `python -m entrypoints.unlearn --name value` or `audio-mu unlearn --name value`, and refuses an unknown name, a wrong
-value or a contradiction before any work. `auto` leaves the value to the data set's recipe (audio_mu/config/recipes/), to the
-method (its published rate) or to the machine. A parameter of base models that is given must be the one that they were
-trained with; left out, `attack`, `unlearn` and `tune` take it from the registered version.
+value or a contradiction before any work. `auto` leaves the value to the data set's recipe (audio_mu/config/recipes/),
+to the method (its published rate) or to the machine. A parameter of base models that is given must be the one that they
+were trained with; left out, `attack`, `unlearn` and `tune` take it from the registered version.
 
 MLproject declares the few that an entry point is usually given; all others are given the same way.
 """

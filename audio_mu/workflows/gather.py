@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from audio_mu.config import BASE_FIELDS, Config, REPAIR_FIELDS
+from audio_mu.config import BASE_FIELDS, REPAIR_FIELDS, Config
 from audio_mu.data.audio import SAMPLE_RATE, BadRecording, read_clip
 from audio_mu.data.datasets import root_at_hand
 from audio_mu.errors import UserError

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from audio_mu.config import Config, REPAIR_FIELDS, parse
+from audio_mu.config import REPAIR_FIELDS, Config, parse
 from audio_mu.errors import UserError, one_line
 from audio_mu.system.reading import plain_yaml, read_text
 from audio_mu.unlearning import METHODS, Settings, choose

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from audio_mu.config import BASE_FIELDS, Config, REPAIR_FIELDS
+from audio_mu.config import BASE_FIELDS, REPAIR_FIELDS, Config
 from audio_mu.errors import UserError
 from audio_mu.own_code import name_of
 from audio_mu.progress import say

@@ -196,7 +196,7 @@ def _facts(config: Config, data: Data, seed: int) -> ModelFacts:
     )  # fmt: skip
 
 
-def losses_table(data: Data, logits: dict[str, np.ndarray]) -> pd.DataFrame:
+def losses_table(data: Data, logits: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """clip_id, label, speaker, loss, member of the training and test clips, in that order."""
     clips, labels = data.clips, data.clips.labels.numpy()
     frames = []
@@ -223,7 +223,7 @@ def log_servable(run: Run, config: Config, data: Data, seed: int, result: Result
         config.training.architecture, network_identity(config), config.data.pipeline, config.data.dataset,
         config.data.clip_samples, len(data.clips.class_names), drawn_from,
     )  # fmt: skip
-    traced.module.network.load_state_dict(registry.as_tensors(result.state))
+    traced.module.get_submodule("network").load_state_dict(registry.as_tensors(result.state))
     return registry.log_model(
         run,
         traced,

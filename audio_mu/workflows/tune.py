@@ -14,7 +14,7 @@ from audio_mu.audit.performance import cross_entropy
 from audio_mu.audit.rehearsal import Score
 from audio_mu.compute.engine import Engine
 from audio_mu.compute.jobs import Result, TrainJob, UnlearnJob, train_job, unlearn_job
-from audio_mu.config import Config, REPAIR_FIELDS
+from audio_mu.config import REPAIR_FIELDS, Config
 from audio_mu.data.splits import VALIDATION_SHARE
 from audio_mu.errors import UserError
 from audio_mu.progress import say

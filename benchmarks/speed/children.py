@@ -53,7 +53,7 @@ def _we_prepare(folder: Path, cache: Path, threads: int) -> float:
     os.environ["AUDIO_MU_CACHE"] = str(cache)
     config = Config.from_text({"dataset": "audioMNIST", "data_dir": str(folder), "pipeline": "mel"})
     start = time.perf_counter()
-    load_clips(config)
+    load_clips(config.data)
     return time.perf_counter() - start
 
 

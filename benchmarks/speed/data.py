@@ -56,7 +56,7 @@ def split(context: Context) -> list[Row]:
     )  # fmt: skip
     config = Config.from_text({"dataset": "SpeechCommands"})
     base = split_clips("official", 42, parts, speakers, clips.hashes)
-    (ours,) = pairs(context.rounds, lambda: resolve_request(config, clips, base))
+    (ours,) = pairs(context.rounds, lambda: resolve_request(config.request, clips, base))
     baseline = seconds(lambda: study_loop.split(ids[:n_train], 10))  # half a minute: once is enough
     middle = statistics.median(ours)
     what = "forget/remain split of 84,843 clips"

@@ -73,7 +73,7 @@ def stored() -> pd.DataFrame:
 
 def markdown(rows: pd.DataFrame) -> str:
     """The rows as a table in Markdown."""
-    lines = ["| what | baseline | ours | unit | ratio | target | met |", "|---|---|---|---|---|---|---|"]
+    lines = ["| measurement | baseline | ours | unit | ratio | target | met |", "|---|---|---|---|---|---|---|"]
     lines += [
         f"| {row.what} | {float(row.baseline):.3g} | {float(row.ours):.3g} | {row.unit} | {float(row.ratio):.3g} "
         f"| {row.target} | {row.met or '–'} |"

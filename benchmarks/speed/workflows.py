@@ -113,7 +113,7 @@ def one_seed(context: Context) -> list[Row]:
 
 
 def _study_seed(config: Config, folder: Path) -> Callable[[], None]:
-    recordings = sorted(config.data_dir.glob("*/*.wav"))
+    recordings = sorted(config.data.data_dir.glob("*/*.wav"))
     clips = study_loop.load(study_loop.preprocess(recordings, folder / "files"))
     order = np.random.default_rng(42).permutation(len(clips)).tolist()
     n_train = len(clips) * N_TRAIN // N_CLIPS

@@ -16,7 +16,7 @@ import soundfile
 import torch
 
 from audio_mu.cli import read_words
-from audio_mu.config import Config
+from audio_mu.config import Config, defaults
 from audio_mu.data import audiomnist, download
 from audio_mu.data.audio import read_clip
 from audio_mu.data.clips import Clips
@@ -74,8 +74,8 @@ def _read_request(data: bytes, folder: Path) -> object:
         class_names=("cat", "dog"), speaker_attributes={}, skipped=(), root=Path("/data"), digest="digest",
     )  # fmt: skip
     config = Config.from_text({"forget": "list", "forget_list": str(path)})
-    request = resolve_request(config, clips, Split("random", np.arange(4), np.arange(4, n), np.arange(4, n)))
-    return request_table(config, clips, request).to_csv()
+    request = resolve_request(config.request, clips, Split("random", np.arange(4), np.arange(4, n), np.arange(4, n)))
+    return request_table(config.request, clips, request).to_csv()
 
 
 def _folder(folder: Path, **values: str) -> Config:
@@ -87,7 +87,7 @@ def _folder(folder: Path, **values: str) -> Config:
 
 def _read_speakers(data: bytes, folder: Path) -> object:
     (folder / "speakers.csv").write_bytes(data)
-    return DATASETS["folder"].catalog(folder, _folder(folder))
+    return DATASETS["folder"].catalog(folder, _folder(folder).data)
 
 
 def _read_lists(data: bytes, folder: Path) -> object:
@@ -97,7 +97,7 @@ def _read_lists(data: bytes, folder: Path) -> object:
     (folder / "testing_list.txt").write_bytes(data)
     (folder / "validation_list.txt").touch()
     config = Config.from_text({"dataset": "SpeechCommands", "data_dir": str(folder)})
-    return DATASETS["SpeechCommands"].catalog(folder, config)
+    return DATASETS["SpeechCommands"].catalog(folder, config.data)
 
 
 def _read_metadata(data: bytes, folder: Path) -> object:
@@ -168,7 +168,7 @@ def _read_model(data: bytes, folder: Path) -> object:
 
 TREE = (b",", b'"', b"\n", b"\r", b"\0", b"\t", b"\xff", b"\x1b[2J", "\u2028".encode(), b"../", b"/", b"=1+1", b"'")
 CHUNKS = (b"RIFF", b"RF64", b"LIST", b"data", b"fmt ", b"fact", b"fLaC", b"OggS", b"ID3", b"\xff\xfb")
-PARAMETERS = tuple(f"\n--{name}\n".encode() for name in Config().as_text())
+PARAMETERS = tuple(f"\n--{name}\n".encode() for name in defaults())
 
 KINDS: dict[str, Kind] = {
     "wav": _sound(".wav", CHUNKS, ("WAV", "PCM_16"), ("WAV", "FLOAT"), ("WAV", "ULAW"), ("WAV", "MS_ADPCM"),

@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from pathlib import Path
 
 import pytest
-import yaml
 
-from audio_mu.cli import read_words
-from audio_mu.config import STUDY_KEYS, Config, defaults, load_recipe
+from audio_mu.config import GROUP_FIELDS, STUDY_KEYS, Config, defaults, load_recipe
 from audio_mu.errors import UserError
-
-ROOT = Path(__file__).resolve().parents[1]
-PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
-
-
-@pytest.mark.parametrize("entry_point", ["main", "train", "attack", "unlearn", "compare", "report", "tune", "erase"])
-def test_mlproject_offers_the_same_parameters(entry_point: str) -> None:
-    """Catches a parameter, default or placeholder that MLproject and the code do not share."""
-    entry = PROJECT["entry_points"][entry_point]
-    assert {name: str(spec["default"]) for name, spec in entry["parameters"].items()} == defaults()
-    assert all(spec["type"] in ("string", "float") for spec in entry["parameters"].values())
-    assert entry["command"].startswith(f"python -m entrypoints.{entry_point} ")
-    assert re.findall(r"--(\w+) \{(\w+)\}", entry["command"]) == [(name, name) for name in defaults()]
-
-
-def test_readme_lists_the_same_parameters() -> None:
-    """Catches a README whose table of parameters has gone stale."""
-    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
-    listed = {name: "" if default == "(empty)" else default.strip("`") for name, default in rows if name in defaults()}
-    assert listed == defaults()
-
 
 WRONG = [
     ("forget_percentage", "abc"),
@@ -94,32 +71,51 @@ def test_study_keys_set_network_and_features() -> None:
     """Catches a key of the study that is not taken apart into architecture and pipeline."""
     for key, (architecture, pipeline) in STUDY_KEYS.items():
         config = Config.from_text({"architecture": key})
-        assert (config.architecture, config.pipeline) == (architecture, pipeline)
+        assert (config.training.architecture, config.data.pipeline) == (architecture, pipeline)
 
 
 def test_auto_comes_from_the_recipe_and_given_values_stay() -> None:
     """Catches a recipe that overrides the user, or an auto that stays."""
-    config = Config.from_text({"dataset": "audioMNIST", "n_epochs": "7"})
-    recipe = load_recipe("audioMNIST")
-    assert config.n_epochs == 7
-    assert (config.batch_size, config.learning_rate, config.optimizer) == (256, 0.01, "sgd")
+    config = Config.from_text({"dataset": "audioMNIST", "n_epochs": "7", "batch_size": "auto"})
+    training, recipe = config.training, load_recipe("audioMNIST")
+    assert training.n_epochs == 7
+    assert (training.batch_size, training.learning_rate, training.optimizer) == (256, 0.01, "sgd")
     assert (recipe.n_epochs, recipe.n_epoch_repair, recipe.momentum, recipe.pipeline) == (30, 5, 0.9, "mel")
+    assert (config.data.pipeline, config.repair.n_epoch_repair) == ("mel", 5)
+
+
+def test_given_is_what_the_user_gave() -> None:
+    """Catches a default that passes for the user's word, and a word of the user that passes for a default."""
+    config = Config.from_text({"n_epochs": "10", "batch_size": "auto", "dataset_name": "", "forget": "item"})
+    assert config.given == {"n_epochs", "forget"}
+    assert config.with_values({"batch_size": "32"}).given == {"n_epochs", "forget"}
 
 
 def test_text_round_trip() -> None:
     """Catches a value that does not come back from its own text, which resuming and MLflow rely on."""
-    assert Config.from_text({}).as_text() == defaults()
     config = Config.from_text({"seeds": "1,2", "learning_rate": "0.00123", "force": "True"})
-    assert Config.from_text(config.as_text()) == config
+    assert same(Config.from_text(config.as_text()), config)
     for share in ("0.08680555555555555", "99.99999", "10", "1e-05"):
         config = Config.from_text({"forget_percentage": share})
-        assert Config.from_text(config.as_text()) == config
+        assert same(Config.from_text(config.as_text()), config)
         assert config.as_text()["forget_percentage"] == share
 
 
-def test_command_lines() -> None:
-    """Catches hyphens, equals signs or a repeated parameter being misread."""
-    assert read_words(["--n-epochs", "3", "--seeds=1,2"]) == {"n_epochs": "3", "seeds": "1,2"}
-    for words in (["--seeds"], ["seeds=1"], ["--seeds", "1", "--seeds", "2"], ["--forget_pct", "30"]):
-        with pytest.raises(UserError):
-            read_words(words)
+def same(one: Config, other: Config) -> bool:
+    """Whether two configurations agree in every value."""
+    return dataclasses.replace(one, given=frozenset()) == dataclasses.replace(other, given=frozenset())
+
+
+def test_every_parameter_has_one_group() -> None:
+    """Catches a name that two groups share: the second would be set by the first one's text."""
+    names = [name for members in GROUP_FIELDS.values() for name in members]
+    assert len(names) == len(set(names)) == len(defaults())
+
+
+def test_a_request_logs_the_parameters_that_it_reads() -> None:
+    """Catches a run that logs the percentage of a request by speaker, or a draw that had no part."""
+    assert Config.from_text({}).request.in_force == ("forget", "forget_percentage", "forget_seed", "duplicates")
+    named = Config.from_text({"forget": "speaker", "forget_speakers": "07"}).request
+    assert named.in_force == ("forget", "forget_speakers", "duplicates")
+    drawn = Config.from_text({"forget": "class"}).request
+    assert drawn.in_force == ("forget", "forget_classes_num", "forget_seed", "duplicates")

@@ -93,10 +93,8 @@ def test_the_unlearned_models_are_versions_with_evidence(chain: Results) -> None
         assert base.description.startswith(f"# Base model, seed {seed}")
         assert version.description == text(chain, version.run_id, "model_card.md")
         assert base.description == text(chain, base.run_id, "model_card.md")
-        assert (
-            f"| forget | {chain.methods()['original', seed].data.metrics['forget/accuracy']:.3f} | "
-            in version.description
-        )
+        original = chain.methods()["original", seed].data.metrics["forget/accuracy"]
+        assert f"| forget | {original:.3f} | " in version.description
         evidence = text(chain, version.run_id, "evidence.md")
         assert version.tags["request_hash"] in evidence
         assert f"seed {seed}: {version.version}" in evidence

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from audio_mu import files
 from audio_mu.seeding import derive, seeded
+from audio_mu.system import hashing, writing
 
 
 def test_an_interrupted_folder_leaves_what_was_there(tmp_path: Path) -> None:
     """Catches a folder that is replaced before it is whole, and temporary files left behind."""
     target = tmp_path / "cache"
-    with files.atomic_folder(target) as folder:
+    with writing.atomic_folder(target) as folder:
         (folder / "a").write_text("old")
-    with pytest.raises(RuntimeError), files.atomic_folder(target) as folder:
+    with pytest.raises(RuntimeError), writing.atomic_folder(target) as folder:
         (folder / "a").write_text("new")
         raise RuntimeError
     assert (target / "a").read_text() == "old"
@@ -29,11 +29,11 @@ def test_an_interrupted_folder_leaves_what_was_there(tmp_path: Path) -> None:
 def test_write_atomic_replaces_whole_files(tmp_path: Path) -> None:
     """Catches a write that truncates the old file before the new one is there."""
     path = tmp_path / "file"
-    files.write_atomic(path, "one")
+    writing.write_atomic(path, "one")
     with pytest.raises(TypeError):
-        files.write_atomic(path, 3)  # type: ignore[arg-type]
+        writing.write_atomic(path, 3)  # type: ignore[arg-type]
     assert path.read_text() == "one"
-    files.write_atomic(path, b"two")
+    writing.write_atomic(path, b"two")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
     assert path.read_bytes() == b"two"
 
@@ -45,7 +45,7 @@ def test_lock_excludes(tmp_path: Path) -> None:
     def work() -> None:
         nonlocal inside, most
         for _ in range(20):
-            with files.locked(tmp_path / "thing"):
+            with writing.locked(tmp_path / "thing"):
                 inside += 1
                 most = max(most, inside)
                 inside -= 1
@@ -60,8 +60,8 @@ def test_lock_excludes(tmp_path: Path) -> None:
 
 def test_hashes_tell_lists_apart() -> None:
     """Catches parts that are simply joined, and JSON whose order matters."""
-    assert files.sha256("ab", "c") != files.sha256("a", "bc")
-    assert files.hash_of({"a": 1, "b": 2}) == files.hash_of({"b": 2, "a": 1})
+    assert hashing.sha256("ab", "c") != hashing.sha256("a", "bc")
+    assert hashing.hash_of({"a": 1, "b": 2}) == hashing.hash_of({"b": 2, "a": 1})
 
 
 def test_derived_seeds_differ_by_purpose() -> None:

@@ -1,17 +1,13 @@
-"""Atomic writing, hashing, and seeding."""
+"""Atomic writing and locks."""
 
 from __future__ import annotations
 
-import random
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
-from audio_mu.seeding import derive, seeded
-from audio_mu.system import hashing, writing
+from audio_mu.system import writing
 
 
 def test_an_interrupted_folder_leaves_what_was_there(tmp_path: Path) -> None:
@@ -56,33 +52,3 @@ def test_lock_excludes(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert most == 1
-
-
-def test_hashes_tell_lists_apart() -> None:
-    """Catches parts that are simply joined, and JSON whose order matters."""
-    assert hashing.sha256("ab", "c") != hashing.sha256("a", "bc")
-    assert hashing.hash_of({"a": 1, "b": 2}) == hashing.hash_of({"b": 2, "a": 1})
-
-
-def test_derived_seeds_differ_by_purpose() -> None:
-    """Catches two purposes or two seeds sharing their draws."""
-    seeds = {derive(seed, *words) for seed in (40, 41) for words in (("pop", "regrow"), ("cosine", "regrow"), ("pop",))}
-    assert len(seeds) == 6
-    assert derive(40, "a", "b") != derive(40, "ab")
-    assert all(0 <= seed < 2**63 for seed in seeds)
-
-
-def test_seeding_is_scoped() -> None:
-    """Catches draws that leak into the caller's generators, or that depend on them."""
-    random.seed(1)
-    np.random.seed(1)
-    torch.manual_seed(1)
-    expected = (random.random(), np.random.rand(), torch.rand(1).item())
-    random.seed(1)
-    np.random.seed(1)
-    torch.manual_seed(1)
-    with seeded(5):
-        first = (random.random(), np.random.rand(), torch.rand(1).item())
-    assert (random.random(), np.random.rand(), torch.rand(1).item()) == expected
-    with seeded(5):
-        assert (random.random(), np.random.rand(), torch.rand(1).item()) == first

@@ -86,9 +86,8 @@ def _is_half_made(file: Path) -> bool:
     with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as database:
         try:
             names = {name for (name,) in database.execute("select name from sqlite_master where type = 'table'")}
-            reached = set()
-            if "alembic_version" in names:
-                reached = {version for (version,) in database.execute("select version_num from alembic_version")}
+            told = database.execute("select version_num from alembic_version") if "alembic_version" in names else ()
+            reached = {version for (version,) in told}
             own = {name for name in names if not name.startswith(("alembic_", "_alembic_", "sqlite_"))}
             if not (own <= tables and reached <= revisions):
                 return False  # another program's, or a newer MLflow's

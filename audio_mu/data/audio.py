@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from audio_mu.system.hashing import sha256
+
 SAMPLE_RATE = 16_000
 MAX_CHANNELS = 64
 RESAMPLE_MARGIN = 0.1  # seconds read beyond the clip so that the resampling filter sees what follows the cut
@@ -25,17 +27,18 @@ class BadRecording(Exception):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A waveform float32 [clip_samples] at 16 kHz, and in words what had to be done to get it."""
+    """A waveform float32 [clip_samples] at 16 kHz, its SHA-256, and the changes that it took, in words."""
 
     waveform: np.ndarray
+    hash: str
     changes: tuple[str, ...]
 
 
 def read_clip(path: Path, clip_samples: int) -> Prepared:
     """A recording as a clip: channels averaged, resampled to 16 kHz, zero-padded on the right or cropped.
 
-    Only what the clip needs is read, whatever the header claims. Raises `BadRecording` for what is no audio or no
-    regular file (a pipe would be waited for, a device never ends), is empty, or holds values that are not finite.
+    No more is read than the clip needs, whatever the header claims. Raises `BadRecording` for a file that is no audio
+    or no regular file (a pipe would be waited for, a device never ends), is empty, or holds values that are not finite.
     """
     try:
         about = path.stat()
@@ -69,7 +72,7 @@ def read_clip(path: Path, clip_samples: int) -> Prepared:
         "cut": len(mono) > clip_samples,
         "padded": len(mono) < clip_samples,
     }
-    return Prepared(clip, tuple(words for words, applies in done.items() if applies))
+    return Prepared(clip, sha256(clip.tobytes()), tuple(words for words, applies in done.items() if applies))
 
 
 def _read_mono(recording: soundfile.SoundFile, frames: int) -> np.ndarray:

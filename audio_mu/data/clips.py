@@ -6,7 +6,7 @@ import json
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ from audio_mu.data.datasets import DATASETS
 from audio_mu.data.features import Frontend
 from audio_mu.errors import UserError
 from audio_mu.progress import bar, say
-from audio_mu.system.hashing import file_sha256, hash_of, sha256
+from audio_mu.system.hashing import file_sha256, hash_of
 from audio_mu.system.writing import atomic_folder, cache_root, locked
 
 BATCH = 64  # what the transform holds of so many clips stays in a core's cache
@@ -49,7 +49,6 @@ class Clips:
     hashes: tuple[str, ...]
     parts: tuple[str, ...]
     class_names: tuple[str, ...]
-    speaker_attributes: Mapping[str, Mapping[str, str]]
     skipped: tuple[tuple[str, str], ...]
     root: Path
     digest: str
@@ -59,7 +58,7 @@ class Clips:
 
     @property
     def identity(self) -> list[list[str]]:
-        """id, label, speaker, part and audio hash of every clip: what a digest identifies."""
+        """id, label, speaker, part and audio hash of every clip; a digest identifies them."""
         labels = [self.class_names[label] for label in self.labels.tolist()]
         return [list(row) for row in zip(self.ids, labels, self.speakers, self.parts, self.hashes, strict=True)]
 
@@ -73,7 +72,7 @@ def load_clips(config: DataParameters, barred: Barred = NOTHING_BARRED) -> Clips
     """The clips of a configuration, from the cache where it has them, without those that are barred.
 
     A barred id is not read; a barred hash under another id is read once, to know it, and not kept. Raises `UserError`
-    where there are no recordings or, with `bad_files=fail`, where one cannot be read.
+    where there are no recordings or, with `bad_files=fail`, where a recording cannot be read.
     """
     dataset = DATASETS[config.dataset]
     root = dataset.root(config)
@@ -90,7 +89,7 @@ def load_clips(config: DataParameters, barred: Barred = NOTHING_BARRED) -> Clips
 
 @cache
 def _say_skipped(line: str) -> None:
-    """Say it, once in a process: every step of a command asks for the clips."""
+    """Print a line once in a process, although every step of a command loads the clips."""
     say(line)
 
 
@@ -105,7 +104,7 @@ def _cache_key(config: DataParameters, catalog: Catalog, barred: Barred = NOTHIN
     stats = [(r.id, r.label, r.speaker, r.part, *_size_and_time(r.path)) for r in catalog.recordings]
     recipe = config.recipe
     settings = [config.pipeline, config.clip_samples, config.bad_files, recipe.logmel_shift, recipe.logmel_scale]
-    code = [file_sha256(Path(module.__file__)) for module in (audio, features)] + [file_sha256(Path(__file__))]
+    code = [file_sha256(Path(file)) for file in (str(audio.__file__), str(features.__file__), __file__)]
     hashes = [sorted(barred.hashes)] if barred.hashes else []
     return hash_of([settings, code, torch.__version__, stats, *hashes])[:32]
 
@@ -119,7 +118,7 @@ def _size_and_time(path: Path) -> tuple[int, int]:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether the cache entry is what was written: an altered or truncated one is built anew."""
+    """Whether the cache entry is neither altered nor truncated, by its checksums; a broken entry is built anew."""
     try:
         index = json.loads((folder / "index.json").read_text())
         checksums = index.pop("checksums")
@@ -129,47 +128,33 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _checksum(array: np.ndarray) -> int:
-    return zlib.crc32(memoryview(np.ascontiguousarray(array)).cast("B"))
+    return zlib.crc32(np.ascontiguousarray(array).data.cast("B"))
 
 
 def _build(config: DataParameters, catalog: Catalog, folder: Path, barred: frozenset[str]) -> None:
+    """Write a cache entry: the features of all readable recordings, in their order, and the index of the rest."""
     frontend = Frontend(config.pipeline, config.recipe)
     shape = features.feature_shape(config.pipeline, config.clip_samples)
-    n = len(catalog.recordings)
     kept: list[Recording] = []
     hashes: list[str] = []
     skipped: list[tuple[str, str]] = []
     changes: Counter[str] = Counter()
-
-    def read(recording: Recording) -> tuple[Prepared, str] | str:
-        try:
-            prepared = read_clip(recording.path, config.clip_samples)
-        except BadRecording as bad:
-            return str(bad)
-        return prepared, sha256(prepared.waveform.tobytes())
-
     with (
         atomic_folder(folder) as temporary,
         ThreadPoolExecutor(os.cpu_count()) as pool,
         (temporary / "features.npy").open("wb") as stream,
     ):
-        _write_header(stream, n, shape)
-        batches = [catalog.recordings[start : start + BATCH] for start in range(0, n, BATCH)]
-        results = (pool.map(read, batch) for batch in batches)  # read from the moment on when it is asked for
-        following = next(results, ())
-        for batch in bar(batches, len(batches), f"features ({config.pipeline}) of {n} clips, batches of {BATCH}"):
-            current, following = following, next(results, ())
+        _write_header(stream, len(catalog.recordings), shape)
+        for batch in _read_in_batches(config, catalog.recordings, pool):
             waveforms = []
-            for recording, result in zip(batch, current, strict=True):
-                if isinstance(result, str):
-                    skipped.append((recording.id, result))
-                    continue
-                if result[1] in barred:
-                    continue
-                waveforms.append(result[0].waveform)
-                changes.update(result[0].changes)
-                hashes.append(result[1])
-                kept.append(recording)
+            for recording, found in batch:
+                if isinstance(found, BadRecording):
+                    skipped.append((recording.id, str(found)))
+                elif found.hash not in barred:
+                    waveforms.append(found.waveform)
+                    changes.update(found.changes)
+                    hashes.append(found.hash)
+                    kept.append(recording)
             if waveforms:
                 with torch.inference_mode():
                     stream.write(frontend(torch.from_numpy(np.stack(waveforms))).numpy().tobytes())
@@ -181,6 +166,26 @@ def _build(config: DataParameters, catalog: Catalog, folder: Path, barred: froze
     if changes:
         counts = ", ".join(f"{count:,} {words}" for words, count in changes.items())
         say(f"of {len(kept):,} recordings: {counts} (to mono, {features.SAMPLE_RATE:,} Hz, {config.clip_seconds:g} s)")
+
+
+def _read_in_batches(
+    config: DataParameters, recordings: Sequence[Recording], pool: ThreadPoolExecutor
+) -> Iterator[list[tuple[Recording, Prepared | BadRecording]]]:
+    """Recordings with their waveforms, or why they have none; while a batch is worked on, the next is read."""
+
+    def read(recording: Recording) -> Prepared | BadRecording:
+        try:
+            return read_clip(recording.path, config.clip_samples)
+        except BadRecording as bad:
+            return bad
+
+    batches = [recordings[start : start + BATCH] for start in range(0, len(recordings), BATCH)]
+    results = (pool.map(read, batch) for batch in batches)  # read from the moment on when it is asked for
+    following = next(results, iter(()))
+    about = f"features ({config.pipeline}) of {len(recordings)} clips, batches of {BATCH}"
+    for batch in bar(batches, len(batches), about):
+        current, following = following, next(results, iter(()))
+        yield list(zip(batch, current, strict=True))
 
 
 def _write_header(stream: BinaryIO, n: int, shape: tuple[int, int]) -> None:
@@ -239,7 +244,6 @@ def _open(folder: Path, catalog: Catalog, root: Path) -> Clips:
         hashes=tuple(index["hashes"]),
         parts=tuple(index["parts"]),
         class_names=catalog.class_names,
-        speaker_attributes=catalog.speakers,
         skipped=tuple(tuple(row) for row in index["skipped"]),
         root=root,
         digest=clips_digest(zip(*(index[name] for name in names), strict=True)),

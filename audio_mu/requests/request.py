@@ -1,4 +1,4 @@
-"""A deletion request: which training clips to forget, and what that makes of the other sets."""
+"""A deletion request: the training clips to forget, and the other sets that follow from them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from audio_mu.config import RequestParameters
-from audio_mu.data.catalog import looks
+from audio_mu.data.catalog import as_id, looks
 from audio_mu.data.clips import Clips
 from audio_mu.data.splits import Split
-from audio_mu.errors import UserError
-from audio_mu.requests.request_file import ID_COLUMNS, as_id, read_lines, shortened
+from audio_mu.errors import UserError, first_of
+from audio_mu.requests.request_file import ID_COLUMNS, read_lines, shortened
 from audio_mu.system.hashing import hash_of
 
 SHOWN = 5  # how many wrong lines an error quotes
@@ -76,7 +76,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Earlier:
-    """An answered request among the clips: those it forgot, and the test clips its membership is measured against."""
+    """An answered request: the clips that it forgot, and the test clips its membership is measured against."""
 
     clips: np.ndarray
     nonmembers: np.ndarray
@@ -87,10 +87,10 @@ def resolve_request(config: RequestParameters, clips: Clips, split: Split) -> Re
 
     Items: ceil(|train| · p / 100), drawn without replacement by numpy's Generator(forget_seed) over the sorted
     ids, the same for all model seeds. Classes: Random(forget_seed).sample over the class indices, or the named
-    ones; the test set loses them. Speakers: drawn likewise over the sorted speakers of the training set, or
+    classes; the test set loses them. Speakers: drawn likewise over the sorted speakers of the training set, or
     named. List: the ids of a file. Copies of requested recordings in the training set are added unless
-    `duplicates=ignore`. Raises `UserError` where the request names what is not there or one of several speakers whose
-    names look the same, or leaves nothing.
+    `duplicates=ignore`. Raises `UserError` where a name is not there, where a named speaker looks the same as a
+    speaker that is not named, and where the request leaves nothing.
     """
     draw = {"item": _items, "class": _classes, "speaker": _speakers, "list": _listed}[config.forget]
     forget, matches_test, name = draw(config, clips, split)
@@ -250,8 +250,7 @@ def _speakers(config: RequestParameters, clips: Clips, split: Split) -> Drawn:
         meant = [name for name in trained if looks(name) in sought]
         raise UserError(
             f"forget_speakers has {unknown}, not among the {len(trained)} speakers of the training set "
-            f"({', '.join(trained[:SHOWN])}, …)"
-            + (f": did you mean {' or '.join(map(ascii, meant[:SHOWN]))}?" if meant else "")
+            f"({first_of(trained)})" + (f": did you mean {' or '.join(map(ascii, meant[:SHOWN]))}?" if meant else "")
         )
     chosen_looks = {looks(name): name for name in names}
     left = [name for name in trained if name not in names and looks(name) in chosen_looks]
@@ -309,10 +308,7 @@ def _listed(config: RequestParameters, clips: Clips, split: Split) -> Drawn:
             continue
         problems.setdefault(problem, []).append(f"line {line.number} {shortened(entry)!r}")
     if problems:
-        found = "; ".join(
-            f"{len(lines)} {problem} ({', '.join(lines[:SHOWN])}{', …' if len(lines) > SHOWN else ''})"
-            for problem, lines in problems.items()
-        )
+        found = "; ".join(f"{len(lines)} {problem} ({first_of(lines)})" for problem, lines in problems.items())
         raise UserError(f"forget_list={str(config.forget_list)!r}: {found}: mend or remove these lines")
     if not chosen:
         raise UserError(f"forget_list={str(config.forget_list)!r} names no clip: give one id or path a line")

@@ -28,11 +28,6 @@ class Line:
     columns: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_list(path: Path) -> list[tuple[int, str]]:
-    """(line number, id or path) of each entry of a request file; see `read_lines`."""
-    return [(line.number, line.entry) for line in read_lines(path)]
-
-
 def read_lines(path: Path) -> list[Line]:
     """The entries of a request file.
 
@@ -59,12 +54,3 @@ def read_lines(path: Path) -> list[Line]:
         ]
     except csv.Error as error:
         raise UserError(f"forget_list={str(path)!r} is not a readable CSV ({error}): mend it") from None
-
-
-def as_id(entry: str, roots: tuple[Path, ...]) -> str:
-    """The clip id that an entry means: a path below one of the roots, or an id in another spelling."""
-    path = Path(entry)
-    for root in roots:
-        if path.is_absolute() and path.is_relative_to(root):
-            return path.relative_to(root).as_posix()
-    return entry.replace("\\", "/").removeprefix("./")

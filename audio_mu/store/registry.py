@@ -9,23 +9,25 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlflow
 import numpy as np
-import torch
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
-from torch import Tensor, nn
 
 from audio_mu.errors import UserError, one_line
 from audio_mu.store.artifacts import Files
 from audio_mu.store.handle import Store
 from audio_mu.store.private import traced_as
 from audio_mu.store.runs import Run
-from audio_mu.store.weights import BadWeights, read_weights
 from audio_mu.system.writing import flush
+
+if TYPE_CHECKING:  # `report` and `erase` look versions up and need no torch
+    import torch
+    from torch import Tensor, nn
 
 SERVED_BY = ("mlflow", "numpy", "torch", "torchaudio")  # packages that a served model needs, as they are here
 
@@ -47,6 +49,8 @@ class Traced:
     @cached_property
     def program(self) -> torch.export.ExportedProgram:
         """The graph, as MLflow would have it traced."""
+        import torch
+
         rows_vary = [{0: torch.export.Dim.AUTO}]
         return torch.export.export(self.module, (torch.from_numpy(self.example),), dynamic_shapes=rows_vary)
 
@@ -92,6 +96,8 @@ def load_state(model_uri: str) -> dict[str, Tensor]:
 
     Raises `UserError` where the store does not have it, or has something else in its place.
     """
+    from audio_mu.store.weights import BadWeights, read_weights
+
     try:
         with tempfile.TemporaryDirectory() as folder:  # MLflow's own copy would stay behind
             local = Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=folder))
@@ -176,4 +182,6 @@ def as_numpy(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
 
 def as_tensors(state: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     """The reverse of `as_numpy`."""
+    import torch
+
     return {name: torch.from_numpy(value) for name, value in state.items()}

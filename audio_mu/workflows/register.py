@@ -13,10 +13,12 @@ from audio_mu.config import Config
 from audio_mu.data.audio import SAMPLE_RATE
 from audio_mu.data.clips import Clips
 from audio_mu.errors import UserError, first_of
+from audio_mu.names import BEST, NAIVE, NONE, ORIGINAL, UNLEARNED
 from audio_mu.progress import say
 from audio_mu.report import cards
 from audio_mu.report.cards import ModelFacts, UnlearnedFacts
-from audio_mu.report.evidence import REFERENCE, RULE, Verdict, best_method, closest, figures_of, judge
+from audio_mu.report.facts import figures_of
+from audio_mu.report.rule import RULE, Verdict, best_method, closest, judge
 from audio_mu.requests.ledger import COLUMNS, RETIRED, Answer, Entry, Ledger, enter, read_ledger
 from audio_mu.store import registry
 from audio_mu.store.artifacts import read_csv
@@ -25,13 +27,11 @@ from audio_mu.store.queries import Finished
 from audio_mu.store.registry import Version
 from audio_mu.store.runs import Run
 from audio_mu.system.hashing import hash_of
-from audio_mu.workflows.bases import UNLEARNED
 from audio_mu.workflows.cells import CellRuns, audited_long, load_cell
 from audio_mu.workflows.data import Data, load_data, matching
 from audio_mu.workflows.gather import make_record, request_facts, write_record
 from audio_mu.workflows.stage import base_tags
 
-NONE, BEST = "none", "best"
 PORT = 5001  # MLflow's UI has 5000
 SETS = ("forget", "remain", "test")
 
@@ -54,7 +54,7 @@ class Chosen:
 def register_unlearned(config: Config, store: Store, run: Run, cell_id: str) -> dict[int, Version]:
     """Register the models that `register` names, one for each seed; nothing for `none`.
 
-    The method must meet the rule of `audio_mu.report.evidence` in the mean over the configured seeds; `best` is the
+    The method must meet the rule of `audio_mu.report.rule` in the mean over the configured seeds; `best` is the
     method of highest ToW that does. Each seed's model becomes a version behind the alias `unlearned-seed-NN`, that of
     the first configured seed behind `unlearned` too: a choice that looks at no result. Evidence and model card go into
     the runs that made the versions and into `run`. With that the request is answered and enters the ledger. Raises
@@ -81,7 +81,7 @@ def register_unlearned(config: Config, store: Store, run: Run, cell_id: str) -> 
 
 def _chosen(asked: str, cell: CellRuns, seeds: tuple[int, ...]) -> Chosen:
     """The runs to register. Other seeds are not asked for, and say nothing about these models."""
-    cell = CellRuns(cell.cell, cell.request, {key: run for key, run in cell.runs.items() if int(key[1]) in seeds})
+    cell = CellRuns(cell.id, cell.request, {key: run for key, run in cell.runs.items() if key[1] in seeds})
     method = _allowed_method(asked, cell)
     runs = cell.of(method)
     if missing := sorted(set(seeds) - set(runs)):
@@ -104,13 +104,13 @@ def _allowed_method(asked: str, cell: CellRuns) -> str:
         return asked
     else:
         reason, rule = _reasons(long, asked), f" (rule: {RULE.text})"
-    if REFERENCE not in cell.methods:
+    if NAIVE not in cell.methods:
         reason = "there is no retrained model (naive) to compare with; add it to methods"
     raise UserError(f"register={asked!r} is refused: {reason}{rule}{_way_out(asked, long)}")
 
 
 def _verdict(long: pd.DataFrame, method: str) -> Verdict:
-    return judge(method, figures_of(long, method), figures_of(long, "original") or None)
+    return judge(method, figures_of(long, method), figures_of(long, ORIGINAL) or None)
 
 
 def _reasons(long: pd.DataFrame, method: str) -> str:
@@ -119,7 +119,7 @@ def _reasons(long: pd.DataFrame, method: str) -> str:
 
 def _way_out(asked: str, long: pd.DataFrame) -> str:
     """The answer that is left, unless the retrained model is missing or is itself what fails."""
-    left = asked != REFERENCE and (naive := figures_of(long, REFERENCE)) and judge(REFERENCE, naive).passed
+    left = asked != NAIVE and (naive := figures_of(long, NAIVE)) and judge(NAIVE, naive).passed
     return "; register=naive, the retrained model, needs no new training" if left else ""
 
 
@@ -201,8 +201,8 @@ def _attach(config: Config, store: Store, run: Run, chosen: Chosen, versions: Ma
 
 def _accuracies(chosen: Chosen, seed: int) -> dict[str, tuple[float | None, float | None, float]]:
     """Set → the accuracies of the original, of naive and of the method."""
-    metrics = {method: run.metrics for (method, of), run in chosen.cell.runs.items() if of == str(seed)}
-    before, naive, own = (metrics.get(who, {}) for who in ("original", REFERENCE, chosen.method))
+    metrics = {method: run.metrics for (method, of), run in chosen.cell.runs.items() if of == seed}
+    before, naive, own = (metrics.get(who, {}) for who in (ORIGINAL, NAIVE, chosen.method))
     keys = {name: f"{name}/accuracy" for name in SETS}
     return {name: (before.get(key), naive.get(key), own[key]) for name, key in keys.items()}
 
@@ -234,7 +234,7 @@ def _answered(
         "scope": f"{len(asked)} recordings, forget={kind}",
     }
     answer = Answer(
-        cell=chosen.cell.cell,
+        cell=chosen.cell.id,
         method=chosen.method,
         before={str(seed): run.tags["base_version"] for seed, run in runs.items()},
         after={str(seed): version.version for seed, version in versions.items()},
@@ -260,7 +260,7 @@ def _tell(store: Store, run: Run, name: str, chosen: Chosen, versions: Mapping[i
 
 def _beside(long: pd.DataFrame, method: str) -> str:
     """The accuracies of a method, with those of the original and of naive."""
-    figures = {who: figures_of(long, who) for who in (method, "original", REFERENCE)}
+    figures = {who: figures_of(long, who) for who in (method, ORIGINAL, NAIVE)}
     parts = []
     for key in (f"{name}/accuracy" for name in SETS):
         known = {who: of[key].mean for who, of in figures.items() if key in of}

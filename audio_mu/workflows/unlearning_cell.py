@@ -11,7 +11,6 @@ import numpy as np
 
 from audio_mu.config import REPAIR_FIELDS, Config
 from audio_mu.config.parsers import as_text
-from audio_mu.names import NAIVE
 from audio_mu.requests.request import Request
 from audio_mu.store.queries import Finished
 from audio_mu.system.hashing import hash_of
@@ -59,14 +58,15 @@ class UnlearningCell:
 
     def fingerprint(self, seed: int, method: str) -> str:
         """Hash of what this step reads. A method that only retrains reads no repair settings."""
-        reads = "" if method == NAIVE else self.id
+        known = METHODS.get(method)  # none for the original
+        reads = "" if known and known.retrains_only else self.id
         return hash_of(
             [
                 "unlearn", seed, method, self.bases.versions[seed].tags["fingerprint"], self.request.hash, reads,
                 dict(self.hyper_parameters.get(method, {})), self.attack.tags["fingerprint"], machine(self.config),
                 source_hash(MEASURED_SOURCE),
                 *(["deep audits"] if self.config.methods.deep_audits else []),
-                *([METHODS[method].digest] if method in METHODS and METHODS[method].digest else []),
+                *([known.digest] if known and known.digest else []),
             ]
         )  # fmt: skip
 
@@ -109,5 +109,5 @@ class UnlearningCell:
         read = [name for name in REPAIR_FIELDS if name in known.configurable and getattr(settings, name) is not None]
         about |= {name: as_text(getattr(settings, name)) for name in read}
         about |= {name: as_text(rate) for name, rate in rates.items()}
-        own = known.hyper_parameters | {name: values[name] for name in known.hyper_parameters if name in values}
+        own = dict(known.hyper_parameters) | {name: values[name] for name in known.hyper_parameters if name in values}
         return about | {f"method.{name}": as_text(value) for name, value in own.items()}

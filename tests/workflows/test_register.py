@@ -32,7 +32,7 @@ def cell(remain: float) -> CellRuns:
     """naive and omp on one seed, naive with this accuracy on the remain set and omp far below it."""
     own = {"remain/accuracy": remain - 0.2, "gap/remain_accuracy": -0.2, "gap/forget_accuracy": 0.0, "gap/tow": 0.8}
     metrics = {"naive": {"remain/accuracy": remain}, "omp": own}
-    runs = {(name, "40"): Finished(name, name, {}, values, 0) for name, values in metrics.items()}
+    runs = {(name, 40): Finished(name, name, {}, values, 0) for name, values in metrics.items()}
     return CellRuns("c", "item-10", runs)
 
 

@@ -1,128 +1,25 @@
-"""Methods beyond the study, each against a plain re-implementation and the bug that public code of it is known for."""
+"""Methods that choose weights by their gradients, each against the known faults of public code."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from small_problem import STUDY_SHAPE, Problem, same, small_problem, trained, weights
 from torch import Tensor, nn
-from torch.distributions import Categorical, kl_divergence
 from torch.nn import functional
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from audio_mu.seeding import derive, generator
 from audio_mu.training import Examples, OptimizerSettings, mean_squared_gradient
-from audio_mu.unlearning import Task, saliency
+from audio_mu.unlearning import saliency
 from audio_mu.unlearning.saliency import largest
-
-SGD = OptimizerSettings("sgd", 0.01)
-
-
-@cache
-def precise() -> Problem:
-    """The problem in float64 with batches as large as the sets, so that the order of clips does not matter."""
-    problem = trained()
-
-    def initialise(seed: int) -> nn.Module:
-        return problem.initialise(seed).double()
-
-    base = problem.initialise(40).double()
-    base.load_state_dict({name: value.double() for name, value in problem.base.state_dict().items()})
-    settings = replace(problem.settings, optimizer=SGD, batch_size=64)
-    return replace(problem, base=base, initialise=initialise, features=problem.features.double(), settings=settings)
-
-
-def task_of(problem: Problem, method: str) -> Task:
-    return Task(method, 40, problem.base, problem.initialise, problem.sets, problem.settings, 4)
-
-
-def flat(network: nn.Module) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in network.parameters()])
-
-
-def by_hand(
-    problem: Problem, losses: list[tuple[float, Callable[[nn.Module], Tensor]]], momentum: float = 0.9
-) -> Tensor:
-    """Weights after one step of SGD with momentum for each (rate, loss)."""
-    network = task_of(problem, "fine_tune").base()
-    velocity: list[Any] = [0.0] * len(list(network.parameters()))
-    for rate, loss in losses:
-        slopes = torch.autograd.grad(loss(network), list(network.parameters()))
-        velocity = [momentum * v + slope for v, slope in zip(velocity, slopes, strict=True)]
-        with torch.no_grad():
-            for parameter, v in zip(network.parameters(), velocity, strict=True):
-                parameter.sub_(rate * v)
-    return flat(network)
-
-
-def mean_loss(problem: Problem, rows: Tensor) -> Callable[[nn.Module], Tensor]:
-    return lambda network: functional.cross_entropy(network(problem.features[rows]), problem.labels[rows])
-
-
-def mean_divergence(
-    problem: Problem, teacher: nn.Module, rows: Tensor, temperature: float = 1.0
-) -> Callable[[nn.Module], Tensor]:
-    features = problem.features[rows]
-    target = Categorical(logits=teacher(features).detach() / temperature)
-    return lambda network: kl_divergence(target, Categorical(logits=network(features) / temperature)).mean()
-
-
-def agree(found: Tensor, expected: Tensor, start: Tensor) -> None:
-    """Both moved by the same amounts, to a thousandth of the largest."""
-    assert (expected - start).abs().max() > 0
-    torch.testing.assert_close(
-        found - start, expected - start, rtol=1e-3, atol=1e-4 * float((expected - start).abs().max())
-    )
-
-
-def last_block_names(network: nn.Module) -> set[str]:
-    inside = {id(p) for module in network.last_block() for p in module.parameters()}
-    return {name for name, parameter in network.named_parameters() if id(parameter) in inside}
-
-
-@pytest.mark.parametrize("architecture", ["VGGish", "CCT", "ViT"])
-@pytest.mark.parametrize("method", ["cf_k", "eu_k"])
-def test_last_block_methods_leave_the_rest_bit_identical(method: str, architecture: str) -> None:
-    """Catches an optimiser over all parameters, whose weight decay moves the frozen ones; known from cf_k's code."""
-    settings = replace(
-        trained().settings, optimizer=OptimizerSettings("sgd", 0.05, weight_decay=0.1), n_epochs=0, batch_size=8
-    )
-    problem = small_problem(architecture, shape=STUDY_SHAPE, n_train=24, settings=settings)
-    before = weights(problem.base)
-    after = weights(problem.run(method, hyper_parameters={"epochs": 2}).network)
-    moved = {name for name in before if not torch.equal(before[name], after[name])}
-    expected = last_block_names(problem.base)
-    assert moved <= expected
-    assert {name for name in expected if name.endswith("weight")} <= moved
-
-
-def test_eu_k_starts_its_layers_from_a_fresh_network_and_trains_as_long_as_the_base() -> None:
-    """Catches layers rewound to the base's own initialisation (or kept), and the number of repair epochs used."""
-    problem = trained()
-    start = problem.run("eu_k", hyper_parameters={"epochs": 0}).network
-    fresh, own = task_of(problem, "eu_k").fresh("last block").state_dict(), problem.initialise(40).state_dict()
-    for name, value in start.state_dict().items():
-        inside = name in last_block_names(start)
-        assert torch.equal(value, fresh[name] if inside else problem.base.state_dict()[name])
-        assert not (inside and torch.equal(value, own[name]))
-    as_base = problem.changed(n_epochs=3).run("eu_k").network
-    assert same(weights(as_base), weights(problem.run("eu_k", hyper_parameters={"epochs": 3}).network))
-
-
-def test_neggrad_plus_repeats_the_forget_set_for_every_batch_of_the_remain_set() -> None:
-    """Catches zip(remain, forget), which ends with the shorter set; swapped weights; and a lost sign."""
-    problem = precise().changed(batch_size=16, optimizer=OptimizerSettings("sgd", 1e-6, momentum=0.0))
-    remain, forget = mean_loss(problem, problem.remain), mean_loss(problem, problem.forget)
-    expected = by_hand(problem, [(1e-6, lambda n: 0.9 * remain(n) - 0.1 * forget(n))] * 3 * 2, momentum=0.0)
-    found = problem.run("neggrad_plus", hyper_parameters={"remain_weight": 0.9, "epochs": 2}).network
-    agree(flat(found), expected, flat(problem.base))
+from tests.unlearning.formulas import SGD, agree, by_hand, flat, mean_loss, precise, task_of
+from tests.unlearning.small_problem import STUDY_SHAPE, Problem, same, small_problem, trained, weights
 
 
 def test_largest_counts_over_all_scores() -> None:
@@ -170,7 +67,7 @@ def test_msg_slows_kept_weights_under_adam() -> None:
     for name in ("convolutions.0.weight", "convolutions.3.weight", "head.weight"):
         steps = (moved[name] - start[name]).abs()
         kept = base[name] == start[name]
-        rate = 0.001  # of the recipe, a tenth: the page's 0.001; the first step of Adam is the rate itself
+        rate = 0.001  # of the recipe, a tenth: the published 0.001; the first step of Adam is the rate itself
         slow = 0.1 * rate if name.startswith("convolutions") else rate
         assert steps[kept].median().item() == pytest.approx(slow, rel=0.01)
         if name.startswith("convolutions"):
@@ -178,7 +75,7 @@ def test_msg_slows_kept_weights_under_adam() -> None:
 
 
 def test_msg_rate_rises_and_falls_step_by_step() -> None:
-    """Catches a rate that changes once an epoch, starts or ends at 0, or exceeds the page's."""
+    """Catches a rate that changes once an epoch, starts or ends at 0, or exceeds the published rate."""
     used: list[float] = []
     problem = trained().changed(optimizer=SGD, n_epoch_repair=2)
 
@@ -269,37 +166,6 @@ def test_salun_follows_forget_then_remain_set_with_one_optimiser() -> None:
     agree(flat(found), by_hand(problem, losses), flat(problem.base))
 
 
-def test_scrub_equals_a_plain_implementation() -> None:
-    """Catches an optimiser bound to the teacher, a teacher that shares the student's tensors (its KL is always 0),
-    KL of raw logits, a missing T², `msteps` and rate drops that come an epoch early or late."""
-    problem = precise().changed(optimizer=OptimizerSettings("sgd", 0.2))
-    teacher = task_of(problem, "scrub").original
-    away = mean_divergence(problem, teacher, problem.forget, 4.0)
-    towards = mean_divergence(problem, teacher, problem.remain, 4.0)
-    remain = mean_loss(problem, problem.remain)
-    losses: list[tuple[float, Callable[[nn.Module], Tensor]]] = []
-    for epoch in range(6):
-        rate = 0.01 * (0.1 if epoch >= 3 else 1) * (0.1 if epoch >= 5 else 1)
-        if epoch < 2:
-            losses.append((rate, lambda n: -16 * away(n)))
-        losses.append((rate, lambda n: 2.0 * remain(n) + 0.5 * 16 * towards(n)))
-    hyper_parameters = {"msteps": 2, "gamma": 2.0, "epochs": 6}
-    found = problem.run("scrub", hyper_parameters=hyper_parameters).network
-    agree(flat(found), by_hand(problem, losses), flat(problem.base))
-
-
-def test_scrub_forgets_by_its_max_steps() -> None:
-    """Catches a maximisation without effect: the same run without it keeps the forget set."""
-    problem = trained()
-    losses = {
-        msteps: problem.loss(
-            problem.run("scrub", hyper_parameters={"learning_rate": 0.01, "msteps": msteps}).network, problem.forget
-        )
-        for msteps in (0, 3)
-    }
-    assert losses[3] > 5 * losses[0]
-
-
 @pytest.mark.parametrize("architecture", [None, "CCT", "ViT"])
 def test_fisher_squares_the_gradient_of_each_clip(architecture: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches squared batch gradients (known from public code), a sum for a mean, and dropout left on."""
@@ -353,64 +219,3 @@ def test_ssd_says_so_where_it_changes_nothing() -> None:
     assert same(weights(outcome.network), weights(problem.base))
     assert outcome.figures["share_changed"] == 0
     assert "nothing changed" in outcome.warnings[0]
-
-
-def test_bad_teacher_mixes_sets_and_teachers_under_its_own_adam() -> None:
-    """Catches each set trained on its own, teachers swapped, a teacher that is the base's own initialisation, a literal
-    SGD recipe, and a rate scaled by it."""
-    problem = precise().changed(optimizer=OptimizerSettings("sgd", 0.5))
-    task = task_of(problem, "bad_teacher")
-    shown = problem.remain[torch.randperm(48, generator=task.draw("shown"))[:15]]
-    random_teacher, network = task.fresh("teacher"), task.base()
-    assert not same(weights(random_teacher), weights(problem.initialise(40)))
-    forget = mean_divergence(problem, random_teacher, problem.forget)
-    remain = mean_divergence(problem, problem.base, shown)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
-    for _ in range(2):
-        optimizer.zero_grad()
-        ((16 * forget(network) + 15 * remain(network)) / 31).backward()
-        optimizer.step()
-    found = problem.run("bad_teacher", hyper_parameters={"epochs": 2}).network
-    difference = (flat(found) - flat(network)).abs()
-    # Where a gradient is almost 0, Adam turns rounding into steps: nearly all weights agree, not all.
-    assert difference.median() < 1e-7 and (difference < 1e-6).double().mean() > 0.98
-    assert (flat(found) - flat(problem.base)).abs().max() == pytest.approx(2e-4, rel=0.02)
-
-
-def test_l1_penalty_fades_from_its_full_value_over_the_epochs() -> None:
-    """Catches a constant penalty, one that fades within an epoch or starts at 0, and biases left out."""
-    problem = precise().changed(optimizer=OptimizerSettings("sgd", 1e-6, momentum=0.0))
-    remain = mean_loss(problem, problem.remain)
-
-    def loss(strength: float) -> Callable[[nn.Module], Tensor]:
-        return lambda network: remain(network) + strength * sum(p.abs().sum() for p in network.parameters())
-
-    expected = by_hand(problem, [(1e-6, loss(0.5 * (1 - t / 4))) for t in range(4)], momentum=0.0)
-    found = problem.run("l1_sparse", hyper_parameters={"penalty": 0.5, "epochs": 4}).network
-    agree(flat(found), expected, flat(problem.base))
-
-
-def test_l1_sparse_shrinks_weights() -> None:
-    """Catches a penalty that is computed but not in the loss."""
-    problem = trained().changed(optimizer=SGD)
-    norms = [
-        flat(problem.run("l1_sparse", hyper_parameters={"penalty": penalty}).network).abs().sum()
-        for penalty in (0.0, 0.0005, 0.005)
-    ]
-    assert norms[0] > norms[1] > norms[2]
-
-
-def test_delete_pulls_towards_the_originals_other_classes() -> None:
-    """Catches a target that moves with the student, NaN from 0 · -∞, and a true class masked after the softmax."""
-    problem = precise().changed(optimizer=OptimizerSettings("sgd", 0.1))
-    rows, labels = problem.forget, problem.labels[problem.forget]
-    with torch.no_grad():
-        others = problem.base(problem.features[rows]).softmax(1) * (1 - functional.one_hot(labels, 4))
-    target = others / others.sum(1, keepdim=True)
-
-    def loss(network: nn.Module) -> Tensor:
-        log_probabilities = network(problem.features[rows]).log_softmax(1)
-        return (torch.xlogy(target, target) - target * log_probabilities).sum(1).mean()
-
-    found = problem.run("delete", hyper_parameters={"epochs": 3}).network
-    agree(flat(found), by_hand(problem, [(0.01, loss)] * 3), flat(problem.base))

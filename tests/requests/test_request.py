@@ -1,4 +1,4 @@
-"""Requests: which clips they name, and what that makes of the other sets."""
+"""Requests: the clips that they name, and the other sets that follow."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from audio_mu.data.clips import Clips, load_clips
 from audio_mu.data.splits import Split, split_clips
 from audio_mu.errors import UserError
 from audio_mu.requests.request import Request, request_table, resolve_request
-from audio_mu.requests.request_file import read_list
 
 DIGITS = tuple("0123456789")
+
 WORDS = tuple(
     """
     backward bed bird cat dog down eight five follow forward four go happy house learn left marvin nine no off on one
@@ -40,7 +40,6 @@ def clips_of(labels: list[int], class_names: tuple[str, ...] = DIGITS, **changes
         hashes=tuple(f"hash {i}" for i in range(n)),
         parts=("",) * n,
         class_names=class_names,
-        speaker_attributes={},
         skipped=(),
         root=Path("/data/root"),
         digest="digest",
@@ -56,7 +55,7 @@ def split_of(clips: Clips, n_train: int) -> Split:
 
 
 def resolved(clips: Clips, split: Split, **values: str) -> Request:
-    return resolve_request(Config.from_text(values), clips, split)
+    return resolve_request(Config.from_text(values).request, clips, split)
 
 
 @pytest.fixture
@@ -251,15 +250,6 @@ def test_list_of_ids_and_paths(clips: Clips, tmp_path: Path) -> None:
     assert len({request.hash for request in requests}) == 1
 
 
-def test_line_numbers_of_a_list(tmp_path: Path) -> None:
-    """Catches numbers that send the user to another line."""
-    path = tmp_path / "list.csv"
-    path.write_text("clip_id,reason\na.wav,x\n\nb.wav,y\n,no id\n")
-    assert read_list(path) == [(2, "a.wav"), (4, "b.wav"), (5, "")]
-    path.write_text("a.wav\n\nb.wav\n")
-    assert read_list(path) == [(1, "a.wav"), (3, "b.wav")]
-
-
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -280,13 +270,6 @@ def test_wrong_lines_are_refused(clips: Clips, tmp_path: Path, text: str, compla
     with pytest.raises(UserError) as raised:
         listed(clips, split, tmp_path / "list.txt", text)
     assert complaint in str(raised.value)
-
-
-def test_file_that_is_no_text_is_refused(clips: Clips, tmp_path: Path) -> None:
-    """Catches a traceback for a spreadsheet given as the list."""
-    (tmp_path / "list.xlsx").write_bytes(b"PK\x03\x04\xff\xfe")
-    with pytest.raises(UserError, match="not UTF-8 text"):
-        read_list(tmp_path / "list.xlsx")
 
 
 def test_a_thousand_wrong_lines_give_a_short_answer(clips: Clips, tmp_path: Path) -> None:
@@ -345,7 +328,7 @@ def test_request_table_keeps_the_notes_and_tells_copies(clips: Clips, tmp_path: 
     text = 'path,reason,date\n/data/root/clip/000007.wav,left,2024-01-02\n./clip/000005.wav,"moved, away",2024-01-01\n'
     path = tmp_path / "list.csv"
     request = listed(clips, split_of(clips, 160), path, text)
-    table = request_table(Config.from_text({"forget": "list", "forget_list": str(path)}), clips, request)
+    table = request_table(Config.from_text({"forget": "list", "forget_list": str(path)}).request, clips, request)
     assert table.drop(columns=["label", "speaker"]).to_numpy().tolist() == [
         ["clip/000000.wav", "hash 5", False, "", ""],
         ["clip/000005.wav", "hash 5", True, "moved, away", "2024-01-01"],
@@ -360,7 +343,7 @@ def test_request_is_replayed_from_its_table(clips: Clips, tmp_path: Path, values
     """Catches a stored request that forgets other clips the second time, or recordings that were exchanged since."""
     split = split_of(clips, 160)
     request = resolved(clips, split, **values)
-    stored = request_table(Config.from_text(values), clips, request).to_csv(index=False)
+    stored = request_table(Config.from_text(values).request, clips, request).to_csv(index=False)
     again = listed(clips, split, tmp_path / "request.csv", stored)
     assert again.forget.tolist() == request.forget.tolist()
     assert again.clips_hash == request.clips_hash
@@ -376,9 +359,9 @@ def test_real_speech_end_to_end(real_layout: Path) -> None:
     config = Config.from_text(
         {"dataset": "SpeechCommands", "data_dir": str(real_layout), "forget": "class", "forget_classes_num": "3"}
     )
-    clips = load_clips(config)
+    clips = load_clips(config.data)
     split = split_clips("official", 42, clips.parts, clips.speakers, clips.hashes)
-    request = resolve_request(config, clips, split)
+    request = resolve_request(config.request, clips, split)
     assert (len(clips), len(split.train), len(split.test)) == (1_810, 1_398, 154)
     assert {clips.ids[i].split("/")[0] for i in request.forget} == {"five", "bed", "nine"}
     assert {clips.ids[i].split("/")[0] for i in [*request.remain, *request.test]} == set(WORDS) - {

@@ -90,10 +90,7 @@ class Search:
             Run(self.store, run.id, run.name).tags({RETIRED: self.entry.hash})
 
     def _caches(self) -> Iterator[Finding]:
-        root = cache_root() / "features"
-        for folder in sorted(root.glob("*")) if root.is_dir() else []:
-            if not folder.is_dir():
-                continue
+        for folder in sorted(path for path in (cache_root() / "features").glob("*") if path.is_dir()):
             self.searched["feature caches"] += 1
             half_built = folder.name.startswith(".") or not (folder / "index.json").is_file()
             if half_built or _cache_names(folder, self.entry):

@@ -52,7 +52,8 @@ class Search:
         self.descent = descent or Descent(self.runs, entry)
         self.searched = {"runs": len(self.runs), "artifacts": 0, "feature caches": 0}
         self._by_id_and_hash, self._by_hash = Sought(entry.ids, entry.hashes), Sought(frozenset(), entry.hashes)
-        self._data_dirs = {_data_dir(self.runs[run]) for run in entry.answering_runs if run in self.runs} - {""}
+        self.answering = [self.runs[id_] for id_ in entry.answering_runs if id_ in self.runs]
+        self._data_dirs = {_data_dir(run) for run in self.answering} - {""}
 
     def findings(self) -> list[Finding]:
         """Everything found, in the order in which it must go: models before the lists that say what they have seen."""
@@ -89,10 +90,7 @@ class Search:
             Run(self.store, run.id, run.name).tags({RETIRED: self.entry.hash})
 
     def _caches(self) -> Iterator[Finding]:
-        root = cache_root() / "features"
-        for folder in sorted(root.glob("*")) if root.is_dir() else []:
-            if not folder.is_dir():
-                continue
+        for folder in sorted(path for path in (cache_root() / "features").glob("*") if path.is_dir()):
             self.searched["feature caches"] += 1
             half_built = folder.name.startswith(".") or not (folder / "index.json").is_file()
             if half_built or _cache_names(folder, self.entry):
@@ -107,12 +105,11 @@ class Search:
                 self.searched["artifacts"] += 1
                 if is_entry and path in (RECORDINGS, NONMEMBERS):  # who has which place in the split
                     continue
-                change = sought.change(path, files.read(path))
-                if change is None:
-                    continue
-                where = f"{_named(run, path)}: {change.cut}" if change.data is not None else _named(run, path)
-                action = REMOVED if change.data is None else REWRITTEN
-                yield Finding("artifact", where, action, partial(_rewrite, files, path, sought))
+                if (change := sought.change(path, files.read(path))) is not None:
+                    where, action = _named(run, path), REMOVED
+                    if change.data is not None:
+                        where, action = f"{where}: {change.cut}", REWRITTEN
+                    yield Finding("artifact", where, action, partial(_rewrite, files, path, sought))
             for left in files.half_written():
                 yield Finding("half-written artifact", _named(run), REMOVED, partial(left.unlink, missing_ok=True))
 
@@ -137,12 +134,10 @@ def _named(run: AnyRun, path: str = "") -> str:
 
 def _rewrite(files: Files, path: str, sought: Sought) -> None:
     change = sought.change(path, files.read(path))
-    if change is None:
-        return
-    if change.data is None:
-        files.delete(path)
-    else:
+    if change is not None and change.data is not None:
         files.write(path, change.data)
+    elif change is not None:
+        files.delete(path)
 
 
 def _cache_names(folder: Path, entry: Entry) -> bool:

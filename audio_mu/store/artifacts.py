@@ -31,11 +31,9 @@ class Files:
     """The artifacts below one address, as paths. Writing replaces a file as a whole."""
 
     def __init__(self, uri: str) -> None:
-        self.uri, self._repository = uri, get_artifact_repository(uri)
-        self.folder: Path | None = None
-        """The folder that they are in, None where it is not on this machine."""
-        if isinstance(self._repository, LocalArtifactRepository):
-            self.folder = Path(self._repository.artifact_dir)
+        self.uri, self._repository = uri, (repository := get_artifact_repository(uri))
+        # None where they are not on this machine.
+        self.folder = Path(repository.artifact_dir) if isinstance(repository, LocalArtifactRepository) else None
 
     def listed(self, folder: str | None = None) -> list[str]:
         """Paths of the files of one folder, or at the top."""

@@ -42,8 +42,7 @@ def open_store() -> Store:
     connections_in_use()  # from the first one on
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{Path.cwd() / 'mlflow.db'}"
     file = Path(uri.removeprefix(SQLITE)).absolute() if uri.startswith(SQLITE) else None
-    if file is not None:
-        uri = f"{SQLITE}{file}"
+    uri = uri if file is None else f"{SQLITE}{file}"
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     _tell_silence(uri)
@@ -86,9 +85,8 @@ def _is_half_made(file: Path) -> bool:
     with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as database:
         try:
             names = {name for (name,) in database.execute("select name from sqlite_master where type = 'table'")}
-            reached = set()
-            if "alembic_version" in names:
-                reached = {version for (version,) in database.execute("select version_num from alembic_version")}
+            told = database.execute("select version_num from alembic_version") if "alembic_version" in names else ()
+            reached = {version for (version,) in told}
             own = {name for name in names if not name.startswith(("alembic_", "_alembic_", "sqlite_"))}
             if not (own <= tables and reached <= revisions):
                 return False  # another program's, or a newer MLflow's
@@ -100,24 +98,20 @@ def _is_half_made(file: Path) -> bool:
 
 
 def _open() -> tuple[MlflowClient, str]:
+    """A client, and the id of the experiment that MLflow's variables name, which is made where it is missing."""
     client = cast(MlflowClient, Patient(MlflowClient()))
-    return client, _experiment(client)
-
-
-def _experiment(client: MlflowClient) -> str:
-    """The id of the experiment that MLflow's variables name, which is made where it is missing."""
     given, name = os.environ.get("MLFLOW_EXPERIMENT_ID"), os.environ.get("MLFLOW_EXPERIMENT_NAME")
     if given is not None or not name:
-        return client.get_experiment(given or "0").experiment_id
+        return client, client.get_experiment(given or "0").experiment_id
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return client.create_experiment(name)
+            return client, client.create_experiment(name)
         except MlflowException:
             found = client.get_experiment_by_name(name)
             if found is None:  # no other process has made it in between
                 raise
-    return found.experiment_id
+    return client, found.experiment_id
 
 
 def _tell_silence(uri: str) -> None:

@@ -103,9 +103,8 @@ class Patient:
                     if waited > self.patience or not _passes(error):
                         raise
                     if waited > 10 and not told:
-                        busy = f"the tracking store is busy, waiting up to {self.patience:.0f} s"
+                        told, busy = True, f"the tracking store is busy, waiting up to {self.patience:.0f} s"
                         say(f"{busy} ({one_line(error, SHOWN)})")
-                        told = True
                     time.sleep(random.uniform(0.1, 0.5))
 
         return patient

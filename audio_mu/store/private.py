@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 HALF_WRITTEN = ".artifact.uploading."
-"""How the names of files begin that MLflow is writing. With another beginning, an erasure misses what a killed writer
-has left."""
+"""How names of files begin that MLflow is writing. With another beginning, an erasure misses what a kill has left."""
 
 SHARED_VIEW = "mlflow.sharedViewState."
 """How the tags begin that hold views of the UI. With another beginning, the printed link opens the UI's own view."""

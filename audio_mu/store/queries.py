@@ -59,8 +59,7 @@ def _finished(store: Store, run: StoredRun) -> Finished:
 
 def has_tags(tags: Mapping[str, str]) -> list[str]:
     """The conditions of a search for runs with these tags."""
-    quoted = {key: value.replace("'", "\\'") for key, value in tags.items()}
-    return [f"tags.`{key}` = '{value}'" for key, value in quoted.items()]
+    return ["tags.`{}` = '{}'".format(key, value.replace("'", "\\'")) for key, value in tags.items()]
 
 
 def newest(store: Store, tags: Mapping[str, str]) -> Finished | None:

@@ -40,11 +40,8 @@ class Traced:
 
     def __init__(self, module: nn.Module, n_inputs: int) -> None:
         self.module, self.n_inputs = module.eval(), n_inputs
-
-    @property
-    def example(self) -> np.ndarray:
-        """Two rows: the exporter does not see from one that their number may vary."""
-        return np.zeros((2, self.n_inputs), dtype=np.float32)
+        # Two rows: the exporter does not see from one that their number may vary.
+        self.example = np.zeros((2, n_inputs), dtype=np.float32)
 
     @cached_property
     def program(self) -> torch.export.ExportedProgram:

@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -169,16 +169,11 @@ def code_tags(file: Path) -> dict[str, str]:
 
     Empty where git does not track the file: a package that is installed inside somebody's work tree is none of it.
     """
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], cwd=file.parent, capture_output=True, text=True, check=True, timeout=20
-        ).stdout.strip()
-
+    git = partial(subprocess.check_output, cwd=file.parent, text=True, stderr=subprocess.DEVNULL, timeout=20)
     try:
-        git("ls-files", "--error-unmatch", file.name)
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": str(bool(changed)).lower()}
+        git(["git", "ls-files", "--error-unmatch", file.name])
+        changed = git(["git", "status", "--porcelain", "--untracked-files=no"]).strip()
+        return {"git_commit": git(["git", "rev-parse", "HEAD"]).strip(), "git_dirty": str(bool(changed)).lower()}
     except (OSError, subprocess.SubprocessError):
         return {}
 

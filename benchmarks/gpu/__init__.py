@@ -14,9 +14,9 @@ order in which they run; the last ones are left out where time is short:
     numerics     training beside a plain loop in float64; equal runs; CPU and GPU side by side; what bf16 leaves
     contract     the contract of every method of the registry on a small problem
     speed        an epoch of the three networks: `fit`, the study's loop, and `fit` in other arithmetic
-    methods      VGGish: every method on one seed, and the study's own nine beside ours
-    tasks        one to eight tasks at once
     features     mel features of all clips, on the GPU and on the CPU
+    tasks        one to eight tasks at once
+    methods      VGGish: every method on one seed, and the study's own nine beside ours
     transformers the study's nine methods on CCT and ViT
 
 `--device cpu` tries the script where there is no GPU, with fewer clips than asked for: its figures say nothing.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import gpu
-from benchmarks.gpu.table import FAILED, NO_DEVICE, SKIPPED, Settings, Table, summary
+from benchmarks.gpu.table import ENDED, FAILED, NO_DEVICE, SKIPPED, Settings, Table, summary
 from tests.commands import ROOT
 
 FULL_MINUTES = 6.0
@@ -41,9 +41,9 @@ PARTS = (
     Part("numerics", "numerics:numerics", 75, 15, "numbers"),
     Part("contract", "contract:contract", 60, 15, "numbers"),
     Part("speed", "speed:speed", 70, 15, "times"),
-    Part("methods", "methods:methods", 120, 20, "times"),
-    Part("tasks", "tasks:tasks", 60, 25, "times"),
     Part("features", "features:features", 25, 8, "times"),
+    Part("tasks", "tasks:tasks", 60, 25, "times"),
+    Part("methods", "methods:methods", 130, 20, "times"),
     Part("transformers", "methods:transformers", 120, 25, "times"),
 )
 
@@ -107,6 +107,8 @@ def run_process(parts: list[Part], settings: Settings, table: Table) -> tuple[in
         if time.time() > limit:
             os.killpg(process.pid, signal.SIGKILL)  # its own session: the process and its workers
             process.wait()
+            if name == ENDED:
+                return len(parts), 0
             table.add(name, "the part", FAILED, note="ended from outside: it outstayed its time")
             return len(_begun(progress)), -signal.SIGKILL
     begun = _begun(progress)

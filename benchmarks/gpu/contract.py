@@ -21,6 +21,8 @@ from benchmarks.gpu.numerics import equal_runs
 from benchmarks.gpu.table import SKIPPED, Clock, Settings, Table
 from tests.unlearning.small_problem import N_CLASSES, Problem, same, trained, weights
 
+Promise = Callable[[str, bool], None]
+
 REPLACING = ("naive", "eu_k", "msg", "ssd")
 """Methods that change weights by other means than steps and pruning: rates of 0 do not make them the identity."""
 WITHOUT_DRAWS = ("ssd",)
@@ -29,7 +31,7 @@ TUNED: dict[str, dict[str, Any]] = {
     "bad_teacher": {"learning_rate": 0.003},
     "delete": {"learning_rate": 0.01},
 }
-"""Rates for methods whose published ones hardly move a base that fits its clips as well as this one, as in the tests."""
+"""The tests' rates for methods whose published ones hardly move a base that fits its clips as well as this one."""
 
 
 def contract(settings: Settings, table: Table, clock: Clock) -> None:
@@ -136,9 +138,7 @@ def _hold(name: str, problem: OnDevice, table: Table, few: bool) -> None:
     table.check("contract", "contract", not broken, method=name, note="; ".join(broken))
 
 
-def _draws(
-    name: str, problem: OnDevice, network: nn.Module, table: Table, promise: Callable[[str, bool], None]
-) -> None:
+def _draws(name: str, problem: OnDevice, network: nn.Module, table: Table, promise: Promise) -> None:
     """Equal seeds, other seeds, and clips that a method may not look at (they are NaN in the second run)."""
     again = problem.run(name).network
     one, two, start = (flat(n.parameters()) for n in (network, again, problem.base))
@@ -154,9 +154,7 @@ def _draws(
     promise("another seed gives other weights", same(runs[0], other) == (name in WITHOUT_DRAWS))
 
 
-def _rates_of_zero(
-    name: str, problem: OnDevice, figures: dict[str, float], promise: Callable[[str, bool], None]
-) -> None:
+def _rates_of_zero(name: str, problem: OnDevice, figures: dict[str, float], promise: Promise) -> None:
     still = problem.changed(impair_learning_rate=0.0, repair_learning_rate=0.0)
     if "prune_rate" in figures:
         before, after = (flat(n.parameters()) for n in (problem.base, still.run(name).network))

@@ -6,6 +6,7 @@ import csv
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ SLOW = ("scrub", "salun", "ssd")
 
 def methods(settings: Settings, table: Table, clock: Clock) -> None:
     """VGGish: the study's nine, both ways of working beside each other, then the rest of the registry."""
-    n = settings.clips if settings.on_gpu else min(settings.clips, 120)
+    n = settings.clips if settings.on_gpu else min(settings.clips, 60)
     seed = Seed.of("VGGish", n, settings, table, *_epochs(settings))
     seed.base()
     seed.unlearn(STUDY, clock)
@@ -78,7 +79,10 @@ def _epochs(settings: Settings) -> tuple[int, int]:
 
 @dataclass
 class Seed:
-    """One seed's base model, and methods on it, as the workers run them: `train_job` and `unlearn_job`."""
+    """One seed's base model, and methods on it, as the workers run them: `train_job` and `unlearn_job`.
+
+    A job's own seconds hold the clips' way to the device, and the logits' and weights' way back.
+    """
 
     problem: Problem
     sets: Mapping[str, np.ndarray]
@@ -134,7 +138,7 @@ class Seed:
             if clock.left < (30 if name in SLOW and not self.quick else 4):
                 self.table.add(
                     self.part, "method", SKIPPED, network=self.problem.architecture, method=name,
-                    note=f"{clock.left:.0f} s are left",
+                    note="no time is left",
                 )  # fmt: skip
                 continue
             with self.table.attempt(self.part, "method", network=self.problem.architecture, method=name):
@@ -150,7 +154,7 @@ class Seed:
             self.add(name, "impair", result.impair_seconds, "s")
             self.add(name, "repair", result.repair_seconds, "s")
         self.add(name, "total", result.total_seconds, "s", note)
-        self.add(name, "the whole job", whole, "s", "clips to the device, logits of every set and weights back")
+        self.add(name, "job", whole, "s")
         words = "; ".join([*result.warnings, *(f"{k} {v:.3g}" for k, v in result.figures.items())])
         for set_name, logits in result.logits.items():
             share = _accuracy(logits, self.problem.labels[self.sets[set_name]])
@@ -188,7 +192,7 @@ def study_beside_ours(settings: Settings, table: Table) -> None:
     Ours: `unlearn_job`s one after the other in this process; then what the study computes and writes of each, by the
     audits. The study's rate of amnesiac's impair step is ten times ours.
     """
-    n = min(settings.clips, STUDY_CLIPS if settings.on_gpu and not settings.quick else 120)
+    n = min(settings.clips, STUDY_CLIPS if settings.on_gpu and not settings.quick else 60)
     epochs, repair = _epochs(settings)
     seed = Seed.of("VGGish", n, settings, table, epochs, repair)
     seed.trained = seed.train()
@@ -202,26 +206,25 @@ def study_beside_ours(settings: Settings, table: Table) -> None:
     study = TimedStudy(base, {name: clips.part(rows) for name, rows in seed.sets.items()}, attacks, folder, SEED)
     start = time.time()
     parts = study.run_timed(epochs, repair)
-    whole = {"the study's way": time.time() - start}
+    whole = {"study": time.time() - start}
     start = time.time()
     ours = _ours(seed, attacks, folder / "ours")
     whole["ours"] = time.time() - start
     with (folder / "results.csv").open(newline="") as stream:
         lines = [line.split(",") for line in stream.read().split()]
     for line in lines:  # method, then accuracy, loss and ece of forget, after them the attack's answer, …
-        method, train_seconds, after_seconds = line[0], *parts[line[0]]
-        seed.add(method, f"{n:,} clips, the study's way: training and evaluations", train_seconds, "s")
-        seed.add(method, f"{n:,} clips, the study's way: losses one by one, attack, files", after_seconds, "s")
-        seed.add(method, f"{n:,} clips, ours: all", ours[method]["seconds"], "s")
-        study_accuracies = {"forget": line[1], "remain": line[5], "test": line[8]}
-        for name, value in study_accuracies.items():
-            seed.add(method, f"{n:,} clips, the study's way: {name} accuracy", float(value), "")
-            seed.add(method, f"{n:,} clips, ours: {name} accuracy", ours[method][name], "")
+        method, training, after = line[0], *parts[line[0]]
+        add = partial(table.add, "nine", network="VGGish", method=method)
+        add("study: training, evaluations", training, "s")
+        add("study: losses, attack, files", after, "s")
+        add("ours: all", ours[method]["seconds"], "s")
+        for name, place in (("forget", 1), ("remain", 5), ("test", 8)):
+            add(f"study: {name} accuracy", float(line[place]))
+            add(f"ours: {name} accuracy", ours[method][name])
+    note = f"{n:,} clips, {epochs} epochs of naive, {repair} of repair"
     for way, seconds in whole.items():
-        seed.add("", f"nine methods on {n:,} clips, {way}", seconds, "s")
-    seed.add(
-        "", f"nine methods on {n:,} clips, the study's way / ours", whole["the study's way"] / whole["ours"], "times"
-    )
+        table.add("nine", f"all, {way}", seconds, "s", network="VGGish", note=note)
+    table.add("nine", "study / ours", whole["study"] / whole["ours"], "times", network="VGGish")
 
 
 def _ours(seed: Seed, attacks: list[nn.Module], folder: Path) -> dict[str, dict[str, float]]:

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from audio_mu.training import Examples, Objective, OptimizerSettings, fit, predi
 from benchmarks.gpu import data
 from benchmarks.gpu.arithmetic import DEFAULT, SHIPPED, arithmetic, logits_in
 from benchmarks.gpu.measuring import ARCHITECTURES, BATCH, CLASSES, RATE, SHAPE, apart, flat, initialiser
-from benchmarks.gpu.table import Clock, Settings, Table
+from benchmarks.gpu.table import SKIPPED, Clock, Settings, Table
 from tests import study_loop
 
 STEPS_BATCH, STEPS_EPOCHS, STEPS_RATE = 64, 3, 0.02
@@ -33,7 +34,7 @@ def numerics(settings: Settings, table: Table, clock: Clock) -> None:
     for question, least in ((beside_float64, 4), (two_runs, 4), (both_devices, 8)):
         for architecture in ARCHITECTURES:
             if clock.left < least * min(1.0, settings.minutes / 6):
-                table.add("numerics", question.__name__, "skipped", network=architecture, note="no time is left")
+                table.add("numerics", question.__name__, SKIPPED, network=architecture, note="no time is left")
                 continue
             with table.attempt("numerics", question.__name__, network=architecture):
                 question(architecture, settings, table)
@@ -61,10 +62,10 @@ def beside_float64(architecture: str, settings: Settings, table: Table) -> None:
     steps = STEPS_EPOCHS * -(-n // STEPS_BATCH)
     for way, network in ways.items():
         distance = apart(network, reference, before)
-        what = f"from float64 after {steps} steps, relative: {way}"
-        table.add("numerics", what, distance, network=architecture)
+        what = f"from float64 after {steps} steps, relative"
+        table.add("numerics", what, distance, network=architecture, method=way)
         if way.endswith(", float32"):
-            table.check("numerics", f"{what}, below {CLOSE}", distance < CLOSE, network=architecture)
+            table.check("numerics", f"{what}, below {CLOSE}", distance < CLOSE, network=architecture, method=way)
 
 
 def _fitted(network: nn.Module, examples: Examples, objective: Objective) -> nn.Module:
@@ -113,13 +114,15 @@ def two_runs(architecture: str, settings: Settings, table: Table) -> None:
                 seconds.append(time.perf_counter() - begin)
         one, two = (network.state_dict() for network in runs)
         equal = all(torch.equal(one[name], two[name]) for name in one)
-        how = "deterministic algorithms" if promised else "torch's default"
+        add = partial(
+            table.add, "numerics", network=architecture, method="deterministic" if promised else "torch's default"
+        )
         far = apart(*runs, start)
-        table.add("numerics", f"two equal runs apart, relative, {how}", far, network=architecture)
-        table.add("numerics", f"a run of 2 epochs of {n:,} clips, {how}", min(seconds), "s", network=architecture)
+        add("two equal runs apart, relative", far)
+        add(f"2 epochs of {n:,} clips", min(seconds), "s")
         if promised:
-            note = nondeterministic or f"{far:.2g} of the way apart" if not equal else nondeterministic
-            table.check("numerics", f"two equal runs are equal, {how}", equal, network=architecture, note=note)
+            note = nondeterministic if equal else f"{far:.2g} of the way apart {nondeterministic}"
+            table.check("numerics", "two equal runs are equal", equal, network=architecture, note=note)
 
 
 @contextmanager
@@ -156,7 +159,7 @@ def both_devices(architecture: str, settings: Settings, table: Table) -> None:
     """
     n_train, epochs = {"VGGish": (2_400, 8), "CCT": (1_200, 4), "ViT": (600, 2)}[architecture]
     if settings.quick or not settings.on_gpu:
-        n_train, epochs = 96, 1
+        n_train, epochs = 64, 1
     features, labels = data.clips(settings, n_train + n_train // 4)
     networks: dict[str, nn.Module] = {}
     for device, kind in (("cpu", "float32"), (settings.device, "float32"), (settings.device, SHIPPED)):
@@ -169,12 +172,12 @@ def both_devices(architecture: str, settings: Settings, table: Table) -> None:
             fit(network, examples, optimizer, epochs=epochs, batch_size=32, seed=40, objective=objective)
         logits = predict(network, examples.features, np.arange(len(features)))
         where = "CPU" if device == "cpu" else "GPU"
-        what = f"{epochs} epochs of {n_train:,} clips, {where}, {kind}"
-        table.add("numerics", f"{what}, logits too", time.perf_counter() - begin, "s", network=architecture)
+        add = partial(table.add, "numerics", network=architecture, method=f"{where}, {kind}")
+        add(f"{epochs} epochs of {n_train:,} clips, and logits", time.perf_counter() - begin, "s")
         for name, rows in (("training", slice(None, n_train)), ("test", slice(n_train, None))):
             for key, value in performance(logits[rows], labels[rows].numpy()).items():
                 if key != "ece":
-                    table.add("numerics", f"{what}: {name} {key}", value, network=architecture)
+                    add(f"{name} {key}", value)
         networks[f"{where}, {kind}"] = network
     _resolution(architecture, networks[f"GPU, {SHIPPED}" if settings.on_gpu else f"CPU, {SHIPPED}"],
                 features.to(settings.device), labels.numpy(), table)  # fmt: skip
@@ -186,7 +189,7 @@ def _resolution(architecture: str, network: nn.Module, features: Tensor, labels:
     with torch.inference_mode():
         exact = torch.cat([exact_network(part) for part in features.cpu().double().split(64)]).numpy()
     ways = {
-        "predict": predict(network, features, np.arange(len(labels))),
+        "`predict`": predict(network, features, np.arange(len(labels))),
         "float32": logits_in("float32", network, features).numpy(),
     }
     scale = np.abs(exact).max()
@@ -201,4 +204,4 @@ def _resolution(architecture: str, network: nn.Module, features: Tensor, labels:
             "different losses, share of clips": len(np.unique(losses)) / len(losses),
         }
         for what, value in figures.items():
-            table.add("numerics", f"{way}: {what}", value, network=architecture)
+            table.add("numerics", what, value, network=architecture, method=f"logits of {way}")

@@ -14,6 +14,9 @@ from pathlib import Path
 
 COLUMNS = ("part", "network", "method", "what", "value", "unit", "device", "note")
 FAILED, SKIPPED, HELD = "failed", "skipped", "held"
+ENDED = "end"
+"""What a process writes to its progress when all its parts are done."""
+
 POISONED, NO_DEVICE = 3, 4
 """Exit codes of a process whose GPU answers no more, and of one that finds none."""
 
@@ -121,18 +124,22 @@ def _poisoned() -> bool:
 
 
 def summary(rows: list[dict[str, str]]) -> str:
-    """The table for people: part by part, then what failed, what was left out and what does not hold."""
+    """The table for people: part by part, a method a line, then what failed, was left out and does not hold."""
     lines: list[str] = []
-    part = None
+    last: tuple[str, ...] = ()
     for row in rows:
         if row["value"] in (FAILED, SKIPPED) or row["unit"] == HELD:
             continue
-        if row["part"] != part:
-            part = row["part"]
-            lines += ["", f"== {part}"]
-        who = f"{row['network']:<7} {row['method']:<19}" if row["network"] or row["method"] else ""
-        note = f"   ({row['note']})" if row["note"] else ""
-        lines.append(f"{who}{row['what']}: {row['value']} {row['unit']}{note}")
+        owner = (row["part"], row["network"], row["method"])
+        if owner[0] != (last or ("",))[0]:
+            lines += ["", f"== {row['part']}"]
+        note = f" ({row['note']})" if row["note"] else ""
+        words = f"{row['what']}: {_short(row['value'])} {row['unit']}".rstrip() + note
+        if row["method"] and owner == last:
+            lines[-1] += f", {words}"
+        else:
+            lines.append(f"{' '.join(filter(None, owner[1:]))}{'  ' if any(owner[1:]) else ''}{words}")
+        last = owner
     checks = [row for row in rows if row["unit"] == HELD]
     broken = [row for row in checks if float(row["value"]) != 1]
     lines += ["", f"== {len(checks) - len(broken)} of {len(checks)} promises hold"]
@@ -141,5 +148,12 @@ def summary(rows: list[dict[str, str]]) -> str:
         ("failed", [row for row in rows if row["value"] == FAILED]),
         ("left out", [row for row in rows if row["value"] == SKIPPED]),
     ):
-        lines += [f"{title}: {' '.join(row[c] for c in COLUMNS[:4] if row[c])}   ({row['note']})" for row in chosen]
+        lines += [f"{title}: {' '.join(row[c] for c in COLUMNS[:4] if row[c])}  ({row['note']})" for row in chosen]
     return "\n".join(lines)
+
+
+def _short(value: str) -> str:
+    try:
+        return f"{float(value):.4g}"
+    except ValueError:
+        return value

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks.gpu.table import FAILED, NO_DEVICE, SKIPPED, Clock, Settings, Table
+from benchmarks.gpu.table import ENDED, FAILED, NO_DEVICE, SKIPPED, Clock, Settings, Table
 
 
 def main(settings: Settings, plan: list[tuple[str, str, float, float]], progress: Path) -> None:
@@ -35,6 +35,8 @@ def main(settings: Settings, plan: list[tuple[str, str, float, float]], progress
         with table.attempt(name, "the part"):
             getattr(import_module(f"benchmarks.gpu.{module}"), function)(settings, table, Clock(seconds))
         table.add(name, "the part took", time.time() - start, "s")
+    with progress.open("a") as stream:
+        stream.write(f"{ENDED} {time.time():.0f}\n")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ PARTS = (
     Part("speed", "speed:speed", 70, 15, "times"),
     Part("features", "features:features", 25, 8, "times"),
     Part("tasks", "tasks:tasks", 60, 25, "times"),
-    Part("methods", "methods:methods", 130, 20, "times"),
+    Part("methods", "methods:methods", 150, 20, "times"),
     Part("transformers", "methods:transformers", 120, 25, "times"),
 )
 

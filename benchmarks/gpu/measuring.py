@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from audio_mu.models import build, tiny
+from audio_mu.models import AudioClassifier, build, tiny
 from audio_mu.seeding import seeded
 
 ARCHITECTURES = ("VGGish", "CCT", "ViT")
@@ -38,13 +38,13 @@ def seconds_of(work: Callable[[], object], device: str, repeats: int = 1) -> lis
 
 def initialiser(
     architecture: str, *, small: bool = False, drops: bool = True, shape: tuple[int, int] = SHAPE
-) -> Callable[[int], nn.Module]:
+) -> Callable[[int], AudioClassifier]:
     """A function from a seed to a network as the project's jobs make it; `drops` False leaves CCT's dropout out."""
     widths: dict[str, Any] = tiny(architecture) if small else {}
     if architecture == "CCT" and not drops:
         widths |= NO_DROPOUT
 
-    def initialise(seed: int) -> nn.Module:
+    def initialise(seed: int) -> AudioClassifier:
         with seeded(seed):
             return build(architecture, shape, CLASSES, **widths).to(memory_format=torch.channels_last)
 

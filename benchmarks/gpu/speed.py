@@ -12,6 +12,7 @@ from itertools import pairwise
 import torch
 
 from audio_mu.audit.performance import performance
+from audio_mu.models import AudioClassifier
 from audio_mu.training import Examples, Objective, OptimizerSettings, cross_entropy, fit, predict
 from benchmarks.gpu import data
 from benchmarks.gpu.arithmetic import DEFAULT, SHIPPED, arithmetic
@@ -103,9 +104,12 @@ class Epochs:
             self._add(way, "peak of GPU memory", peak, "MB")
         return middle
 
+    def _network(self) -> AudioClassifier:
+        return initialiser(self.architecture, small=self.settings.quick)(40).to(self.settings.device)
+
     def _fit(self, examples: Examples, objective: Objective) -> list[float]:
         """Seconds of each epoch after the first, until the window is over."""
-        network = initialiser(self.architecture)(40).to(examples.features.device)
+        network = self._network()
         optimizer = OptimizerSettings("sgd", RATE).build(network.parameters())
         ends: list[float] = []
 
@@ -122,7 +126,7 @@ class Epochs:
         return [end - begin for begin, end in pairwise(ends)]
 
     def _study(self, clips: ClipList) -> list[float]:
-        network = study_loop.new_network(self.architecture, 40).to(self.settings.device)
+        network = study_loop.plain(self._network())
         optimizer = study_loop.optimizer_of(network)
         study_loop.train_epoch(network, clips.part(range(min(len(clips), 4 * BATCH))), optimizer)
         taken: list[float] = []
@@ -132,7 +136,7 @@ class Epochs:
 
     def _evaluation(self, examples: Examples, clips: ClipList) -> None:
         """One pass over all clips: logits and their figures."""
-        network = initialiser(self.architecture)(40).to(self.settings.device)
+        network = self._network()
         plain = study_loop.plain(network)
         labels = examples.labels.cpu().numpy()
 

@@ -99,7 +99,8 @@ class Epochs:
         busy = self.sampler.note(start)
         self._add(way, f"epoch of {self.n:,} clips", middle, "s", "; ".join(filter(None, (note, busy))))
         self._add(way, "clips a second", self.n / middle, "clips/s")
-        self._add(way, "useful rate", MEGAFLOPS[self.architecture] * self.n / middle / 1e6, "TFLOP/s")
+        if not self.settings.quick:  # which measures small networks
+            self._add(way, "useful rate", MEGAFLOPS[self.architecture] * self.n / middle / 1e6, "TFLOP/s")
         if (peak := peak_mb(device)) is not None:
             self._add(way, "peak of GPU memory", peak, "MB")
         return middle

@@ -218,7 +218,7 @@ def clips() -> Clips:
 
 def request_of(clips: Clips, kind: str = "random", **values: str) -> Request:
     split = split_clips(kind, 42, clips.parts, clips.speakers, clips.hashes)
-    return resolve_request(Config.from_text(values), clips, split)
+    return resolve_request(Config.from_text(values).request, clips, split)
 
 
 def evaluator(clips: Clips, request: Request) -> Evaluator:

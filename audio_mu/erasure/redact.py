@@ -17,6 +17,8 @@ import numpy as np
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import escape
 
+from audio_mu.store.artifacts import packed, unpacked
+
 WHOLE = (".html", ".json")
 """Text that makes no sense without some of its lines: it goes as a whole."""
 
@@ -42,16 +44,9 @@ class Sought:
 
     @cached_property
     def _spellings(self) -> dict[str, re.Pattern[str]]:
-        """As a page, JSON or an address writes them → the same with nothing before or after that makes another id."""
-        ways = (
-            str,
-            html.escape,
-            lambda text: json.dumps(text)[1:-1],
-            quote,
-            escape,
-            lambda t: htmlsafe_json_dumps(t)[1:-1],
-        )
-        written = {str(way(text)) for text in self._exact for way in ways}
+        """As a page, JSON or an address writes them → the same where it is no part of another id."""
+        in_json = (str(dumps(text))[1:-1] for text in self._exact for dumps in (json.dumps, htmlsafe_json_dumps))
+        written = {str(way(text)) for text in self._exact for way in (str, html.escape, escape, quote)} | {*in_json}
         return {text: re.compile(rf"(?<![\w.-]){re.escape(text)}(?![\w-])") for text in sorted(written)}
 
     def named_in(self, text: str) -> bool:
@@ -75,15 +70,12 @@ class Sought:
             return self._table(text)
         if not self.named_in(text):
             return None
-        return Change(None, 1) if suffix in WHOLE else self._lines(text)
+        kept = self.cut(text)
+        return Change(None, 1) if suffix in WHOLE else Change(kept.encode(), text.count("\n") - kept.count("\n"))
 
     def cut(self, text: str) -> str:
         """A text without the lines that name one of the recordings."""
         return "".join(line for line in _lines(text) if not self.named_in(line))
-
-    def _lines(self, text: str) -> Change:
-        kept = self.cut(text)
-        return Change(kept.encode(), text.count("\n") - kept.count("\n"))
 
     def _table(self, text: str) -> Change | None:
         """A CSV without the rows that name one, every other row as it stands; the header always stays."""
@@ -100,8 +92,7 @@ class Sought:
 
     def _arrays(self, data: bytes) -> Change | None:
         """An npz without the rows of the clips, whatever else has as many rows; types and order stay."""
-        with np.load(io.BytesIO(data), allow_pickle=False) as content:
-            arrays = {name: content[name] for name in content.files}
+        arrays = unpacked(io.BytesIO(data))
         exact = np.array(sorted(self._exact))
         gone: dict[int, np.ndarray] = {}  # number of rows → which of them
         for array in arrays.values():
@@ -114,9 +105,7 @@ class Sought:
             name: array[~gone[len(array)]] if array.ndim and len(array) in gone else array
             for name, array in arrays.items()
         }
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **kept)
-        return Change(buffer.getvalue(), cut)
+        return Change(packed(kept), cut)
 
 
 def _lines(text: str) -> list[str]:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from audio_mu.data.catalog import Barred
 from audio_mu.store import queries
-from audio_mu.store.artifacts import list_files, read_csv, read_json
+from audio_mu.store.artifacts import read_csv, read_json
 from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Run, lone_run
@@ -67,6 +67,11 @@ class Entry:
     def state(self) -> str:
         """answered, erasing or erased."""
         return self.tags["state"]
+
+    @property
+    def answering_runs(self) -> tuple[str, ...]:
+        """Ids of the runs whose models answered it."""
+        return tuple(run for answer in self.answers.values() for run in answer.runs.values())
 
     @property
     def gone(self) -> bool:
@@ -127,51 +132,37 @@ def _entry(store: Store, run: Finished) -> Entry:
         run.id,
         run.tags,
         read_csv(store, run.id, RECORDINGS, dtype=str),
-        _nonmembers(store, run.id),
+        read_csv(store, run.id, NONMEMBERS, dtype=str),
         {name: Answer(**answer) for name, answer in read_json(store, run.id, ANSWERS).items()},
     )
 
 
-def _nonmembers(store: Store, run_id: str) -> pd.DataFrame:
-    """An earlier version wrote ids alone, and removed them with an erasure: what is not known is missing."""
-    there = NONMEMBERS in list_files(store, run_id)
-    known = read_csv(store, run_id, NONMEMBERS, dtype=str) if there else pd.DataFrame()
-    return known.reindex(columns=list(COLUMNS))
+def enter(store: Store, ledger: Ledger, entry: Entry) -> None:
+    """Write a request, with the answer of one registered model, into the ledger; `entry` has no run yet.
 
-
-@dataclass(frozen=True)
-class Answered:
-    """What enters the ledger when a registered model has answered a request. `tags`: of the data set and request."""
-
-    tags: Mapping[str, str]
-    model: str
-    answer: Answer
-    recordings: pd.DataFrame
-    nonmembers: pd.DataFrame
-
-
-def enter(store: Store, ledger: Ledger, answered: Answered) -> None:
-    """Write a request into the ledger; a request that is in it already gets this model's answer added or renewed."""
-    known = next((entry for entry in ledger.entries if entry.hash == answered.tags["request_hash"]), None)
-    answers = {**(known.answers if known else {}), answered.model: answered.answer}
+    A request that is in the ledger already gets this model's answer added or renewed.
+    """
+    known = next((other for other in ledger.entries if other.hash == entry.hash), None)
+    ((model, answer),) = entry.answers.items()
+    answers = {**(known.answers if known else {}), model: answer}
     tags = {
-        **answered.tags,
+        **entry.tags,
         "state": ANSWERED,
-        "registered_model": answered.model,
-        "cell": answered.answer.cell,
-        "method": answered.answer.method,
-        "versions_before": json.dumps(answered.answer.before),
-        "versions_after": json.dumps(answered.answer.after),
+        "registered_model": model,
+        "cell": answer.cell,
+        "method": answer.method,
+        "versions_before": json.dumps(answer.before),
+        "versions_after": json.dumps(answer.after),
     }
     if known is None:
-        run = lone_run(store, STAGE, ROLE, f"ledger {answered.tags['request']}", tags)
+        run = lone_run(store, STAGE, ROLE, f"ledger {entry.request}", tags)
         tags["answered_at"] = datetime.now(UTC).isoformat(timespec="milliseconds")
         tags["previous"] = ledger.entries[-1].hash if ledger.entries else ""
     else:
         run = Run(store, known.run_id, "")
-    run.csv(RECORDINGS, answered.recordings)
-    run.csv(NONMEMBERS, answered.nonmembers)
-    run.text(ANSWERS, json.dumps({name: dataclasses.asdict(answer) for name, answer in answers.items()}, indent=1))
+    run.csv(RECORDINGS, entry.recordings)
+    run.csv(NONMEMBERS, entry.nonmembers)
+    run.text(ANSWERS, json.dumps({name: dataclasses.asdict(given) for name, given in answers.items()}, indent=1))
     run.tags(tags)
     if known is None:
         store.client.set_terminated(run.id)  # only a whole entry is found

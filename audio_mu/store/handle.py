@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from mlflow.tracking import MlflowClient
+
+SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True)
@@ -16,3 +19,8 @@ class Store:
     uri: str
     artifact_roots: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
     """Run id → address of its artifacts, which never changes; filled by whoever reads a run."""
+
+    @property
+    def database(self) -> Path | None:
+        """The SQLite file that the store is in, None for any other store."""
+        return Path(self.uri.removeprefix(SQLITE)) if self.uri.startswith(SQLITE) else None

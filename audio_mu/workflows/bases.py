@@ -24,9 +24,6 @@ from audio_mu.workflows.train import losses_table
 CHOOSING = ("data_dir", "speaker_pattern", "bad_files")
 """Parameters that decide which recordings there are and whose."""
 
-UNLEARNED = "unlearned"
-"""Alias of the unlearned model in service; of one seed's `unlearned-seed-NN`."""
-
 
 def origin(version: Version) -> str:
     """How a model was made: empty for a trained one, else the cell and the method that unlearned it."""

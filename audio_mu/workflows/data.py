@@ -58,7 +58,7 @@ def _split(config: Config, clips: Clips, ledger: Ledger, out: np.ndarray) -> Spl
         id_: (part, speaker, hash_)
         for entry in ledger.entries
         for table in (entry.recordings, entry.nonmembers)
-        for id_, part, speaker, hash_ in table[["clip_id", "part", "speaker", "audio_hash"]].dropna().to_numpy()
+        for id_, part, speaker, hash_ in table[["clip_id", "part", "speaker", "audio_hash"]].to_numpy()
     }
     rows |= dict(zip(clips.ids, zip(clips.parts, clips.speakers, clips.hashes)))
     ids = sorted(rows)

@@ -8,11 +8,10 @@ from functools import lru_cache
 
 import numpy as np
 import pandas as pd
-import torch
 
 from audio_mu.audit.performance import cross_entropy, performance
 from audio_mu.compute.engine import Engine
-from audio_mu.compute.jobs import Result, TrainJob, make_network, train_job
+from audio_mu.compute.jobs import Result, TrainJob, channels_last, make_network, train_job
 from audio_mu.config import Config, load_recipe
 from audio_mu.data.audio import SAMPLE_RATE
 from audio_mu.data.features import Frontend, feature_shape
@@ -248,7 +247,7 @@ def _traced(
     with seeded(seed):
         network = make_network(architecture, feature_shape(pipeline, samples), n_classes)
     frontend = Frontend(pipeline, load_recipe(dataset))
-    return registry.Traced(servable(frontend, network.to(memory_format=torch.channels_last)), samples)
+    return registry.Traced(servable(frontend, channels_last(network)), samples)
 
 
 def _params(config: Config, seed: int) -> dict[str, str]:

@@ -164,11 +164,11 @@ class Unlearning:
         )
 
     def _child(self, seed: int, method: str, more: Mapping[str, str], rates: Mapping[str, float]) -> Run:
-        tags, params = self.cell.tags(seed, method) | more, self.cell.params(seed, method, rates)
+        tags, params = {**self.cell.tags(seed, method), **more}, self.cell.params(seed, method, rates)
         return child_run(self.store, self.parent, "unlearn", "method", f"{method} seed-{seed}", tags, params)
 
     def _log(self, seed: int, method: str, result: Result) -> None:
-        metrics = self.evaluator.alone(result.logits, seed) | result.figures
+        metrics = {**self.evaluator.alone(result.logits, seed), **result.figures}
         if method != ORIGINAL:
             metrics |= result.seconds
         with self._child(seed, method, {}, result.rates) as run:

@@ -21,9 +21,6 @@ from audio_mu.workflows.fingerprints import MEASURED_SOURCE, machine, network_id
 from audio_mu.workflows.method_settings import method_settings
 from audio_mu.workflows.stage import base_params, base_tags
 
-RETRAINS = frozenset({"naive"})
-"""The methods with `retrains_only`, by name, for what must do without their code."""
-
 
 @dataclass(frozen=True)
 class UnlearningCell:
@@ -112,5 +109,5 @@ class UnlearningCell:
         read = [name for name in REPAIR_FIELDS if name in known.configurable and getattr(settings, name) is not None]
         about |= {name: as_text(getattr(settings, name)) for name in read}
         about |= {name: as_text(rate) for name, rate in rates.items()}
-        own = known.hyper_parameters | {name: values[name] for name in known.hyper_parameters if name in values}
+        own = dict(known.hyper_parameters) | {name: values[name] for name in known.hyper_parameters if name in values}
         return about | {f"method.{name}": as_text(value) for name, value in own.items()}

@@ -1,4 +1,4 @@
-"""What a command leaves for people: the report, the evidence record, and an unlearned model in the registry."""
+"""An unlearned model in the registry: with its evidence, as served, and refused where it fails the rule."""
 
 from __future__ import annotations
 
@@ -6,69 +6,79 @@ import json
 import os
 import pickle
 import re
-import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import requests
 
+from audio_mu.errors import UserError
+from audio_mu.store.queries import Finished
+from audio_mu.workflows.cells import CellRuns
+from audio_mu.workflows.register import _allowed_method
 from tests.conftest import FAST, Command
-from tests.servers import free_port
+from tests.finished_store import Results
+from tests.servers import free_port, wait_for
 
 NAME = "audio-mu.SyntheticDigits.logmel.VGGish"
 # Long enough to learn more than guessing: models at chance are not judged.
 TRAINED = {**FAST, "n_epochs": "16", "methods": "naive,omp,fine_tune"}
 
 
-class Store:
-    """A finished store, read with MLflow's own client."""
+def cell(remain: float) -> CellRuns:
+    """naive and omp on one seed, naive with this accuracy on the remain set and omp far below it."""
+    own = {"remain/accuracy": remain - 0.2, "gap/remain_accuracy": -0.2, "gap/forget_accuracy": 0.0, "gap/tow": 0.8}
+    metrics = {"naive": {"remain/accuracy": remain}, "omp": own}
+    runs = {(name, 40): Finished(name, name, {}, values, 0) for name, values in metrics.items()}
+    return CellRuns("c", "item-10", runs)
 
-    def __init__(self, folder: Path) -> None:
-        from mlflow.tracking import MlflowClient
 
-        self.folder = folder
-        uri = f"sqlite:///{folder / 'mlflow.db'}"
-        self.client = MlflowClient(uri, uri)
+@pytest.mark.parametrize(("remain", "is_offered"), [(0.9, True), (0.3, False)])
+@pytest.mark.parametrize("register", ["best", "omp"])
+def test_naive_is_offered_unless_it_is_what_fails(register: str, remain: float, is_offered: bool) -> None:
+    """Catches a user sent to a retrained model that is refused in turn."""
+    with pytest.raises(UserError, match="is refused: ") as raised:
+        _allowed_method(register, cell(remain))
+    assert ("register=naive, the retrained model" in str(raised.value)) == is_offered
 
-    def runs(self, condition: str) -> list:
-        return list(self.client.search_runs(["0"], condition, max_results=1000))
 
-    def first(self, stage: str) -> object:
-        """The chain's own run of a stage: later tests add others."""
-        return self.runs(f"tags.stage = '{stage}' and tags.role = 'parent'")[-1]
-
-    def methods(self) -> list:
-        """The methods' runs of the chain's own cell."""
-        return self.runs(f"tags.role = 'method' and tags.cell = '{self.first('unlearn').data.tags['cell']}'")
-
-    def text(self, run_id: str, path: str) -> str:
-        return Path(self.client.download_artifacts(run_id, path)).read_text()
-
-    def report(self, run: object) -> str:
-        (entry,) = self.client.list_artifacts(run.info.run_id, "report")
-        return self.text(run.info.run_id, entry.path)
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"register": "foo"}, "register='foo' is not among the methods"),
+        ({"register": "original"}, "register='original' is not among the methods"),
+        ({"register": "pop", "methods": "naive,omp"}, "register='pop' is not among the methods"),
+        ({"register": "pop", "save_models": "none"}, "save_models='none'"),
+        ({"register": "pop", "save_models": "naive"}, "save_models='naive'"),
+    ],
+)
+def test_what_can_never_be_registered_is_refused_before_any_work(
+    parameters: dict[str, str], words: str, entry: Command, tmp_path: Path
+) -> None:
+    """Catches hours of work for a model that could not be registered from the start."""
+    done = entry("unlearn", tmp_path, **parameters)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")
-def chain(tmp_path_factory: pytest.TempPathFactory, entry: Command, small_digits: Path) -> Store:
+def chain(tmp_path_factory: pytest.TempPathFactory, entry: Command, small_digits: Path) -> Results:
     """A chain whose retrained models are registered: naive meets the rule by definition."""
     folder = tmp_path_factory.mktemp("registered")
     done = entry("main", folder, data_dir=str(small_digits), register="naive", **TRAINED)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "truncated" not in done.stdout + done.stderr
     (folder / "output.txt").write_text(done.stdout)
-    return Store(folder)
+    return Results(folder)
 
 
-def test_the_unlearned_models_are_versions_with_evidence(chain: Store) -> None:
+def test_the_unlearned_models_are_versions_with_evidence(chain: Results) -> None:
     """Catches an alias on the wrong seed or model, and a version that cannot say what it is."""
-    naive = {run.data.tags["seed"]: run for run in chain.methods() if run.data.tags["method"] == "naive"}
+    naive = {seed: run for (method, seed), run in chain.methods().items() if method == "naive"}
     served = chain.client.get_model_version_by_alias(NAME, "unlearned")
     for seed in ("40", "41"):
         version = chain.client.get_model_version_by_alias(NAME, f"unlearned-seed-{seed}")
@@ -81,26 +91,25 @@ def test_the_unlearned_models_are_versions_with_evidence(chain: Store) -> None:
         assert "method" not in base.tags
         assert version.description.startswith(f"# Unlearned model, seed {seed}: naive on item-10")
         assert base.description.startswith(f"# Base model, seed {seed}")
-        assert version.description == chain.text(version.run_id, "model_card.md")
-        assert base.description == chain.text(base.run_id, "model_card.md")
-        assert f"| forget | {chain_accuracy(chain, 'original', seed)} | " in version.description
-        evidence = chain.text(version.run_id, "evidence.md")
+        assert version.description == text(chain, version.run_id, "model_card.md")
+        assert base.description == text(chain, base.run_id, "model_card.md")
+        original = chain.methods()["original", seed].data.metrics["forget/accuracy"]
+        assert f"| forget | {original:.3f} | " in version.description
+        evidence = text(chain, version.run_id, "evidence.md")
         assert version.tags["request_hash"] in evidence
         assert f"seed {seed}: {version.version}" in evidence
-        assert "<!doctype html>" in chain.text(version.run_id, "evidence.html")
+        assert "<!doctype html>" in text(chain, version.run_id, "evidence.html")
     printed = (chain.folder / "output.txt").read_text()
     assert re.search(rf"serve it .* mlflow models serve -m models:/{NAME}@unlearned .*-p 5001\n", printed)
     assert re.search(r"forget \d\.\d{3} \(original \d\.\d{3}\), remain \d", printed)
     assert "unlearned" in chain.client.get_registered_model(NAME).description
 
 
-def chain_accuracy(chain: Store, method: str, seed: str) -> str:
-    """The forget accuracy of one run, as a card writes it."""
-    (run,) = [r for r in chain.methods() if (r.data.tags["method"], r.data.tags["seed"]) == (method, seed)]
-    return f"{run.data.metrics['forget/accuracy']:.3f}"
+def text(chain: Results, run_id: str, path: str) -> str:
+    return Path(chain.client.download_artifacts(run_id, path)).read_text()
 
 
-def test_the_registered_model_answers_as_the_unlearned_network_did(chain: Store, small_digits: Path) -> None:
+def test_the_registered_model_answers_as_the_unlearned_network_did(chain: Results, small_digits: Path) -> None:
     """Catches the base model's weights behind the alias, or a model that needs this project to be loaded."""
     import mlflow
     import soundfile
@@ -121,7 +130,7 @@ Ask = Callable[[str | bytes], requests.Response]
 
 
 @pytest.fixture(scope="module", params=["seed-40", "unlearned"])
-def ask(request: pytest.FixtureRequest, chain: Store) -> Iterator[tuple[str, Ask]]:
+def ask(request: pytest.FixtureRequest, chain: Results) -> Iterator[tuple[str, Ask]]:
     """`mlflow models serve` of a base and of an unlearned version: (alias, what sends a body to it)."""
     port = free_port()
     environment = os.environ | {
@@ -146,10 +155,9 @@ def ask(request: pytest.FixtureRequest, chain: Store) -> Iterator[tuple[str, Ask
             return False
 
     try:
-        until = time.monotonic() + 400
-        while not answers():
-            assert server.poll() is None and time.monotonic() < until, (chain.folder / "serve.txt").read_text()
-            time.sleep(0.3)
+        log = chain.folder / "serve.txt"
+        wait_for(lambda: server.poll() is not None or answers(), "the served model", log)
+        assert server.poll() is None, log.read_text()
         yield request.param, post
     finally:
         os.killpg(server.pid, signal.SIGTERM)
@@ -157,7 +165,7 @@ def ask(request: pytest.FixtureRequest, chain: Store) -> Iterator[tuple[str, Ask
 
 
 def test_served_models_answer_waveforms_and_refuse_the_rest(
-    chain: Store, ask: tuple[str, Ask], monkeypatch: pytest.MonkeyPatch
+    chain: Results, ask: tuple[str, Ask], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches other logits than the model's, NaN as an answer, an error without a reason, and a server that dies."""
     import mlflow
@@ -208,7 +216,7 @@ class Payload:
 
 
 def test_a_poisoned_store_runs_no_code(
-    chain: Store, entry: Command, own_cache: Path, small_digits: Path, tmp_path: Path
+    chain: Results, entry: Command, own_cache: Path, small_digits: Path, tmp_path: Path
 ) -> None:
     """Catches an artifact, a model or a cached file that is unpickled: whoever wrote it could run what they like."""
     marker = tmp_path / "marker"
@@ -240,7 +248,7 @@ def test_a_poisoned_store_runs_no_code(
         assert not marker.exists()
 
 
-def test_what_fails_the_rule_is_refused_with_the_reason(chain: Store, entry: Command, small_digits: Path) -> None:
+def test_what_fails_the_rule_is_refused_with_the_reason(chain: Results, entry: Command, small_digits: Path) -> None:
     """Catches a wrecked model in service, a refusal without its reason, and finished work thrown away."""
     before = chain.client.get_model_version_by_alias(NAME, "unlearned").version
     wrecked = {
@@ -258,90 +266,3 @@ def test_what_fails_the_rule_is_refused_with_the_reason(chain: Store, entry: Com
     assert len(chain.client.search_model_versions(f"name='{NAME}'")) == 4
     done = entry("unlearn", chain.folder, **wrecked)
     assert "reusing 6 finished runs" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("parameters", "words"),
-    [
-        ({"register": "foo"}, "register='foo' is not among the methods"),
-        ({"register": "original"}, "register='original' is not among the methods"),
-        ({"register": "pop", "methods": "naive,omp"}, "register='pop' is not among the methods"),
-        ({"register": "pop", "save_models": "none"}, "save_models='none'"),
-        ({"register": "pop", "save_models": "naive"}, "save_models='naive'"),
-    ],
-)
-def test_what_can_never_be_registered_is_refused_before_any_work(
-    parameters: dict[str, str], words: str, entry: Command, tmp_path: Path
-) -> None:
-    """Catches hours of work for a model that could not be registered from the start."""
-    done = entry("unlearn", tmp_path, **parameters)
-    assert done.returncode == 2
-    assert words in done.stderr
-    assert not list(tmp_path.iterdir())
-
-
-def test_compare_writes_the_report_and_descriptions(chain: Store) -> None:
-    """Catches a report that is missing, too large, without sound, or of other figures; and blank descriptions."""
-    run = chain.first("compare")
-    page = chain.report(run)
-    assert len(page) < 10_000_000
-    assert page.count("data:audio/wav") > 5
-    table = pd.read_csv(chain.client.download_artifacts(run.info.run_id, "comparison.csv"))
-    row = table[(table["method"] == "omp") & (table["metric"] == "forget/accuracy")].iloc[0]
-    assert f">{100 * row['mean']:.1f}<span" in page
-    assert "To be forgotten: 15 of 144 training recordings (10.4 %" in page
-    assert "To be forgotten: 15 of 144" in run.data.tags["mlflow.note.content"]
-    tags = chain.client.get_experiment("0").tags
-    assert tags["mlflow.note.content"].startswith("# audio-mu")
-    assert run.data.tags["cell"] in tags["mlflow.sharedViewState.audio-mu"]
-    assert "viewStateShareKey=audio-mu" in (chain.folder / "output.txt").read_text()
-    for method in chain.methods():
-        assert method.data.tags["mlflow.note.content"]
-    assert [entry.dataset.name for entry in run.inputs.dataset_inputs] == ["SyntheticDigits"]
-
-
-def test_report_of_a_chosen_request_and_method(
-    chain: Store, entry: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Catches a record of another cell or method, recordings in a report that was to hold none."""
-    monkeypatch.setenv("AUDIO_MU_REPORT_AUDIO", "0")
-    done = entry("report", chain.folder, seeds="40,41", methods="omp", n_epoch_repair="1")
-    assert done.returncode == 0, done.stdout + done.stderr
-    newest = chain.runs("tags.stage = 'report'")[0]
-    evidence = chain.text(newest.info.run_id, "evidence.md")
-    assert evidence.startswith("# Evidence record: omp,")
-    assert "| versions after | not registered |" in evidence
-    (compared,) = chain.runs(f"tags.`mlflow.parentRunId` = '{newest.info.run_id}'")
-    assert "data:audio" not in chain.report(compared)
-    done = entry("report", chain.folder, seeds="40,41", forget_percentage="77")
-    assert done.returncode == 2
-    assert "no finished unlearning" in done.stderr
-    assert "forget_percentage=77" in done.stderr
-    done = entry("report", chain.folder, seeds="40,41", methods="pop")
-    assert done.returncode == 2
-    assert "'pop' has no finished run" in done.stderr
-
-
-def test_skipped_recordings_are_listed_in_the_run(entry: Command, small_digits: Path, tmp_path: Path) -> None:
-    """Catches recordings that are left out without a trace, and other recordings told by nothing but a digest."""
-    data = shutil.copytree(small_digits, tmp_path / "data")
-    (data / "01" / "0_01_8.wav").write_bytes(b"RIFF of nothing")
-    (data / "01" / "0_01_9.wav").write_bytes(b"")
-    parameters = {"data_dir": str(data), "n_epochs": "1", "seeds": "40"}
-    folder = tmp_path / "run"
-    folder.mkdir()
-    done = entry("train", folder, **parameters)
-    assert done.returncode == 2
-    assert "01/0_01_8.wav" in done.stderr
-    done = entry("train", folder, bad_files="skip", **parameters)
-    assert done.returncode == 0, done.stdout + done.stderr
-    store = Store(folder)
-    (parent,) = store.runs("tags.stage = 'train' and tags.role = 'parent' and attributes.status = 'FINISHED'")
-    skipped = pd.read_csv(store.client.download_artifacts(parent.info.run_id, "skipped.csv"))
-    assert skipped["clip_id"].tolist() == ["01/0_01_8.wav", "01/0_01_9.wav"]
-    assert skipped["reason"].str.len().min() > 5
-    fewer = shutil.copytree(small_digits, tmp_path / "fewer")
-    next(fewer.glob("02/*.wav")).unlink()
-    done = entry("attack", folder, data_dir=str(fewer), seeds="40")
-    assert done.returncode == 2
-    assert f"give data_dir='{data}' (now '{fewer}'), bad_files='skip' (now 'fail') as then, or train" in done.stderr

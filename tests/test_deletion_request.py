@@ -26,13 +26,11 @@ from audio_mu.compute.pool import LocalEngine
 from audio_mu.config import Config
 from audio_mu.data.clips import load_clips
 from audio_mu.errors import UserError
-from audio_mu.requests.ledger import COLUMNS, Entry, Ledger
 from audio_mu.store.connect import open_store
 from audio_mu.unlearning import METHODS
 from audio_mu.workflows.attack import attack
 from audio_mu.workflows.checks import check
 from audio_mu.workflows.compare import compare
-from audio_mu.workflows.data import load_data
 from audio_mu.workflows.erase import erase
 from audio_mu.workflows.train import train
 from audio_mu.workflows.unlearn import unlearn
@@ -308,7 +306,7 @@ def erased(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> Erased:
     (items,) = chain.runs(stage="unlearn", method="naive", request="item-30")
     losses = chain.artifact(items, "losses/forget.csv").read_text()
     config = Config.from_text({"data_dir": chain.parameters["data_dir"]})
-    clips = load_clips(config)
+    clips = load_clips(config.data)
     features = clips.features.numpy()[np.isin(clips.ids, chain.recordings(f"speaker-{A}")["clip_id"])]
     untouched = state_of(chain)
     listed = chain.run("erase", **{**asked, "confirm": "false"})
@@ -442,59 +440,3 @@ def test_the_store_works_on(erased: Erased) -> None:
         chain.run("erase", request=chain.requests[B][:7], confirm="true")
     with pytest.raises(UserError, match="names 0 answered requests with dataset_name='others'"):
         chain.run("erase", request=chain.requests[B], dataset_name="others", confirm="true")
-
-
-@pytest.fixture
-def two_copies(tmp_path: Path, small_digits: Path) -> Config:
-    """A folder of digits in which a recording of the training set has a copy in the test set."""
-    root = tmp_path / "digits"
-    shutil.copytree(small_digits, root)
-    config = Config.from_text({"data_dir": str(root), "dataset_name": "copies"})
-    data = load_data(config)
-    source, target = data.clips.ids[data.split.train[0]], data.clips.ids[data.split.test[0]]
-    shutil.copyfile(root / source, root / target)
-    return config
-
-
-def test_what_is_left_stays_on_its_side(two_copies: Config) -> None:
-    """Catches a split drawn anew without the recordings, a copy that stays in the test set, a digest that changes, and
-    others that change sides once the same person's test recordings are deleted too."""
-    whole = load_data(two_copies)
-    assert whole.digest == whole.clips.digest
-    index = whole.split.train[0]
-    rows = [i for i in range(len(whole.clips)) if whole.clips.hashes[i] == whole.clips.hashes[index]]
-    recordings = pd.DataFrame([whole.clips.identity[i] for i in rows], columns=list(COLUMNS))
-    recordings["forgotten"] = [str(i == index) for i in rows]
-
-    held_out = pd.DataFrame([whole.clips.identity[whole.split.nonmembers[0]]], columns=list(COLUMNS))
-
-    def ledger(state: str) -> Ledger:
-        tags = {"request": "list-1", "request_hash": "1", "state": state}
-        return Ledger((Entry("run", tags, recordings, held_out, {}),))
-
-    def named(config: Config, state: str) -> list[list[str]]:
-        data = load_data(config, ledger(state))
-        sets = (data.split.train, data.split.test, data.split.nonmembers)
-        return [[data.clips.ids[i] for i in indices] for indices in sets] + [[data.digest], sorted(data.earlier)]
-
-    answered = named(two_copies, "answered")
-    gone = set(recordings["clip_id"])
-    assert len(gone) == 2
-    expected = [[whole.clips.ids[i] for i in indices if whole.clips.ids[i] not in gone]
-                for indices in (whole.split.train, whole.split.test, whole.split.nonmembers)]  # fmt: skip
-    assert answered[:3] == expected
-    assert answered[3] != [whole.digest]
-    assert answered[4] == ["earlier-list-1"]
-    ignoring = replace(two_copies, ledger="ignore")
-    assert named(ignoring, "answered")[:4] == [
-        *([whole.clips.ids[i] for i in s] for s in (whole.split.train, whole.split.test, whole.split.nonmembers)),
-        [whole.digest],
-    ]
-    assert named(ignoring, "erased") == named(two_copies, "erased") == [*answered[:4], []]
-    assert two_copies.data_dir is not None
-    for id_ in gone:
-        (two_copies.data_dir / id_).unlink()
-    assert named(two_copies, "erased") == [*answered[:4], []]
-    (away,) = held_out["clip_id"]
-    (two_copies.data_dir / away).unlink()
-    assert named(two_copies, "erased")[:3] == [[id_ for id_ in ids if id_ != away] for ids in answered[:3]]

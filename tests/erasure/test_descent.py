@@ -9,12 +9,10 @@ import pytest
 
 from audio_mu.compute.pool import LocalEngine
 from audio_mu.config import Config
-from audio_mu.erasure.descent import Lineage
-from audio_mu.erasure.remains import remaining
+from audio_mu.erasure.descent import Descent
 from audio_mu.requests.ledger import COLUMNS, Entry
 from audio_mu.store import removal
 from audio_mu.store.connect import open_store
-from audio_mu.store.runs import open_run
 from audio_mu.workflows import train as train_module
 from audio_mu.workflows import unlearn as unlearn_module
 from audio_mu.workflows.attack import attack
@@ -63,8 +61,10 @@ def test_the_model_of_a_killed_run_is_found(
 
     def left_by(stage: str) -> list[bool | None]:
         runs = {run.id: run for run in removal.every_run(store)}
-        left = [run.id for run in runs.values() if run.models and not run.finished and run.tags["stage"] == stage]
-        return [Lineage(runs, entry).holds(id_) for id_ in left]
+        left = [
+            run.id for run in runs.values() if run.models and run.status != "FINISHED" and run.tags["stage"] == stage
+        ]
+        return [Descent(runs, entry).holds(id_) for id_ in left]
 
     kill_once_logged(train_module, train_module.train)
     assert left_by("train") == [True]
@@ -73,22 +73,3 @@ def test_the_model_of_a_killed_run_is_found(
     attack(config, store)
     kill_once_logged(unlearn_module, unlearn_module.unlearn)
     assert left_by("unlearn") == [True]
-
-
-def test_a_run_that_goes_on_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches an erasure that is called whole while a training still writes what it has seen."""
-    monkeypatch.chdir(tmp_path)
-    store = open_store()
-    config = Config.from_text({})
-    tags = {"dataset": config.dataset, "request": "speaker-1", "request_hash": "1"}
-    entry = Entry("", tags, pd.DataFrame(columns=list(COLUMNS)), pd.DataFrame(columns=list(COLUMNS)), {})
-
-    def told() -> list[str]:
-        runs = {run.id: run for run in removal.every_run(store)}
-        return [
-            part.what for part in remaining(config, store, entry, runs, Lineage(runs, entry)) if "ended" in part.why
-        ]
-
-    with open_run(store, "train", "train digits", {}, {}, {}):
-        assert told() == ["1 runs that have not ended (train digits)"]
-    assert told() == []

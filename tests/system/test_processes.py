@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from audio_mu import files, processes
+from audio_mu.system import processes, writing
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are told apart through /proc")
 
@@ -50,11 +50,11 @@ def test_what_cannot_be_known_is_alive() -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from audio_mu import files
+from audio_mu.system import processes, writing as files
 folder = Path(sys.argv[1])
 with files.own_temporary_folder(), files.atomic_folder(folder / "cache") as partial:
     (partial / "half").write_text("half")
-    (folder / f".file.0123.{files.own_mark()}.tmp").write_text("half")
+    (folder / f".file.0123.{processes.own_mark()}.tmp").write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -67,7 +67,7 @@ def test_the_next_one_removes_what_a_killed_process_left(tmp_path: Path, monkeyp
     own = tmp_path / f".file.0123.{processes.own_mark()}.tmp"
     own.write_text("being written")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with files.own_temporary_folder(), files.atomic_folder(tmp_path / "cache"):
+    with writing.own_temporary_folder(), writing.atomic_folder(tmp_path / "cache"):
         assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 2
-    files.write_atomic(tmp_path / "file", "whole")
+    writing.write_atomic(tmp_path / "file", "whole")
     assert {path.name for path in tmp_path.iterdir()} == {"cache", "file", own.name}

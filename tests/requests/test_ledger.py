@@ -1,0 +1,55 @@
+"""The ledger: what an entry says, what is left out for it, and a second answer to the same request."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from audio_mu.requests.ledger import COLUMNS, Answer, Entry, Ledger, enter, read_ledger
+from audio_mu.store.connect import open_store
+
+
+def entry(hash_: str, request: str = "speaker-1", state: str = "answered", **answers: Answer) -> Entry:
+    """An entry of one recording, `<hash>.wav`, which has the label and the audio hash of its request."""
+    row = pd.DataFrame([[f"{hash_}.wav", hash_, "s", "", f"audio {hash_}"]], columns=list(COLUMNS))
+    tags = {"request": request, "request_hash": hash_, "state": state, "dataset_name": "Few"}
+    return Entry("", tags, row.assign(forgotten="True"), row[:0], answers)
+
+
+def answer(version: str) -> Answer:
+    return Answer("cell", "naive", {"40": "1"}, {"40": version}, {"40": f"run of {version}"})
+
+
+def test_only_what_is_gone_is_barred() -> None:
+    """Catches an answered recording that cannot be read any more, and an erased one that an experiment reads again."""
+    ledger = Ledger((entry("a"), entry("b", state="erasing"), entry("c", state="erased")))
+    assert ledger.barred.ids == {"b.wav", "c.wav"}
+    assert ledger.barred.hashes == {"audio b", "audio c"}
+    assert ledger.barred.labels == {"a", "b", "c"}  # classes keep their numbers
+    assert [[left.hash for left in ledger.left_out(how)] for how in ("respect", "ignore")] == [list("abc"), list("bc")]
+
+
+def test_two_requests_of_one_name_have_two_sets() -> None:
+    """Catches the figures of two requests under one name, and a name that MLflow refuses."""
+    ledger = Ledger((entry("aaaaaaaa", "class-a b/c"), entry("bbbbbbbb", "class-a b/c")))
+    assert [ledger.set_name(one) for one in ledger.entries] == ["earlier-class-a_b_c", "earlier-class-a_b_c-bbbbbb"]
+
+
+def test_a_second_models_answer_is_added_to_the_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches one request as two entries, the first model's answer lost, and an entry that changes its place."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    store = open_store()
+    for given in (entry("a", one=answer("2")), entry("b", "speaker-2", one=answer("3")), entry("a", two=answer("9"))):
+        enter(store, read_ledger(store), given)
+    first, second = read_ledger(store).entries
+    assert (first.hash, second.hash, second.tags["previous"]) == ("a", "b", "a")
+    assert first.answers == {"one": answer("2"), "two": answer("9")}
+    assert first.answering_runs == ("run of 2", "run of 9")
+    assert (first.ids, first.hashes) == ({"a.wav"}, {"audio a"})
+    assert json.loads(first.tags["versions_after"]) == {"40": "9"}
+    assert [found.hash for found in read_ledger(store).of_model("two")] == ["a"]
+    assert read_ledger(store, "Others").entries == ()

@@ -109,7 +109,10 @@ def run_process(parts: list[Part], settings: Settings, table: Table) -> tuple[in
             process.wait()
             if name == ENDED:
                 return len(parts), 0
-            table.add(name, "the part", FAILED, note="ended from outside: it outstayed its time")
+            if time.time() > settings.deadline:
+                table.add(name, "the part", SKIPPED, note="its rest: the command's time was over")
+            else:
+                table.add(name, "the part", FAILED, note="ended from outside: it outstayed its time")
             return len(_begun(progress)), -signal.SIGKILL
     begun = _begun(progress)
     if process.returncode not in (0, NO_DEVICE):

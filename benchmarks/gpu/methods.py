@@ -49,7 +49,7 @@ def methods(settings: Settings, table: Table, clock: Clock) -> None:
     seed = Seed.of("VGGish", n, settings, table, *_epochs(settings))
     seed.base()
     seed.unlearn(STUDY, clock)
-    if clock.left < (45 if settings.on_gpu else 20):
+    if clock.left < 45:
         table.add("nine", "the part", SKIPPED, network="VGGish", note="no time is left")
     else:
         with table.attempt("nine", "the part", network="VGGish"):

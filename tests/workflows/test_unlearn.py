@@ -88,7 +88,7 @@ def test_a_given_value_contradicts_even_where_it_is_the_default(
 
 
 def test_undeclared_parameters_pass_through_mlflow_run(alone: Results, project: Command, small_digits: Path) -> None:
-    """Catches a parameter that MLproject does not declare and that `mlflow run` loses, or a misspelt one that it takes."""
+    """Catches an undeclared parameter that `mlflow run` loses, and a misspelt one that it takes."""
     given = {**SEED, "data_dir": str(small_digits), "methods": "scrub", "n_epoch_repair": "1"}
     settings = str(alone.folder / "methods.yaml")
     done = project("unlearn", alone.folder, **given, method_config=settings)

@@ -7,7 +7,6 @@ import gc
 import os
 import random
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, wraps
@@ -141,10 +140,13 @@ def open_connections() -> dict[ConnectionPoolEntry, DBAPIConnection]:
 def drop_transactions(interrupt: BaseException) -> None:
     """Undo what an interrupt has broken off: its locks would keep the store from taking the end of its runs.
 
-    The frames that it came through hold cursors, and with these the locks even of closed connections.
+    The frames that it came through hold cursors, and with these the locks even of closed connections: its traceback
+    goes.
     """
     for cause in _causes(interrupt):
-        traceback.clear_frames(cause.__traceback__)
+        if cause.__traceback__ is not None:
+            cause.__traceback__.tb_next = None
+            cause.__traceback__ = None
     gc.collect()
     for connection in list(open_connections().values()):
         with suppress(Exception):  # of whatever database it is

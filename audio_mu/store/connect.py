@@ -20,7 +20,7 @@ from mlflow.tracking import MlflowClient
 from audio_mu.errors import UserError, one_line
 from audio_mu.progress import say
 from audio_mu.store.artifacts import Files
-from audio_mu.store.faults import Patient, connections_in_use, explain
+from audio_mu.store.faults import Patient, explain, open_connections
 from audio_mu.store.handle import SQLITE, Store
 from audio_mu.store.private import close_connections, quiet, schema
 from audio_mu.store.queries import PAGE, RUNNING, every
@@ -39,7 +39,7 @@ def open_store() -> Store:
     Raises `UserError` where it cannot be opened.
     """
     quiet()
-    connections_in_use()  # from the first one on
+    open_connections()  # from the first one on
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{Path.cwd() / 'mlflow.db'}"
     file = Path(uri.removeprefix(SQLITE)).absolute() if uri.startswith(SQLITE) else None
     uri = uri if file is None else f"{SQLITE}{file}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import random
 import time
@@ -122,17 +123,31 @@ def in_a_hurry(client: MlflowClient) -> Iterator[None]:
         os.environ.pop(HTTP_RETRIES) if before is None else os.environ.update({HTTP_RETRIES: before})
 
 
+def is_interrupt(error: BaseException) -> bool:
+    """Whether an interrupt is behind an error: MLflow and SQLAlchemy may raise their own on the way out of it."""
+    return any(not isinstance(cause, Exception) for cause in _causes(error))
+
+
 @cache
-def connections_in_use() -> dict[ConnectionPoolEntry, DBAPIConnection]:
-    """The database connections that this process is using, kept up to date by SQLAlchemy's pools from now on."""
-    in_use: dict[ConnectionPoolEntry, DBAPIConnection] = {}
-    event.listen(Pool, "checkout", lambda connection, entry, _: in_use.update({entry: connection}))
-    event.listen(Pool, "checkin", lambda _, entry: in_use.pop(entry, None))
-    return in_use
+def open_connections() -> dict[ConnectionPoolEntry, DBAPIConnection]:
+    """The database connections of this process, kept up to date by SQLAlchemy's pools from now on."""
+    connections: dict[ConnectionPoolEntry, DBAPIConnection] = {}
+    event.listen(Pool, "connect", lambda connection, entry: connections.update({entry: connection}))
+    event.listen(Pool, "close", lambda _, entry: connections.pop(entry, None))
+    return connections
 
 
-def roll_back() -> None:
-    """Undo what an interrupt has broken off: its locks would keep the store from taking the end of its runs."""
-    for connection in list(connections_in_use().values()):
+def drop_transactions(interrupt: BaseException) -> None:
+    """Undo what an interrupt has broken off: its locks would keep the store from taking the end of its runs.
+
+    The frames that it came through hold cursors, and with these the locks even of closed connections: its traceback
+    goes.
+    """
+    for cause in _causes(interrupt):
+        if cause.__traceback__ is not None:
+            cause.__traceback__.tb_next = None
+            cause.__traceback__ = None
+    gc.collect()
+    for connection in list(open_connections().values()):
         with suppress(Exception):  # of whatever database it is
             connection.rollback()

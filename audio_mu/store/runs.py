@@ -17,7 +17,7 @@ import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
 from audio_mu.store.artifacts import files_of, packed
-from audio_mu.store.faults import in_a_hurry, roll_back
+from audio_mu.store.faults import drop_transactions, in_a_hurry, is_interrupt
 from audio_mu.store.handle import Store
 from audio_mu.store.queries import RUNNING, has_tags
 from audio_mu.system.processes import since
@@ -37,11 +37,11 @@ class Run:
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if error is None:
             self.store.client.set_terminated(self.id, "FINISHED")
             return
-        with _broken_off(self.store, kind) as status:
+        with _broken_off(self.store, error) as status:
             self.store.client.set_terminated(self.id, status)
 
     def tags(self, tags: Mapping[str, str]) -> None:
@@ -144,21 +144,21 @@ def _create(store: Store, name: str, tags: Mapping[str, str]) -> Run:
 
 def end_own_runs(store: Store, error: BaseException) -> None:
     """End what is RUNNING of this process: an interrupt may come between the making of a run and its work."""
-    with _broken_off(store, type(error)) as status:
+    with _broken_off(store, error) as status:
         own = " and ".join([RUNNING, *has_tags(process_tags())])
         for run in store.client.search_runs([store.experiment_id], own):
             store.client.set_terminated(run.info.run_id, status)
 
 
 @contextmanager
-def _broken_off(store: Store, kind: type[BaseException]) -> Iterator[str]:
+def _broken_off(store: Store, error: BaseException) -> Iterator[str]:
     """The status of runs that an error has ended: KILLED after an interrupt, else FAILED.
 
     The error is to be told, not that the store does not take the end of its run: the next command mends that.
     """
-    interrupted = not issubclass(kind, Exception)
+    interrupted = is_interrupt(error)
     if interrupted:
-        roll_back()
+        drop_transactions(error)
     with suppress(Exception), in_a_hurry(store.client):
         yield "KILLED" if interrupted else "FAILED"
 

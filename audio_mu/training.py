@@ -100,6 +100,13 @@ def _autocast(device: torch.device) -> AbstractContextManager[None]:
     return torch.autocast("cuda", dtype=torch.bfloat16) if device.type == "cuda" else nullcontext()
 
 
+def _float32() -> AbstractContextManager[None]:
+    """The arithmetic of evaluation on every device: that of a served model, without TF32 in convolutions."""
+    cudnn = torch.backends.cudnn
+    kept = {name: getattr(cudnn, name) for name in ("enabled", "benchmark", "benchmark_limit", "deterministic")}
+    return cudnn.flags(**kept, allow_tf32=False)
+
+
 def shuffled_batches(examples: Examples, batch_size: int, draw: torch.Generator) -> Iterator[Batch]:
     """One pass over the set in an order drawn from `draw`; the last batch may be smaller."""
     order = torch.randperm(len(examples), generator=draw).to(examples.indices.device)
@@ -204,7 +211,7 @@ def predict(network: nn.Module, features: Tensor, indices: np.ndarray | Tensor) 
     was_training = network.training
     network.eval()
     index = torch.as_tensor(indices, device=features.device)
-    with _autocast(features.device):
+    with _float32():
         parts = [network(features[rows]).float().cpu() for rows in index.split(PREDICT_BATCH)]
     network.train(was_training)
     return torch.cat(parts).numpy()

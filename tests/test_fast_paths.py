@@ -145,7 +145,9 @@ def test_split_equals_the_plain_search(duplicates: str) -> None:
     ids = tuple(f"{i % 5}/{i:03d}.wav" for i in range(n))
     hashes = tuple(str(i % 140) for i in range(n))  # clips 140 to 149 are copies of the first ten
     nothing, labels = ("",) * n, torch.arange(n) % 5
-    clips = Clips(torch.zeros(1), Path(), labels, ids, nothing, hashes, nothing, tuple("01234"), (), Path(), "")
+    clips = Clips(
+        torch.zeros(1), Path(), labels, ids, nothing, hashes, hashes, nothing, tuple("01234"), (), (), Path(), ""
+    )
     split = Split("random", np.arange(n_train), np.arange(n_train, n), np.arange(n_train, n))
     config = Config.from_text({"forget_percentage": "30", "duplicates": duplicates})
     request = resolve_request(config.request, clips, split)

@@ -44,11 +44,22 @@ class Catalog:
 
 @dataclass(frozen=True)
 class Barred:
-    """Recordings that may not be read again, by id and audio hash; `labels` name classes that keep their place."""
+    """Recordings that may not be read again, by id, by audio or source hash, by speaker (`composed`), by class.
+
+    `labels` name classes that keep their place.
+    """
 
     ids: frozenset[str] = frozenset()
     hashes: frozenset[str] = frozenset()
     labels: frozenset[str] = frozenset()
+    speakers: frozenset[str] = frozenset()
+    classes: frozenset[str] = frozenset()
+
+    def bars(self, recording: Recording) -> bool:
+        """Whether a recording may not be read, as far as its file's place tells."""
+        return (
+            recording.id in self.ids or composed(recording.speaker) in self.speakers or recording.label in self.classes
+        )
 
 
 NOTHING_BARRED = Barred()
@@ -161,6 +172,11 @@ def _tell_alike(what: str, names: Iterable[str]) -> None:
             f"note: the {what} {quoted(alike)} differ only in case or in how accents are encoded, "
             "or in zeros at the start"
         )
+
+
+def composed(name: str) -> str:
+    """A name with every accent as one character with its letter, as it may be written or not."""
+    return unicodedata.normalize("NFC", name)
 
 
 def looks(name: str) -> str:

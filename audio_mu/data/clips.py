@@ -20,7 +20,7 @@ import torch
 from audio_mu.config import DataParameters
 from audio_mu.data import audio, features
 from audio_mu.data.audio import BadRecording, Prepared, read_clip
-from audio_mu.data.catalog import NOTHING_BARRED, Barred, Catalog, Recording
+from audio_mu.data.catalog import NOTHING_BARRED, Barred, Catalog, Recording, quoted
 from audio_mu.data.datasets import DATASETS
 from audio_mu.data.features import Frontend
 from audio_mu.errors import UserError
@@ -37,8 +37,9 @@ class Clips:
 
     `features` is float32 [n, 1, frequency, frames], mapped from the file `features_file`; every other field has
     n entries in the order of the sorted ids. `hashes` are SHA-256 of the prepared waveforms, so that copies are
-    found whatever their file names or headers. `digest` identifies ids, labels, speakers, parts and audio.
-    `skipped` lists (id, reason) of unreadable recordings.
+    found whatever their file names or headers; `sources` are those of the files' samples, a recording's identity. Of
+    a silent or constant clip, one of `constant`, they cover the id too: silence is nobody's copy. `digest` identifies
+    ids, labels, speakers, parts and audio. `skipped` lists (id, reason) of unreadable recordings.
     """
 
     features: torch.Tensor
@@ -47,9 +48,11 @@ class Clips:
     ids: tuple[str, ...]
     speakers: tuple[str, ...]
     hashes: tuple[str, ...]
+    sources: tuple[str, ...]
     parts: tuple[str, ...]
     class_names: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
+    constant: tuple[str, ...]
     root: Path
     digest: str
 
@@ -58,20 +61,22 @@ class Clips:
 
     @property
     def identity(self) -> list[list[str]]:
-        """id, label, speaker, part and audio hash of every clip; a digest identifies them."""
+        """id, label, speaker, part, audio hash and source hash of every clip."""
         labels = [self.class_names[label] for label in self.labels.tolist()]
-        return [list(row) for row in zip(self.ids, labels, self.speakers, self.parts, self.hashes, strict=True)]
+        columns = (self.ids, labels, self.speakers, self.parts, self.hashes, self.sources)
+        return [list(row) for row in zip(*columns, strict=True)]
 
 
 def clips_digest(identity: Iterable[Sequence[str]]) -> str:
-    """The digest of clips by their rows of id, label, speaker, part and audio hash."""
-    return hash_of([list(row) for row in identity])
+    """The digest of clips by their `identity`. Without the audio hash, which another machine's resampling changes."""
+    return hash_of([[*row[:4], *row[5:]] for row in identity])
 
 
 def load_clips(config: DataParameters, barred: Barred = NOTHING_BARRED) -> Clips:
     """The clips of a configuration, from the cache where it has them, without those that are barred.
 
-    A barred id is not read; a barred hash under another id is read once, to know it, and not kept. Raises `UserError`
+    What is barred by its id, speaker or class is not read; a barred hash under another id is read once, to know it,
+    and not kept. Raises `UserError`
     where there are no recordings or, with `bad_files=fail`, where a recording cannot be read.
     """
     dataset = DATASETS[config.dataset]
@@ -83,19 +88,22 @@ def load_clips(config: DataParameters, barred: Barred = NOTHING_BARRED) -> Clips
             _build(config, catalog, folder, barred.hashes)
     clips = _open(folder, catalog, root)
     if clips.skipped:
-        _say_skipped(f"left out {_listed(clips.skipped)}")
+        _say_once(f"left out {_listed(clips.skipped)}")
+    if clips.constant:
+        _say_once(f"note: {len(clips.constant)} clips are silent or constant, and no copies of each other: "
+                  f"{quoted(list(clips.constant))}")  # fmt: skip
     return clips
 
 
 @cache
-def _say_skipped(line: str) -> None:
+def _say_once(line: str) -> None:
     """Print a line once in a process, although every step of a command loads the clips."""
     say(line)
 
 
 def _allowed(catalog: Catalog, barred: Barred) -> Catalog:
-    """The catalog without barred ids; a class keeps its number when all its recordings are gone."""
-    recordings = tuple(recording for recording in catalog.recordings if recording.id not in barred.ids)
+    """The catalog without what is barred; a class keeps its number when all its recordings are gone."""
+    recordings = tuple(recording for recording in catalog.recordings if not barred.bars(recording))
     return replace(catalog, recordings=recordings, class_names=tuple(sorted({*catalog.class_names, *barred.labels})))
 
 
@@ -132,11 +140,12 @@ def _checksum(array: np.ndarray) -> int:
 
 
 def _build(config: DataParameters, catalog: Catalog, folder: Path, barred: frozenset[str]) -> None:
-    """Write a cache entry: the features of all readable recordings, in their order, and the index of the rest."""
+    """Write a cache entry: the features of all readable recordings, in their order, and the index."""
     frontend = Frontend(config.pipeline, config.recipe)
     shape = features.feature_shape(config.pipeline, config.clip_samples)
     kept: list[Recording] = []
-    hashes: list[str] = []
+    found_hashes: list[tuple[str, str]] = []
+    constant: list[str] = []
     skipped: list[tuple[str, str]] = []
     changes: Counter[str] = Counter()
     with (
@@ -150,11 +159,14 @@ def _build(config: DataParameters, catalog: Catalog, folder: Path, barred: froze
             for recording, found in batch:
                 if isinstance(found, BadRecording):
                     skipped.append((recording.id, str(found)))
-                elif found.hash not in barred:
+                    continue
+                hashes = _hashes(recording, found)
+                if barred.isdisjoint(hashes):
                     waveforms.append(found.waveform)
                     changes.update(found.changes)
-                    hashes.append(found.hash)
+                    found_hashes.append(hashes)
                     kept.append(recording)
+                    constant += [recording.id] if found.constant else []
             if waveforms:
                 with torch.inference_mode():
                     stream.write(frontend(torch.from_numpy(np.stack(waveforms))).numpy().tobytes())
@@ -162,10 +174,16 @@ def _build(config: DataParameters, catalog: Catalog, folder: Path, barred: froze
         stream.seek(0)
         _write_header(stream, len(kept), shape)
         stream.flush()
-        _write_index(temporary, kept, hashes, skipped)
+        _write_index(temporary, kept, found_hashes, constant, skipped)
     if changes:
         counts = ", ".join(f"{count:,} {words}" for words, count in changes.items())
         say(f"of {len(kept):,} recordings: {counts} (to mono, {features.SAMPLE_RATE:,} Hz, {config.clip_seconds:g} s)")
+
+
+def _hashes(recording: Recording, found: Prepared) -> tuple[str, str]:
+    """Audio and source hash. What is constant says nothing of who is heard: the id makes it one of its own."""
+    source = hash_of(["constant", recording.id]) if found.constant_source else found.source_hash
+    return hash_of(["constant", recording.id, source]) if found.constant else found.hash, source
 
 
 def _read_in_batches(
@@ -194,13 +212,21 @@ def _write_header(stream: BinaryIO, n: int, shape: tuple[int, int]) -> None:
     np.lib.format.write_array_header_1_0(stream, header)
 
 
-def _write_index(folder: Path, kept: list[Recording], hashes: list[str], skipped: list[tuple[str, str]]) -> None:
+def _write_index(
+    folder: Path,
+    kept: list[Recording],
+    hashes: list[tuple[str, str]],
+    constant: list[str],
+    skipped: list[tuple[str, str]],
+) -> None:
     index = {
         "ids": [r.id for r in kept],
         "labels": [r.label for r in kept],
         "speakers": [r.speaker for r in kept],
         "parts": [r.part for r in kept],
-        "hashes": hashes,
+        "hashes": [audio for audio, _ in hashes],
+        "sources": [source for _, source in hashes],
+        "constant": constant,
         "skipped": skipped,
     }
     checksums = [hash_of(index), _checksum(np.load(folder / "features.npy", mmap_mode="r"))]
@@ -234,7 +260,7 @@ def _open(folder: Path, catalog: Catalog, root: Path) -> Clips:
     # Copy-on-write mapping: torch wants writable memory, the file stays as it is.
     array = np.load(folder / "features.npy", mmap_mode="c")
     class_index = {name: i for i, name in enumerate(catalog.class_names)}
-    names = ("ids", "labels", "speakers", "parts", "hashes")
+    names = ("ids", "labels", "speakers", "parts", "hashes", "sources")
     return Clips(
         features=torch.from_numpy(array),
         features_file=folder / "features.npy",
@@ -242,9 +268,11 @@ def _open(folder: Path, catalog: Catalog, root: Path) -> Clips:
         ids=tuple(index["ids"]),
         speakers=tuple(index["speakers"]),
         hashes=tuple(index["hashes"]),
+        sources=tuple(index["sources"]),
         parts=tuple(index["parts"]),
         class_names=catalog.class_names,
         skipped=tuple(tuple(row) for row in index["skipped"]),
+        constant=tuple(index["constant"]),
         root=root,
         digest=clips_digest(zip(*(index[name] for name in names), strict=True)),
     )

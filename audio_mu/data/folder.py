@@ -25,7 +25,7 @@ from audio_mu.data.catalog import (
 )
 from audio_mu.errors import UserError
 from audio_mu.progress import say
-from audio_mu.system.reading import read_text
+from audio_mu.system.reading import delimiter_of, read_text
 
 LAYOUT = "class/…/recording.wav (or .flac, .ogg, .mp3)"
 SPEAKERS = "speakers.csv"
@@ -122,7 +122,8 @@ def _by_table(path: Path, root: Path, ids: list[str]) -> dict[str, str]:
 
 def _rows(path: Path, shown: str) -> list[tuple[int, str, str]]:
     try:
-        reader = csv.reader(io.StringIO(read_text(path), newline=""))
+        text = read_text(path)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text.partition("\n")[0]))
         header = [column.strip() for column in next(reader, [])]
         keys = [column for column in ("id", "path") if column in header]
         if not keys or "speaker" not in header:

@@ -148,7 +148,7 @@ def _cache_names(folder: Path, entry: Entry) -> bool:
     try:
         index = json.loads((folder / "index.json").read_text())
         ids = {*index["ids"], *(row[0] for row in index["skipped"])}
-        return bool(entry.hashes & set(index["hashes"]) or entry.ids & ids)
+        return bool(entry.hashes & {*index["hashes"], *index["sources"]} or entry.ids & ids)
     except (ValueError, KeyError, TypeError):
         return True  # unreadable: it would be built anew anyway
 

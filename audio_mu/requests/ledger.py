@@ -12,7 +12,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from audio_mu.data.catalog import Barred
+from audio_mu.data.catalog import Barred, composed
 from audio_mu.store import queries
 from audio_mu.store.artifacts import read_csv, read_json
 from audio_mu.store.handle import Store
@@ -24,7 +24,10 @@ ANSWERED, ERASING, ERASED = "answered", "erasing", "erased"
 RECORDINGS, NONMEMBERS, ANSWERS = "recordings.csv", "nonmembers.csv", "answers.json"
 RETIRED = "retired"
 """Tag of a run whose models were removed for a request, with its hash: figures stay, models are not to be had."""
-COLUMNS = ("clip_id", "label", "speaker", "part", "audio_hash")
+COLUMNS = ("clip_id", "label", "speaker", "part", "audio_hash", "source_hash")
+SCOPE = "scope"
+"""Column of request.csv and recordings.csv: person or class where the row's whole speaker or class was asked for."""
+OF_RECORDINGS, OF_PERSON, OF_CLASS = "recordings", "person", "class"
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,9 @@ class Answer:
 class Entry:
     """One answered request.
 
-    `recordings`: clip_id, label, speaker, part, audio_hash of every forgotten clip and of every other copy of its
-    audio, `forgotten` telling them apart. `nonmembers`: the same of the test clips that membership was measured
-    against: their places in the split stay theirs, so that nobody else changes sides when their files are deleted too.
+    `recordings`: clip_id, label, speaker, part, audio_hash, source_hash of every forgotten clip, of every other copy
+    of its audio and of what was asked for without having been trained on, `forgotten` telling the first apart, and
+    their `scope`. `nonmembers`: the same of the test clips that membership was measured against.
     """
 
     run_id: str
@@ -85,29 +88,48 @@ class Entry:
 
     @cached_property
     def hashes(self) -> frozenset[str]:
-        """Hashes of their audio."""
-        return frozenset(self.recordings["audio_hash"])
+        """Hashes of their audio, as a clip and as the file has it."""
+        columns = [name for name in ("audio_hash", "source_hash") if name in self.recordings]
+        return frozenset(self.recordings[columns].to_numpy().ravel()) - {""}
+
+    @cached_property
+    def speakers(self) -> frozenset[str]:
+        """The people that it is about, `composed`: nothing that they say is learnt again, however new."""
+        return frozenset(map(composed, self._within(OF_PERSON, "speaker")))
+
+    @cached_property
+    def classes(self) -> frozenset[str]:
+        """The classes that it is about, in its own data set."""
+        return self._within(OF_CLASS, "label")
+
+    def _within(self, scope: str, column: str) -> frozenset[str]:
+        found = self.recordings
+        return frozenset(found.loc[found[SCOPE] == scope, column] if SCOPE in found else ()) - {""}
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """The answered requests of one data set, the first answered first."""
+    """The answered requests of one data set, the first answered first; `elsewhere` = those of all other data sets."""
 
     entries: tuple[Entry, ...] = ()
+    elsewhere: tuple[Entry, ...] = ()
 
     @property
     def barred(self) -> Barred:
-        """What may not be read: the recordings of erased requests."""
+        """What may not be read: the recordings of erased requests, and whatever else their people say."""
         gone = [entry for entry in self.entries if entry.gone]
+        away = [entry for entry in self.elsewhere if entry.gone]
         return Barred(
             ids=frozenset().union(*(entry.ids for entry in gone)),
-            hashes=frozenset().union(*(entry.hashes for entry in gone)),
+            hashes=frozenset().union(*(entry.hashes for entry in (*gone, *away))),
             labels=frozenset(label for entry in self.entries for label in entry.recordings["label"]),
+            speakers=frozenset().union(*(entry.speakers for entry in (*gone, *away))),
+            classes=frozenset().union(*(entry.classes for entry in gone)),
         )
 
     def left_out(self, ledger: str) -> tuple[Entry, ...]:
         """The entries whose recordings are left out: all of them, or with `ledger=ignore` those that are gone."""
-        return tuple(entry for entry in self.entries if entry.gone or ledger == "respect")
+        return tuple(entry for entry in (*self.entries, *self.elsewhere) if entry.gone or ledger == "respect")
 
     def of_model(self, name: str) -> list[Entry]:
         """The entries that a registered model has answered, in order."""
@@ -122,9 +144,10 @@ class Ledger:
 
 def read_ledger(store: Store, dataset_name: str | None = None) -> Ledger:
     """The ledger of a data set, or of all."""
-    tags = {"stage": STAGE, "role": ROLE} | ({"dataset_name": dataset_name} if dataset_name else {})
-    found = [_entry(store, run) for run in queries.find(store, tags)]
-    return Ledger(tuple(sorted(found, key=lambda entry: entry.tags["answered_at"])))
+    every = [_entry(store, run) for run in queries.find(store, {"stage": STAGE, "role": ROLE})]
+    every.sort(key=lambda entry: entry.tags["answered_at"])
+    own = [entry for entry in every if dataset_name in (None, entry.tags["dataset_name"])]
+    return Ledger(tuple(own), tuple(entry for entry in every if dataset_name not in (None, entry.tags["dataset_name"])))
 
 
 def _entry(store: Store, run: Finished) -> Entry:

@@ -19,7 +19,19 @@ from audio_mu.report import cards
 from audio_mu.report.cards import ModelFacts, UnlearnedFacts
 from audio_mu.report.facts import figures_of
 from audio_mu.report.rule import RULE, Verdict, best_method, closest, judge
-from audio_mu.requests.ledger import COLUMNS, RETIRED, Answer, Entry, Ledger, enter, read_ledger
+from audio_mu.requests.ledger import (
+    COLUMNS,
+    OF_CLASS,
+    OF_PERSON,
+    OF_RECORDINGS,
+    RETIRED,
+    SCOPE,
+    Answer,
+    Entry,
+    Ledger,
+    enter,
+    read_ledger,
+)
 from audio_mu.store import registry
 from audio_mu.store.artifacts import read_csv
 from audio_mu.store.handle import Store
@@ -28,7 +40,7 @@ from audio_mu.store.registry import Version
 from audio_mu.store.runs import Run
 from audio_mu.system.hashing import hash_of
 from audio_mu.workflows.cells import CellRuns, audited_long, load_cell
-from audio_mu.workflows.data import Data, load_data, matching
+from audio_mu.workflows.data import Data, data_of_bases, matching, of_entry
 from audio_mu.workflows.gather import make_record, request_facts, write_record
 from audio_mu.workflows.stage import base_tags
 
@@ -65,9 +77,9 @@ def register_unlearned(config: Config, store: Store, run: Run, cell_id: str) -> 
     chosen = _chosen(config.methods.register, load_cell(store, cell_id), config.training.seeds)
     models = {seed: _model(store, chosen.method, finished) for seed, finished in chosen.runs.items()}
     ledger = read_ledger(store, config.data.label)
-    data = load_data(config, ledger)
+    data = data_of_bases(config, store, ledger)
     forgotten = _forgotten(store, data, ledger, chosen.first)
-    digest = data.digest_without(forgotten["clip_id"], forgotten["audio_hash"])
+    digest = data.digest_without({*forgotten["clip_id"]}, {*forgotten["audio_hash"], *forgotten["source_hash"]})
     name = config.registered_model
     versions = {seed: _version(store, name, chosen, seed, model, digest) for seed, model in models.items()}
     _attach(config, store, run, chosen, versions)
@@ -141,16 +153,18 @@ def _forgotten(store: Store, data: Data, ledger: Ledger, run: Finished) -> pd.Da
     """
     asked = read_csv(store, run.id, "request.csv", dtype=str)
     clips, train = data.clips, data.split.train
-    gone = matching(clips, set(asked["clip_id"]), set(asked["audio_hash"]))
+    gone = matching(clips, set(asked["clip_id"]), {*asked["audio_hash"], *asked["source_hash"]})
     table = pd.DataFrame([row for row, is_one in zip(clips.identity, gone) if is_one], columns=list(COLUMNS))
-    table["forgotten"] = table["clip_id"].isin(set(asked["clip_id"]))
+    trained = asked[asked["trained"] == "True"]
+    table["forgotten"] = table["clip_id"].isin(set(trained["clip_id"]))
+    table[SCOPE] = table["clip_id"].map(dict(zip(asked["clip_id"], asked[SCOPE]))).fillna(OF_RECORDINGS)
     if kept := sorted(set(np.array(clips.ids)[train]) & set(table.loc[~table["forgotten"], "clip_id"])):
         raise UserError(
             f"register: {len(kept)} copies of the forgotten recordings are still in the training set "
             f"({first_of(kept, 3)}): unlearn with duplicates=together first"
         )
     for entry in ledger.entries:
-        if back := int((matching(clips, entry.ids, entry.hashes) & ~gone)[train].sum()):
+        if back := int((of_entry(clips, entry)[1] & ~gone)[train].sum()):
             raise UserError(
                 f"register: with ledger=ignore the model holds {back} recordings of the answered request "
                 f"{entry.request}: unlearn with ledger=respect to put a model into service"
@@ -231,7 +245,7 @@ def _answered(
         **base_tags(config),
         "clips_hash": hash_of(asked.to_numpy().tolist()),
         "kind": kind,
-        "scope": f"{len(asked)} recordings, forget={kind}",
+        "scope": next((scope for scope in (OF_PERSON, OF_CLASS) if scope in set(forgotten[SCOPE])), OF_RECORDINGS),
     }
     answer = Answer(
         cell=chosen.cell.id,

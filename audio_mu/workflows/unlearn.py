@@ -205,6 +205,8 @@ class Unlearning:
                 "clip_id": ids,
                 "label": [clips.class_names[labels[i]] for i in indices],
                 "speaker": [clips.speakers[i] for i in indices],
+                "audio_hash": [clips.hashes[i] for i in indices],
+                "source_hash": [clips.sources[i] for i in indices],
                 "loss": cross_entropy(logits[name], labels[indices]),
             }
             run.csv(f"losses/{name}.csv", pd.DataFrame(table))

@@ -42,7 +42,7 @@ class UnlearningCell:
         config = self.config
         return hash_of(
             [
-                self.data.digest, self.data.split.kind, config.data.split_seed, config.data.pipeline,
+                self.data.digest, self.data.tested, self.data.split.kind, config.data.split_seed, config.data.pipeline,
                 network_identity(config), config.base_recipe, self.request.hash, config.request.duplicates,
                 config.as_text(REPAIR_FIELDS),
                 {name: dict(values) for name, values in sorted(self.hyper_parameters.items())},
@@ -63,8 +63,8 @@ class UnlearningCell:
         return hash_of(
             [
                 "unlearn", seed, method, self.bases.versions[seed].tags["fingerprint"], self.request.hash, reads,
-                dict(self.hyper_parameters.get(method, {})), self.attack.tags["fingerprint"], machine(self.config),
-                source_hash(MEASURED_SOURCE),
+                dict(self.hyper_parameters.get(method, {})), self.data.tested, self.attack.tags["fingerprint"],
+                machine(self.config), source_hash(MEASURED_SOURCE),
                 *(["deep audits"] if self.config.methods.deep_audits else []),
                 *([known.digest] if known and known.digest else []),
             ]

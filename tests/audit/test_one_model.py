@@ -34,16 +34,18 @@ def clips() -> Clips:
         ids=tuple(f"{i:05d}.wav" for i in range(N_CLIPS)),
         speakers=tuple(f"{i % N_SPEAKERS:02d}" for i in range(N_CLIPS)),
         hashes=tuple(f"hash {i}" for i in range(N_CLIPS)),
+        sources=tuple(f"source {i}" for i in range(N_CLIPS)),
         parts=("",) * N_CLIPS,
         class_names=tuple("abcd"),
         skipped=(),
+        constant=(),
         root=Path("/data"),
         digest="digest",
     )
 
 
 def request_of(clips: Clips, kind: str = "random", **values: str) -> Request:
-    split = split_clips(kind, 42, clips.parts, clips.speakers, clips.hashes)
+    split = split_clips(kind, 42, clips)
     return resolve_request(Config.from_text(values).request, clips, split)
 
 
@@ -124,9 +126,7 @@ def test_rates_below_their_power_are_refused_in_words(clips: Clips) -> None:
 
 def test_speakers_that_only_train_leave_no_nonmembers(clips: Clips) -> None:
     """Catches a membership figure of a speaker against other speakers, and its absence without a word."""
-    trained = sorted(
-        {clips.speakers[i] for i in split_clips("speaker", 42, clips.parts, clips.speakers, clips.hashes).train}
-    )
+    trained = sorted({clips.speakers[i] for i in split_clips("speaker", 42, clips).train})
     request = request_of(clips, "speaker", forget="speaker", forget_speakers=trained[0])
     assert len(request.nonmembers) == 0
     assert request.nonmembers_are == "none: the split leaves no held-out clips of the same speakers"
@@ -180,7 +180,7 @@ def test_per_clip_table_of_a_run(clips: Clips) -> None:
 
 def test_a_handful_of_recordings_is_called_so(clips: Clips) -> None:
     """Catches an accuracy of three recordings that reads like any other."""
-    split = split_clips("random", 42, clips.parts, clips.speakers, clips.hashes)
+    split = split_clips("random", 42, clips)
     few = replace(clips, speakers=tuple("x" if i in split.train[:3] else "y" for i in range(N_CLIPS)))
     for speaker, told in (("x", True), ("07", False)):
         request = request_of(few if told else clips, forget="speaker", forget_speakers=speaker)

@@ -69,8 +69,9 @@ def _read_request(data: bytes, folder: Path) -> object:
     n = len(IDS)
     clips = Clips(
         features=torch.empty(n, 1, 0, 0), features_file=folder, labels=torch.tensor([0, 0, 1, 1, 1, 0]), ids=IDS,
-        speakers=("anna", "ben", "anna", "ben", "cleo", "cleo"), hashes=tuple(map(str, range(n))), parts=("",) * n,
-        class_names=("cat", "dog"), skipped=(), root=Path("/data"), digest="digest",
+        speakers=("anna", "ben", "anna", "ben", "cleo", "cleo"), hashes=tuple(map(str, range(n))),
+        sources=tuple(map(str, range(n))), parts=("",) * n, class_names=("cat", "dog"), skipped=(), constant=(),
+        root=Path("/data"), digest="digest",
     )  # fmt: skip
     config = Config.from_text({"forget": "list", "forget_list": str(path)})
     request = resolve_request(config.request, clips, Split("random", np.arange(4), np.arange(4, n), np.arange(4, n)))

@@ -14,7 +14,7 @@ from audio_mu.store.connect import open_store
 
 def entry(hash_: str, request: str = "speaker-1", state: str = "answered", **answers: Answer) -> Entry:
     """An entry of one recording, `<hash>.wav`, which has the label and the audio hash of its request."""
-    row = pd.DataFrame([[f"{hash_}.wav", hash_, "s", "", f"audio {hash_}"]], columns=list(COLUMNS))
+    row = pd.DataFrame([[f"{hash_}.wav", hash_, "s", "", f"audio {hash_}", f"file {hash_}"]], columns=list(COLUMNS))
     tags = {"request": request, "request_hash": hash_, "state": state, "dataset_name": "Few"}
     return Entry("", tags, row.assign(forgotten="True"), row[:0], answers)
 
@@ -27,7 +27,7 @@ def test_only_what_is_gone_is_barred() -> None:
     """Catches an answered recording that cannot be read any more, and an erased one that an experiment reads again."""
     ledger = Ledger((entry("a"), entry("b", state="erasing"), entry("c", state="erased")))
     assert ledger.barred.ids == {"b.wav", "c.wav"}
-    assert ledger.barred.hashes == {"audio b", "audio c"}
+    assert ledger.barred.hashes == {"audio b", "audio c", "file b", "file c"}
     assert ledger.barred.labels == {"a", "b", "c"}  # classes keep their numbers
     assert [[left.hash for left in ledger.left_out(how)] for how in ("respect", "ignore")] == [list("abc"), list("bc")]
 
@@ -49,7 +49,7 @@ def test_a_second_models_answer_is_added_to_the_entry(tmp_path: Path, monkeypatc
     assert (first.hash, second.hash, second.tags["previous"]) == ("a", "b", "a")
     assert first.answers == {"one": answer("2"), "two": answer("9")}
     assert first.answering_runs == ("run of 2", "run of 9")
-    assert (first.ids, first.hashes) == ({"a.wav"}, {"audio a"})
+    assert (first.ids, first.hashes) == ({"a.wav"}, {"audio a", "file a"})
     assert json.loads(first.tags["versions_after"]) == {"40": "9"}
     assert [found.hash for found in read_ledger(store).of_model("two")] == ["a"]
     assert read_ledger(store, "Others").entries == ()

@@ -38,9 +38,11 @@ def clips_of(labels: list[int], class_names: tuple[str, ...] = DIGITS, **changes
         ids=tuple(f"clip/{i:06d}.wav" for i in range(n)),
         speakers=tuple(f"{i % 10:02d}" for i in range(n)),
         hashes=tuple(f"hash {i}" for i in range(n)),
+        sources=tuple(f"source {i}" for i in range(n)),
         parts=("",) * n,
         class_names=class_names,
         skipped=(),
+        constant=(),
         root=Path("/data/root"),
         digest="digest",
     )
@@ -255,8 +257,10 @@ def test_list_of_ids_and_paths(clips: Clips, tmp_path: Path) -> None:
     [
         ("clip/000001.wav\nclip/999999.wav\n", "1 unknown (line 2 'clip/999999.wav')"),
         ("clip/000001.wav\n./clip/000001.wav\n", "1 repeated (line 2 './clip/000001.wav')"),
-        ("clip/000001.wav\nclip/000170.wav\n", "1 in the test set (line 2 'clip/000170.wav')"),
-        ("clip/000159.wav\n", "1 in no set (the validation list is unused) (line 1 'clip/000159.wav')"),
+        ("clip/000159.wav\nclip/000170.wav\n", "names 2 recordings, none of which was trained on"),
+        ("speaker,reason\n01,x\n 01,y\n", "line 3 '01' repeated"),
+        ("speaker\n1\n", "has ['1'], not among the 10 speakers of the recordings"),
+        ("speaker\n" + "".join(f"{i:02d}\n" for i in range(10)), "names all 10 speakers of the training set"),
         ("clip/bad.wav\n", "1 left out as unreadable (line 1 'clip/bad.wav')"),
         ("id,reason\nclip/000001.wav,x\n,y\n", "1 unknown (line 3 '')"),
         ("id\n", "names no clip"),
@@ -329,7 +333,9 @@ def test_request_table_keeps_the_notes_and_tells_copies(clips: Clips, tmp_path: 
     path = tmp_path / "list.csv"
     request = listed(clips, split_of(clips, 160), path, text)
     table = request_table(Config.from_text({"forget": "list", "forget_list": str(path)}).request, clips, request)
-    assert table.drop(columns=["label", "speaker"]).to_numpy().tolist() == [
+    assert set(table["scope"]) == {"recordings"}
+    assert (table["trained"].all(), table["source_hash"].tolist()) == (True, ["source 0", "source 5", "source 7"])
+    assert table[["clip_id", "audio_hash", "requested", "reason", "date"]].to_numpy().tolist() == [
         ["clip/000000.wav", "hash 5", False, "", ""],
         ["clip/000005.wav", "hash 5", True, "moved, away", "2024-01-01"],
         ["clip/000007.wav", "hash 7", True, "left", "2024-01-02"],
@@ -349,8 +355,11 @@ def test_request_is_replayed_from_its_table(clips: Clips, tmp_path: Path, values
     assert again.clips_hash == request.clips_hash
     once_more = listed(clips, split, tmp_path / "again.csv", stored)
     assert once_more.hash == again.hash
-    exchanged = replace(clips, hashes=tuple("new" if i == request.forget[0] else h for i, h in enumerate(clips.hashes)))
-    with pytest.raises(UserError, match=r"1 not the recording of that audio_hash \(line 2 "):
+    first = request.forget[0]
+    elsewhere = replace(clips, hashes=tuple("new" if i == first else h for i, h in enumerate(clips.hashes)))
+    assert listed(elsewhere, split, tmp_path / "request.csv", stored).forget.tolist() == request.forget.tolist()
+    exchanged = replace(clips, sources=tuple("new" if i == first else h for i, h in enumerate(clips.sources)))
+    with pytest.raises(UserError, match=r"1 not the recording of that source_hash \(line 2 "):
         listed(exchanged, split, tmp_path / "request.csv", stored)
 
 
@@ -360,7 +369,7 @@ def test_real_speech_end_to_end(real_layout: Path) -> None:
         {"dataset": "SpeechCommands", "data_dir": str(real_layout), "forget": "class", "forget_classes_num": "3"}
     )
     clips = load_clips(config.data)
-    split = split_clips("official", 42, clips.parts, clips.speakers, clips.hashes)
+    split = split_clips("official", 42, clips)
     request = resolve_request(config.request, clips, split)
     assert (len(clips), len(split.train), len(split.test)) == (1_810, 1_398, 154)
     assert {clips.ids[i].split("/")[0] for i in request.forget} == {"five", "bed", "nine"}

@@ -91,7 +91,7 @@ def test_train_and_attack_artifacts(chain: Results) -> None:
     """Catches member labels the wrong way round and an attack data set that is not balanced."""
     for run in chain.runs("tags.stage = 'train' and tags.role = 'seed'"):
         losses = pd.read_csv(chain.artifact(run, "losses.csv"))
-        assert list(losses.columns) == ["clip_id", "label", "speaker", "loss", "member"]
+        assert list(losses.columns) == ["clip_id", "label", "speaker", "loss", "member", "audio_hash"]
         assert (losses["member"].sum(), len(losses)) == (144, 180)
         assert losses.groupby("member")["loss"].mean()[1] == pytest.approx(run.data.metrics["train/loss"], abs=1e-9)
     (attack,) = chain.runs("tags.stage = 'attack'")

@@ -15,6 +15,7 @@ from audio_mu.compute.jobs import Result, TrainJob, channels_last, make_network,
 from audio_mu.config import Config, load_recipe
 from audio_mu.data.audio import SAMPLE_RATE
 from audio_mu.data.features import Frontend, feature_shape
+from audio_mu.errors import UserError
 from audio_mu.models.waveform import servable
 from audio_mu.progress import say
 from audio_mu.report.cards import BaseFacts, ModelFacts, base_card, family_note
@@ -22,6 +23,7 @@ from audio_mu.requests.ledger import RETIRED, read_ledger
 from audio_mu.seeding import seeded
 from audio_mu.store import queries, registry
 from audio_mu.store.handle import Store
+from audio_mu.store.locks import registry_locked
 from audio_mu.store.runs import Run, child_run
 from audio_mu.system.hashing import hash_of
 from audio_mu.workflows.data import Data, load_data, matching
@@ -156,6 +158,22 @@ def _publish(config: Config, store: Store, data: Data, seed: int, run_id: str, m
     Done for runs that are reused too: the command that finished them may have been killed before. False where the run
     has no model.
     """
+    with registry_locked(store):
+        _refuse_crossed(config, store, data)
+        return _published(config, store, data, seed, run_id, metrics)
+
+
+def _refuse_crossed(config: Config, store: Store, data: Data) -> None:
+    """Raise `UserError` where recordings that were trained on belong to a request that is answered by now."""
+    for entry in read_ledger(store, config.data.label).left_out(config.store.ledger):
+        if held := int(matching(data.clips, entry.ids, entry.hashes)[data.split.train].sum()):
+            raise UserError(
+                f"request {entry.request} ({entry.hash[:8]}) was answered in between, and these models hold {held} of "
+                "its recordings: run the same command again, and erase the request to remove them"
+            )
+
+
+def _published(config: Config, store: Store, data: Data, seed: int, run_id: str, metrics: Mapping[str, float]) -> bool:
     name, alias = config.registered_model, f"seed-{seed}"
     version = registry.of_run(store, name, run_id)
     if version is None:
@@ -196,7 +214,7 @@ def _facts(config: Config, data: Data, seed: int) -> ModelFacts:
 
 
 def losses_table(data: Data, logits: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """clip_id, label, speaker, loss, member of the training and test clips, in that order."""
+    """clip_id, label, speaker, loss, member, audio_hash of the training and test clips, in that order."""
     clips, labels = data.clips, data.clips.labels.numpy()
     frames = []
     for name, indices, member in (("train", data.split.train, 1), ("test", data.split.test, 0)):
@@ -208,6 +226,7 @@ def losses_table(data: Data, logits: Mapping[str, np.ndarray]) -> pd.DataFrame:
                     "speaker": [clips.speakers[i] for i in indices],
                     "loss": cross_entropy(logits[name], labels[indices]),
                     "member": member,
+                    "audio_hash": [clips.hashes[i] for i in indices],
                 }
             )
         )

@@ -36,7 +36,7 @@ from audio_mu.workflows.method_settings import (
     hyper_parameters_of,
     method_settings,
 )
-from audio_mu.workflows.register import register_unlearned
+from audio_mu.workflows.register import register_unlearned, resumed
 from audio_mu.workflows.stage import stage_run
 from audio_mu.workflows.train import log_servable
 from audio_mu.workflows.unlearning_cell import UnlearningCell
@@ -45,6 +45,8 @@ from audio_mu.workflows.unlearning_cell import UnlearningCell
 def unlearn(config: Config, store: Store, engine: Engine, parent: Run | None = None) -> str:
     """Run what the store does not have yet and log every figure; return the cell's id."""
     methods = check_methods(config)
+    if parent is None and (answered := resumed(config, store)):
+        return answered
     bases, data = find_bases(store, config)
     config = bases.config
     request = _resolve(config, data)
@@ -206,6 +208,7 @@ class Unlearning:
                 "label": [clips.class_names[labels[i]] for i in indices],
                 "speaker": [clips.speakers[i] for i in indices],
                 "loss": cross_entropy(logits[name], labels[indices]),
+                "audio_hash": [clips.hashes[i] for i in indices],
             }
             run.csv(f"losses/{name}.csv", pd.DataFrame(table))
             run.npz(f"logits/{name}.npz", clip_id=np.array(ids), label=labels[indices], logits=logits[name])

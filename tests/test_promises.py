@@ -142,6 +142,17 @@ def test_two_networks_answer_one_request_at_once(answered: Answered, monkeypatch
     assert set(entry.answers) == {NAME, NAME.replace("Flat", "Other")}
     answered.run("erase", request=answered.hash("p2"), confirm="true")
 
+    def answer_and_erase() -> None:
+        answered.run("unlearn", **P3, **other, register="naive")
+        answered.run("erase", request=answered.hash("p3"), confirm="true")
+
+    for network in ({}, other):
+        answered.run("attack", **network)
+    meanwhile(monkeypatch, answer_and_erase)
+    with pytest.raises(UserError, match=r"request speaker-p3 \(\w{8}\) was erased in between"):
+        answered.run("unlearn", **P3, register="naive")
+    assert NAME not in {name for name, _, _ in answered.aliases()}  # what answered p2 there had learnt p3
+
 
 def test_one_ledger_for_every_experiment_of_a_registry(answered: Answered) -> None:
     """Catches an answered person who is learnt again under another experiment's name, and no erasure's find."""

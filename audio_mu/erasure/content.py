@@ -12,7 +12,9 @@ from audio_mu.requests.ledger import Entry
 from audio_mu.store.removal import AnyRun
 
 HASHED = {"train": ("losses.csv",), "unlearn": ("losses", "request.csv")}
-"""Stage → its lists, or folders of lists, with the audio hash of every recording."""
+"""Stage → its lists, or folders of lists, with audio hashes; those of earlier versions have none."""
+COMPLETE = ("losses.csv", "losses/remain.csv")
+"""The lists that name everything that a model was trained on."""
 
 
 class Content:
@@ -37,8 +39,9 @@ class Content:
         for path in paths_of(run, lists) if run.is_own else ():
             ids = ids_of(run.files.read(path), self._entry.hashes)
             if ids is not None:
-                self._told.add(run.id)
-                self._told_of.add(dataset)
+                if path in COMPLETE:
+                    self._told.add(run.id)
+                    self._told_of.add(dataset)
                 self._ids.setdefault(dataset, set()).update(ids)
 
     def _is_same(self, run: AnyRun) -> bool:

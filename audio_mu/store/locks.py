@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
@@ -44,16 +45,21 @@ def _lock(store: Store) -> Iterator[None]:
         with locked(file.with_name(f"{file.name}.registry")):
             yield
     elif _backend(store.uri) == "postgresql":
-        engine = create_engine(store.uri, poolclass=NullPool)
-        with engine.connect() as connection:  # which the lock ends with, also of a killed command
+        engine = create_engine(store.uri, poolclass=NullPool)  # the lock ends with its connection, killed or not
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("select pg_advisory_lock(:number)"), {"number": ADVISORY})
             try:
                 yield
             finally:
                 connection.execute(text("select pg_advisory_unlock(:number)"), {"number": ADVISORY})
     else:
-        say("note: this store has no lock that audio-mu can hold: let no other command register meanwhile")
+        _say_once("note: this store has no lock that audio-mu can hold: let no other command register meanwhile")
         yield
+
+
+@cache
+def _say_once(line: str) -> None:
+    say(line)
 
 
 def _backend(uri: str) -> str:

@@ -18,6 +18,7 @@ from audio_mu.requests.ledger import ERASED, ERASING, Entry, keep_file, read_led
 from audio_mu.store import removal
 from audio_mu.store.artifacts import list_files, read_json
 from audio_mu.store.handle import Store
+from audio_mu.store.locks import registry_locked
 from audio_mu.store.runs import CONTRACT_VERSION, Run, open_run
 from audio_mu.system.hashing import sha256
 
@@ -60,7 +61,8 @@ def _erase_one(config: Config, store: Store, entry: Entry) -> str:
         for where, what in sorted(search.foreign.items()):
             say(f"  {what}: {where}: {NOT_OURS}")
         if config.store.confirm:
-            _erase(config, search, findings, run)
+            with registry_locked(store):  # nothing goes into service meanwhile
+                _erase(config, search, findings, run)
         else:
             _write([run], entry, {"found": [finding.row for finding in findings], "refused": sorted(search.foreign)})
             say(f"all of them: {run.address(PAGE)}")

@@ -72,10 +72,11 @@ def register_unlearned(config: Config, store: Store, run: Run, cell_id: str) -> 
 def _register(config: Config, store: Store, run: Run, cell_id: str) -> dict[int, Version]:
     chosen = _chosen(config.methods.register, load_cell(store, cell_id), config.training.seeds)
     models = {seed: _model(store, chosen.method, finished) for seed, finished in chosen.runs.items()}
+    ledger = read_ledger(store, config.data.label)
+    _refuse_erased(ledger, chosen.first)
     for seed, model in models.items():
         check_lists(store, chosen.runs[seed])
         registry.check_weights(model)
-    ledger = read_ledger(store, config.data.label)
     data = load_data(config, ledger)
     _refuse_crossed(config, store, chosen, data.clips, ledger)
     forgotten = _forgotten(store, data, chosen.first)
@@ -157,6 +158,15 @@ def resumed(config: Config, store: Store) -> str | None:
 def _asked(config: Config) -> str:
     """What a command was asked to register, whatever it was called by: `main` and `unlearn` ask alike."""
     return hash_of([config.as_text(), config.methods.register])
+
+
+def _refuse_erased(ledger: Ledger, run: Finished) -> None:
+    for entry in ledger.entries:
+        if entry.gone and entry.hash == run.tags["request_hash"]:
+            raise UserError(
+                f"register: request {entry.request} ({entry.hash[:8]}) was erased in between, nothing of it may come "
+                "back: run `mlflow run . -e train`, which leaves its recordings out"
+            )
 
 
 def _refuse_crossed(config: Config, store: Store, chosen: Chosen, clips: Clips, ledger: Ledger) -> None:

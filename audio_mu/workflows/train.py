@@ -194,6 +194,7 @@ def _published(config: Config, store: Store, data: Data, seed: int, run_id: str,
         version = registry.register(store, name, uri, run_id, tags, _card(config, data, seed, metrics))
     behind = registry.by_alias(store, name, alias)
     if behind is None or behind.version != version.version:
+        registry.check_weights(version.source)
         Run(store, run_id, alias).tags({"base_version": version.version})
         store.client.update_registered_model(name, family_note(_facts(config, data, seed)))
         registry.set_alias(store, version, alias)  # last: it says that all of this is done

@@ -166,7 +166,7 @@ class StoreParameters:
     """What of the store is taken, made anew or removed."""
 
     ledger: str = _parameter("respect", choice("respect", "ignore"), "ignore: train on answered requests' clips too")
-    request: str = _parameter("", parsers.hash_prefix, "erase: hash of an answered request, or the start of it")
+    request: str = _parameter("", parsers.hash_prefix, "erase: hash of an answered request or its start; all: repeat")
     confirm: bool = _parameter("false", parsers.flag, "erase: true: remove what is otherwise only listed")
     force: bool = _parameter("false", parsers.flag, "true: redo steps that the store has finished")
 

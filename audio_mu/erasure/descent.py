@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from audio_mu.erasure.content import Content
 from audio_mu.names import NAIVE
 from audio_mu.requests.ledger import Entry
 from audio_mu.store.artifacts import unpacked
@@ -19,8 +20,8 @@ TRAINED_ON = {"train": "logits/train.npz", "unlearn": "logits/remain.npz", "atta
 class Descent:
     """The descent of models from the recordings of a request; it ends at the models that answered the request."""
 
-    def __init__(self, runs: Mapping[str, AnyRun], entry: Entry) -> None:
-        self._runs, self._entry = runs, entry
+    def __init__(self, runs: Mapping[str, AnyRun], entry: Entry, content: Content | None = None) -> None:
+        self._runs, self.content = runs, content or Content(runs, entry)
         self._known: dict[str, bool | None] = dict.fromkeys(entry.answering_runs, False)
 
     def holds(self, run_id: str) -> bool | None:
@@ -40,11 +41,16 @@ class Descent:
 
     def _trained(self, run: AnyRun) -> bool | None:
         path = TRAINED_ON.get(run.tags.get("stage", ""))
-        if path is None or path not in run.files.listed(path.rpartition("/")[0] or None):
+        if (
+            path is None
+            or not run.is_own
+            or not self.content.tells(run)
+            or path not in run.files.listed(path.rpartition("/")[0] or None)
+        ):
             return None
         data = io.BytesIO(run.files.read(path))
         if path.endswith(".csv"):
             ids = pd.read_csv(data, dtype=str, usecols=["clip_id"], keep_default_na=False)["clip_id"]
         else:
             ids = unpacked(data)["clip_id"]
-        return bool(self._entry.ids & set(map(str, ids)))
+        return not self.content.ids(run).isdisjoint(map(str, ids))

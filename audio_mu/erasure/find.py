@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from audio_mu.erasure.content import Content, is_hashed
 from audio_mu.erasure.descent import Descent
 from audio_mu.erasure.redact import Sought
 from audio_mu.progress import bar
@@ -21,17 +23,24 @@ from audio_mu.store.runs import Run
 from audio_mu.system.writing import cache_root, locked
 
 REMOVED, REWRITTEN, RETIRE = "removed", "rewritten without them", "removed, figures stay"
+CACHE_DIGITS = 32
+CACHE = re.compile(rf"[0-9a-f]{{{CACHE_DIGITS}}}|\.[0-9a-f]{{{CACHE_DIGITS}}}\.\w+\.\d+-[\w-]*\.tmp")
+"""Names of the feature caches that this package makes, whole and half built; every other folder is somebody else's."""
 MODEL = {"attack": "attack models", "train": "base model"}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that holds or derives from the recordings, and what becomes of it. It names none of them."""
+    """Something that holds or derives from the recordings, and what becomes of it. It names none of them.
+
+    `tells`: other finds are found by it, so that it goes after them.
+    """
 
     what: str
     where: str
     action: str
     act: Callable[[], None]
+    tells: bool = False
 
     @property
     def row(self) -> dict[str, str]:
@@ -49,27 +58,26 @@ class Search:
     def __init__(self, store: Store, entry: Entry, descent: Descent | None = None) -> None:
         self.store, self.entry = store, entry
         self.runs = {run.id: run for run in removal.every_run(store)}
-        self.descent = descent or Descent(self.runs, entry)
+        self.content = Content(self.runs, entry, descent.content if descent else None)
+        self.descent = descent or Descent(self.runs, entry, self.content)
         self.searched = {"runs": len(self.runs), "artifacts": 0, "feature caches": 0}
-        self._by_id_and_hash, self._by_hash = Sought(entry.ids, entry.hashes), Sought(frozenset(), entry.hashes)
+        self.foreign = {where: what for run in self.runs.values() for where, what in _foreign(store, run).items()}
+        self._known: dict[frozenset[str], Sought] = {}
         self.answering = [self.runs[id_] for id_ in entry.answering_runs if id_ in self.runs]
-        self._data_dirs = {_data_dir(run) for run in self.answering} - {""}
 
     def findings(self) -> list[Finding]:
         """Everything found, in the order in which it must go: models before the lists that say what they have seen."""
-        return [*self._models(), *self._caches(), *self._artifacts(), *self._tags()]
+        artifacts = sorted(self._artifacts(), key=lambda found: found.tells)
+        return [*self._models(), *self._caches(), *artifacts, *self._tags()]
 
     def _sought(self, run: AnyRun) -> Sought:
-        """What to look for in a run: ids mean something among recordings of the same data set alone, hashes always."""
-        own, tags = self.entry.tags, run.tags
-        same = tags.get("dataset_name", own["dataset_name"]) == own["dataset_name"] or (
-            tags.get("dataset") == own["dataset"] and _data_dir(run) in self._data_dirs
-        )
-        return self._by_id_and_hash if same else self._by_hash
+        """What to look for in a run: ids mean something within one data set alone, hashes always."""
+        ids = self.content.ids(run)
+        return self._known.setdefault(ids, Sought(ids, self.entry.hashes))
 
     def _models(self) -> Iterator[Finding]:
         for run in self.runs.values():
-            if not run.models or not self._sought(run).ids or not self.descent.holds(run.id):
+            if not run.is_own or not run.models or not self._sought(run).ids or not self.descent.holds(run.id):
                 continue
             versions = registry.versions_of(self.store, run.id, run.models)
             if (RETIRED in run.tags or not run.active) and not versions and not removal.logged_models(self.store, run):
@@ -91,6 +99,9 @@ class Search:
 
     def _caches(self) -> Iterator[Finding]:
         for folder in sorted(path for path in (cache_root() / "features").glob("*") if path.is_dir()):
+            if folder.is_symlink() or not CACHE.fullmatch(folder.name):
+                self.foreign[str(folder)] = "folder among the feature caches"
+                continue
             self.searched["feature caches"] += 1
             half_built = folder.name.startswith(".") or not (folder / "index.json").is_file()
             if half_built or _cache_names(folder, self.entry):
@@ -98,7 +109,8 @@ class Search:
                 yield Finding(what, folder.name, REMOVED, partial(_remove_cache, folder))
 
     def _artifacts(self) -> Iterator[Finding]:
-        for run in bar(self.runs.values(), len(self.runs), "runs searched"):
+        own = [run for run in self.runs.values() if run.is_own]
+        for run in bar(own, len(own), "runs searched"):
             files, sought = run.files, self._sought(run)
             is_entry = (run.status, run.tags.get("stage"), run.tags.get("role")) == ("FINISHED", STAGE, ROLE)
             for path in files.paths():
@@ -109,7 +121,7 @@ class Search:
                     where, action = _named(run, path), REMOVED
                     if change.data is not None:
                         where, action = f"{where}: {change.cut}", REWRITTEN
-                    yield Finding("artifact", where, action, partial(_rewrite, files, path, sought))
+                    yield Finding("artifact", where, action, partial(_rewrite, files, path, sought), is_hashed(path))
             for left in files.half_written():
                 yield Finding("half-written artifact", _named(run), REMOVED, partial(left.unlink, missing_ok=True))
 
@@ -117,15 +129,15 @@ class Search:
         for run in self.runs.values():
             sought = self._sought(run)
             for key, value in run.tags.items():
-                if run.active and sought.named_in(value):
+                if run.is_own and run.active and sought.named_in(value):
                     change = partial(Run(self.store, run.id, run.name).tags, {key: sought.cut(value)})
                     yield Finding("tag", _named(run, key), REWRITTEN, change)
 
 
-def _data_dir(run: AnyRun) -> str:
-    """The folder that a run read, however it was written: a tag of stages, a parameter of all under `mlflow run`."""
-    given = run.tags.get("data_dir") or run.params.get("data_dir", "")
-    return str(Path(given).resolve()) if given else ""
+def _foreign(store: Store, run: AnyRun) -> dict[str, str]:
+    """What is not this store's of a run: see `removal.foreign`. Links among its artifacts are not followed either."""
+    links = run.files.links() if run.is_own else []
+    return removal.foreign(store, run) | {str(link): f"link in {_named(run)}" for link in links}
 
 
 def _named(run: AnyRun, path: str = "") -> str:
@@ -155,6 +167,5 @@ def _cache_names(folder: Path, entry: Entry) -> bool:
 
 def _remove_cache(folder: Path) -> None:
     # A half-built one is named .<cache>.<random>.tmp; whoever builds it holds the cache's lock.
-    name = folder.name.split(".")[1] if folder.name.startswith(".") else folder.name
-    with locked(folder.with_name(name)):
+    with locked(folder.with_name(folder.name.lstrip(".")[:CACHE_DIGITS])):
         shutil.rmtree(folder, ignore_errors=True)  # the search afterwards tells what could not go

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +15,12 @@ from audio_mu.erasure.redact import Sought
 from audio_mu.errors import first_of
 from audio_mu.names import NAIVE
 from audio_mu.requests.ledger import NONMEMBERS, RECORDINGS, RETIRED, Entry
-from audio_mu.store import removal
+from audio_mu.store import queries, removal
 from audio_mu.store.artifacts import list_files, read_csv
 from audio_mu.store.handle import Store
 from audio_mu.store.removal import AnyRun
+
+NOT_OURS = "it is not where this store keeps its own: refused, nothing there was changed; look through it yourself"
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ def remaining(data: DataParameters, search: Search) -> list[Remaining]:
         *_held_out(search.store, search.answering),
         *_files(data, entry, search.answering),
         *_running(runs),
-        *_elsewhere(search.store),
+        *_foreign(search.foreign),
+        *_elsewhere(search.store, runs),
     ]
 
 
@@ -111,7 +114,12 @@ def _running(runs: Collection[AnyRun]) -> Iterator[Remaining]:
         )
 
 
-def _elsewhere(store: Store) -> Iterator[Remaining]:
+def _foreign(found: Mapping[str, str]) -> Iterator[Remaining]:
+    for where, what in sorted(found.items()):
+        yield Remaining(f"{what}: {where}", NOT_OURS)
+
+
+def _elsewhere(store: Store, runs: Collection[AnyRun]) -> Iterator[Remaining]:
     caches = "caches of other machines and other folders of AUDIO_MU_CACHE"
     yield Remaining(f"{caches}, backups, downloaded copies", "they are not at hand")
     if not removal.collects(store.client):
@@ -119,5 +127,5 @@ def _elsewhere(store: Store) -> Iterator[Remaining]:
             "the server's records of removed models (names, parameters, figures; no weights)",
             "a tracking server hides what is deleted until `mlflow gc` runs on it",
         )
-    if (others := len(store.client.search_experiments()) - 1) > 0:
-        yield Remaining(f"{others} other experiments of this store", "a request's scope is its experiment")
+    if (others := len(queries.experiments(store)) - len({run.root for run in runs})) > 0:
+        yield Remaining(f"{others} other experiments of this store", "audio-mu has no run in them")

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from mlflow.entities import FileInfo
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
@@ -37,15 +38,30 @@ class Files:
 
     def listed(self, folder: str | None = None) -> list[str]:
         """Paths of the files of one folder, or at the top."""
-        return [entry.path for entry in self._repository.list_artifacts(folder) if not entry.is_dir]
+        return [entry.path for entry in self._entries(folder) if not entry.is_dir]
 
     def paths(self, folder: str | None = None) -> Iterator[str]:
         """Paths of all files, those in folders too."""
-        for entry in self._repository.list_artifacts(folder):
+        for entry in self._entries(folder):
             if entry.is_dir:
                 yield from self.paths(entry.path)
             else:
                 yield entry.path
+
+    def _entries(self, folder: str | None) -> list[FileInfo]:
+        """What a folder holds; a link is no artifact, wherever it leads."""
+        if folder and self._is_link(folder):
+            return []
+        return [entry for entry in self._repository.list_artifacts(folder) if not self._is_link(entry.path)]
+
+    def _is_link(self, path: str) -> bool:
+        return self.folder is not None and (self.folder / path).resolve() != self.folder.resolve() / path
+
+    def links(self) -> list[Path]:
+        """The links in the folder, none of which is followed."""
+        if self.folder is None:
+            return []
+        return sorted(path for path in self.folder.rglob("*") if path.is_symlink())
 
     @contextmanager
     def opened(self, path: str) -> Iterator[Path]:

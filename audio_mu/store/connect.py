@@ -20,8 +20,9 @@ from mlflow.tracking import MlflowClient
 from audio_mu.errors import UserError, one_line
 from audio_mu.progress import say
 from audio_mu.store.artifacts import Files
-from audio_mu.store.faults import Patient, explain, open_connections
-from audio_mu.store.handle import SQLITE, Store
+from audio_mu.store.faults import Patient, connections_in_use, explain
+from audio_mu.store.handle import SQLITE, Store, sqlite_address, sqlite_file
+from audio_mu.store.places import is_own_run
 from audio_mu.store.private import close_connections, quiet, schema
 from audio_mu.store.queries import PAGE, RUNNING, every
 from audio_mu.store.runs import GIVEN_RUN, Run, process_tags
@@ -39,26 +40,41 @@ def open_store() -> Store:
     Raises `UserError` where it cannot be opened.
     """
     quiet()
-    open_connections()  # from the first one on
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{Path.cwd() / 'mlflow.db'}"
-    file = Path(uri.removeprefix(SQLITE)).absolute() if uri.startswith(SQLITE) else None
-    uri = uri if file is None else f"{SQLITE}{file}"
+    connections_in_use()  # from the first one on
+    given = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_address(Path.cwd() / "mlflow.db")
+    file = sqlite_file(given)
+    # Of the address that names a file as a URI of SQLite's own every word counts.
+    uri = given if file is None or "uri=" in given else sqlite_address(file, given.partition("?")[2])
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     _tell_silence(uri)
     try:
-        client, experiment_id = _open() if file is None else _open_sqlite(file)
+        client, experiment_id = _open() if file is None else _open_sqlite(file, uri)
     except Exception as error:
         told = explain(error) or f"is it a tracking store of this MLflow version? ({one_line(error)})"
         raise UserError(f"MLFLOW_TRACKING_URI={uri!r} cannot be used: {told}") from None
+    if file is not None:
+        _remove_strays(file, given, uri)
     store = Store(client, experiment_id, uri)
-    if given := os.environ.get(GIVEN_RUN):
-        Run(store, given, "").tags(process_tags())
+    if run := os.environ.get(GIVEN_RUN):
+        Run(store, run, "").tags(process_tags())
     end_orphans(store)
     return store
 
 
-def _open_sqlite(file: Path) -> tuple[MlflowClient, str]:
+def _remove_strays(file: Path, *addresses: str) -> None:
+    """Remove the empty folders that MLflow has made because it takes an encoded address for a path."""
+    for address in addresses:
+        folder = Path(address.removeprefix(SQLITE).partition("?")[0]).parent
+        while "%" in str(folder) and not file.is_relative_to(folder.absolute()):
+            try:
+                folder.rmdir()
+            except OSError:  # it is not there, or not empty
+                break
+            folder = folder.parent
+
+
+def _open_sqlite(file: Path, uri: str) -> tuple[MlflowClient, str]:
     with locked(file):  # two creators at once break the schema
         for _ in range(SECONDS_OF_CREATION):
             try:
@@ -67,7 +83,7 @@ def _open_sqlite(file: Path) -> tuple[MlflowClient, str]:
                 # MLflow takes seconds to create its tables and cannot go on where it was killed.
                 if not _is_half_made(file):
                     raise
-            close_connections(file)
+            close_connections(uri)
             if users_of(file):  # `mlflow run` creates it at this moment, and asks no lock
                 time.sleep(1)
                 continue
@@ -127,6 +143,7 @@ def _tell_silence(uri: str) -> None:
 
 def end_orphans(store: Store) -> None:
     """Mark the experiment's RUNNING runs of this host whose process is gone as KILLED; others' are left alone."""
+    root = store.client.get_experiment(store.experiment_id).artifact_location
     # All of them before the first one ends: the pages that follow would begin further on.
     for found in list(every(store.client.search_runs, [store.experiment_id], RUNNING, max_results=PAGE)):
         tags = found.data.tags
@@ -136,7 +153,8 @@ def end_orphans(store: Store) -> None:
             gone = tags.get("mlflow.source.type") == "PROJECT" and not _has_maker(store, found)
         if gone:
             store.client.set_terminated(found.info.run_id, "KILLED")
-            if (folder := Files(found.info.artifact_uri).folder) is not None:
+            address = found.info.artifact_uri
+            if is_own_run(root, address, found.info.run_id) and (folder := Files(address).folder) is not None:
                 sweep(folder, "**/.*.tmp")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow.entities import LoggedModel
@@ -33,14 +32,14 @@ def quiet() -> None:
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
-def close_connections(file: Path) -> None:
-    """Close what MLflow keeps open of a database file: it has one engine a file and process.
+def close_connections(uri: str) -> None:
+    """Close what MLflow keeps open of a database: it has one engine an address and process.
 
     With engines elsewhere, a database that is made anew would be written through the connections to the deleted file.
     """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    SqlAlchemyStore._get_or_create_engine(f"sqlite:///{file}").dispose()
+    SqlAlchemyStore._get_or_create_engine(uri).dispose()
 
 
 def schema() -> tuple[set[str], set[str], set[str]]:

@@ -39,11 +39,16 @@ def every(search: Callable[..., PagedList[Found]], *arguments: Any, **options: A
             return
 
 
-def find(store: Store, tags: Mapping[str, str], limit: int | None = None) -> list[Finished]:
-    """Finished runs of the experiment that carry all these tags, the newest first."""
+def experiments(store: Store) -> list[str]:
+    """Ids of the experiments of the store that are not deleted."""
+    return [found.experiment_id for found in every(store.client.search_experiments, max_results=PAGE)]
+
+
+def find(store: Store, tags: Mapping[str, str], limit: int | None = None, everywhere: bool = False) -> list[Finished]:
+    """Finished runs that carry all these tags, the newest first; of the experiment, or `everywhere` of all."""
     found = every(
         store.client.search_runs,
-        [store.experiment_id],
+        experiments(store) if everywhere else [store.experiment_id],
         " and ".join(["attributes.status = 'FINISHED'", *has_tags(tags)]),
         max_results=min(PAGE, limit or PAGE),
         order_by=["attributes.start_time DESC"],

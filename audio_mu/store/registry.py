@@ -99,11 +99,21 @@ def load_state(model_uri: str) -> dict[str, Tensor]:
         with tempfile.TemporaryDirectory() as folder:  # MLflow's own copy would stay behind
             local = Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=folder))
             return read_weights(local / "data" / "model.pt2")
-    except (MlflowException, BadWeights) as error:
-        raise UserError(
-            f"model {model_uri} of this store cannot be read ({one_line(error)}): restore it, or make it again with "
-            "force=true"
-        ) from None
+    except (MlflowException, BadWeights, OSError) as error:
+        raise _unreadable(model_uri, one_line(error)) from None
+
+
+def check_weights(model_uri: str) -> None:
+    """Raise `UserError` where the weights of a logged model cannot be read, or are not all finite numbers."""
+    for name, value in load_state(model_uri).items():
+        if not value.isfinite().all():
+            raise _unreadable(model_uri, f"{name} is not finite")
+
+
+def _unreadable(model_uri: str, why: str) -> UserError:
+    return UserError(
+        f"model {model_uri} of this store cannot be read ({why}): restore it, or make it again with force=true"
+    )
 
 
 @dataclass(frozen=True)

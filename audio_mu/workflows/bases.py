@@ -163,7 +163,7 @@ def base_logits(store: Store, version: Version) -> dict[str, np.ndarray]:
 
 
 def base_losses(store: Store, version: Version, data: Data) -> pd.DataFrame:
-    """clip_id, label, speaker, loss, member of the training and test clips under a version."""
+    """clip_id, label, speaker, loss, member, audio_hash of the training and test clips under a version."""
     logits = base_logits(store, version)
     sets = {"train": data.split.train, "test": data.split.test}
     return losses_table(data, {n: np.stack([logits[data.clips.ids[i]] for i in rows]) for n, rows in sets.items()})

@@ -113,9 +113,9 @@ class CellRuns:
         return tables.long_table(self.values())
 
 
-def load_cell(store: Store, cell: str) -> CellRuns:
-    """The finished runs of a cell. Raises `UserError` where there are none."""
-    found = queries.find(store, {"stage": "unlearn", "role": "method", "cell": cell})
+def load_cell(store: Store, cell: str, everywhere: bool = False) -> CellRuns:
+    """The finished runs of a cell, in this experiment or in all. Raises `UserError` where there are none."""
+    found = queries.find(store, {"stage": "unlearn", "role": "method", "cell": cell}, everywhere=everywhere)
     if not found:
         raise UserError(
             f"no finished unlearning of cell={cell!r} in this experiment: run `mlflow run . -e unlearn` first"

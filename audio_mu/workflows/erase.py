@@ -10,17 +10,21 @@ from typing import Any
 from audio_mu.config import Config
 from audio_mu.config.reads import in_force
 from audio_mu.erasure.find import Finding, Search
-from audio_mu.erasure.remains import remaining
+from audio_mu.erasure.remains import NOT_OURS, remaining
 from audio_mu.errors import UserError
 from audio_mu.progress import bar, say
-from audio_mu.requests.ledger import ERASED, ERASING, Entry, read_ledger
+from audio_mu.requests import ledger_file
+from audio_mu.requests.ledger import ERASED, ERASING, Entry, keep_file, read_ledger
 from audio_mu.store import removal
 from audio_mu.store.artifacts import list_files, read_json
 from audio_mu.store.handle import Store
+from audio_mu.store.locks import registry_locked
 from audio_mu.store.runs import CONTRACT_VERSION, Run, open_run
+from audio_mu.system.hashing import sha256
 
 RECORD, PAGE = "erasure.json", "erasure.md"
 SHOWN, SURE = 3, 8
+ALL = "all"
 TAGS = ("dataset", "dataset_name", "request", "request_hash", "pipeline", "architecture")
 
 
@@ -28,19 +32,39 @@ def erase(config: Config, store: Store) -> str:
     """List what holds or derives from an answered request's recordings; with `confirm=true` remove it.
 
     What is done is found from what is there, models first, then caches and artifacts. So an interrupted erasure is
-    finished by running it again, and a finished one finds nothing. Returns the id of its run. Raises `UserError` where
-    the ledger has no such request.
+    finished by running it again, and a finished one finds nothing. `request=all` repeats every erasure that the ledger
+    or the file of `AUDIO_MU_LEDGER` knows. Returns the id of its run, the last one's. Raises `UserError` where the
+    ledger has no such request.
     """
-    entry = _chosen(config, store)
+    if config.store.request != ALL:
+        return _erase_one(config, store, _chosen(config, store))
+    known = ledger_file.erased()
+    repeated = [
+        _erase_one(config, store, entry)
+        for entry in read_ledger(store).entries
+        if entry.gone or (entry.hash, sha256(entry.tags["dataset_name"])) in known
+    ]
+    if not repeated:
+        raise UserError("request='all' repeats erasures, and there was none: give the hash of an answered request")
+    return repeated[-1]
+
+
+def _erase_one(config: Config, store: Store, entry: Entry) -> str:
     tags = {name: entry.tags[name] for name in TAGS} | {"confirmed": str(config.store.confirm).lower()}
     with open_run(store, "erase", f"erase {entry.request}", tags, in_force(config, "erase"), config.as_text()) as run:
         search = Search(store, entry)
+        if entry.run_id in search.runs and not search.runs[entry.run_id].is_own:
+            where = search.runs[entry.run_id].artifact_uri
+            raise UserError(f"the ledger's entry of {entry.request} names {where!r}, outside of the store: restore it")
         findings = search.findings()
         _tell(entry, findings, config.store.confirm)
+        for where, what in sorted(search.foreign.items()):
+            say(f"  {what}: {where}: {NOT_OURS}")
         if config.store.confirm:
-            _erase(config, search, findings, run)
+            with registry_locked(store):  # nothing goes into service meanwhile
+                _erase(config, search, findings, run)
         else:
-            _write([run], entry, {"found": [finding.row for finding in findings]})
+            _write([run], entry, {"found": [finding.row for finding in findings], "refused": sorted(search.foreign)})
             say(f"all of them: {run.address(PAGE)}")
             command = f"mlflow run . -e erase -P request={entry.hash[:8]} -P confirm=true"
             say(f"nothing was changed; to remove them: `{command}`")
@@ -50,7 +74,7 @@ def erase(config: Config, store: Store) -> str:
 def _erase(config: Config, search: Search, findings: Sequence[Finding], run: Run) -> None:
     """Remove what was found, search once more, and write the record. Raises `UserError` where something is left."""
     store, entry = search.store, search.entry
-    own = Run(store, entry.run_id, "")
+    own = [Run(store, run_id, "") for run_id in entry.run_ids]
     record = _begin(own, entry, findings)
     for finding in bar(findings, len(findings), "erasing"):
         finding.act()
@@ -63,10 +87,12 @@ def _erase(config: Config, search: Search, findings: Sequence[Finding], run: Run
         "remains": [vars(part) for part in remains],
         "search_afterwards": {**after.searched, "found": [finding.row for finding in left]},
     }
-    _write([own, run], entry, record)
+    _write([*own, run], entry, record)
     if left:
         raise UserError(f"{len(left)} finds are left ({left[0].where}): is something else writing? run it again")
-    own.tags({"state": ERASED, "erased_at": finished_at})
+    for held in own:
+        held.tags({"state": ERASED, "erased_at": finished_at})
+    keep_file(store)
     searched = _counts(after.searched)
     say(f"erased request {entry.request}; searched afterwards: {searched}; found nothing but the ledger's entry")
     for part in remains:
@@ -95,14 +121,16 @@ def _chosen(config: Config, store: Store) -> Entry:
     return matching[0]
 
 
-def _begin(own: Run, entry: Entry, findings: Sequence[Finding]) -> dict[str, Any]:
+def _begin(runs: Sequence[Run], entry: Entry, findings: Sequence[Finding]) -> dict[str, Any]:
     """The record with everything found so far, by an interrupted erasure too, in the ledger before anything is done."""
-    known = read_json(own.store, own.id, RECORD) if RECORD in list_files(own.store, own.id) else {}
+    first = runs[0]
+    known = read_json(first.store, first.id, RECORD) if RECORD in list_files(first.store, first.id) else {}
     rows = [*known.get("found", []), *(finding.row for finding in findings)]
     found = list({json.dumps(row, sort_keys=True): row for row in rows}.values())
-    own.tags({"state": ERASING})
+    for run in runs:
+        run.tags({"state": ERASING})
     record = {"started_at": known.get("started_at", _now()), "found": found}
-    _write([own], entry, record)
+    _write(runs, entry, record)
     return record
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from audio_mu.report import cards
 from audio_mu.report.cards import ModelFacts, UnlearnedFacts
 from audio_mu.report.facts import figures_of
 from audio_mu.report.rule import RULE, Verdict, best_method, closest, judge
+from audio_mu.requests.complete import check_lists
 from audio_mu.requests.ledger import (
     COLUMNS,
     OF_CLASS,
@@ -30,11 +32,13 @@ from audio_mu.requests.ledger import (
     Entry,
     Ledger,
     enter,
+    finish_interrupted,
     read_ledger,
 )
 from audio_mu.store import registry
-from audio_mu.store.artifacts import read_csv
+from audio_mu.store.artifacts import read_csv, read_npz
 from audio_mu.store.handle import Store
+from audio_mu.store.locks import registry_locked
 from audio_mu.store.queries import Finished
 from audio_mu.store.registry import Version
 from audio_mu.store.runs import Run
@@ -74,19 +78,28 @@ def register_unlearned(config: Config, store: Store, run: Run, cell_id: str) -> 
     """
     if config.methods.register == NONE:
         return {}
+    with registry_locked(store):  # from the ledger's reading to the entry in it no other request is answered
+        return _register(config, store, run, cell_id)
+
+
+def _register(config: Config, store: Store, run: Run, cell_id: str) -> dict[int, Version]:
     chosen = _chosen(config.methods.register, load_cell(store, cell_id), config.training.seeds)
     models = {seed: _model(store, chosen.method, finished) for seed, finished in chosen.runs.items()}
     ledger = read_ledger(store, config.data.label)
+    _refuse_erased(ledger, chosen.first)
+    for seed, model in models.items():
+        check_lists(store, chosen.runs[seed])
+        registry.check_weights(model)
     data = data_of_bases(config, store, ledger)
-    forgotten = _forgotten(store, data, ledger, chosen.first)
+    _refuse_crossed(config, store, chosen, data.clips, ledger)
+    forgotten = _forgotten(store, data, chosen.first)
     digest = data.digest_without({*forgotten["clip_id"]}, {*forgotten["audio_hash"], *forgotten["source_hash"]})
     name = config.registered_model
     versions = {seed: _version(store, name, chosen, seed, model, digest) for seed, model in models.items()}
     _attach(config, store, run, chosen, versions)
-    for seed, version in versions.items():
-        registry.set_alias(store, version, f"{UNLEARNED}-seed-{seed}")
-    registry.set_alias(store, versions[chosen.first_seed], UNLEARNED)
-    enter(store, ledger, _answered(config, store, chosen, versions, forgotten, data.clips))
+    aliases = {f"{UNLEARNED}-seed-{seed}": version for seed, version in versions.items()}
+    aliases[UNLEARNED] = versions[chosen.first_seed]
+    enter(store, ledger, _answered(config, store, chosen, versions, forgotten, data.clips), aliases)
     _tell(store, run, name, chosen, versions)
     return versions
 
@@ -146,10 +159,55 @@ def _model(store: Store, method: str, finished: Finished) -> str:
     )
 
 
-def _forgotten(store: Store, data: Data, ledger: Ledger, run: Finished) -> pd.DataFrame:
+def resumed(config: Config, store: Store) -> str | None:
+    """The cell of this very command, where an earlier one was killed while it went into service; that is done now."""
+    for tags in finish_interrupted(store):
+        if tags.get("asked") == _asked(config):
+            say(f"request {tags['request']} is answered: its unlearned models are in service")
+            return tags["cell"]
+    return None
+
+
+def _asked(config: Config) -> str:
+    """What a command was asked to register, whatever it was called by: `main` and `unlearn` ask alike."""
+    return hash_of([config.as_text(), config.methods.register])
+
+
+def _refuse_erased(ledger: Ledger, run: Finished) -> None:
+    for entry in ledger.entries:
+        if entry.gone and entry.hash == run.tags["request_hash"]:
+            raise UserError(
+                f"register: request {entry.request} ({entry.hash[:8]}) was erased in between, nothing of it may come "
+                "back: run `mlflow run . -e train`, which leaves its recordings out"
+            )
+
+
+def _refuse_crossed(config: Config, store: Store, chosen: Chosen, clips: Clips, ledger: Ledger) -> None:
+    """Raise `UserError` where a model has learnt recordings of another answered request.
+
+    By the run's own lists: what the ledger was when the run was made does not matter then.
+    """
+    for run in chosen.runs.values():
+        learnt = np.isin(clips.ids, read_npz(store, run.id, "logits/remain.npz")["clip_id"])
+        for entry in ledger.entries:
+            held = int((of_entry(clips, entry)[1] & learnt).sum())
+            if not held or entry.hash == run.tags["request_hash"]:
+                continue
+            if config.store.ledger == "ignore":
+                raise UserError(
+                    f"register: with ledger=ignore the model holds {held} recordings of the answered request "
+                    f"{entry.request}: unlearn with ledger=respect to put a model into service"
+                )
+            raise UserError(
+                f"register: request {entry.request} ({entry.hash[:8]}) was answered in between, and this model holds "
+                f"{held} of its recordings: run the same command again"
+            )
+
+
+def _forgotten(store: Store, data: Data, run: Finished) -> pd.DataFrame:
     """What a run has forgotten, with every other copy of it among the clips: the ledger's recordings.
 
-    Raises `UserError` where copies, or recordings of an answered request, are still in what the model was given.
+    Raises `UserError` where copies of them are still in what the model was given.
     """
     asked = read_csv(store, run.id, "request.csv", dtype=str)
     clips, train = data.clips, data.split.train
@@ -163,12 +221,6 @@ def _forgotten(store: Store, data: Data, ledger: Ledger, run: Finished) -> pd.Da
             f"register: {len(kept)} copies of the forgotten recordings are still in the training set "
             f"({first_of(kept, 3)}): unlearn with duplicates=together first"
         )
-    for entry in ledger.entries:
-        if back := int((of_entry(clips, entry)[1] & ~gone)[train].sum()):
-            raise UserError(
-                f"register: with ledger=ignore the model holds {back} recordings of the answered request "
-                f"{entry.request}: unlearn with ledger=respect to put a model into service"
-            )
     return table
 
 
@@ -245,6 +297,7 @@ def _answered(
         **base_tags(config),
         "clips_hash": hash_of(asked.to_numpy().tolist()),
         "kind": kind,
+        "asked": _asked(config),
         "scope": next((scope for scope in (OF_PERSON, OF_CLASS) if scope in set(forgotten[SCOPE])), OF_RECORDINGS),
     }
     answer = Answer(
@@ -266,7 +319,7 @@ def _tell(store: Store, run: Run, name: str, chosen: Chosen, versions: Mapping[i
     erase = f"mlflow run . -e erase -P request={request}"
     say(f"evidence: {run.address('evidence.html')}; request {request}, to be erased with `{erase}`")
     say(
-        f"serve it (seed {chosen.first_seed}): MLFLOW_TRACKING_URI={store.uri} "
+        f"serve it (seed {chosen.first_seed}): MLFLOW_TRACKING_URI={shlex.quote(store.uri)} "
         f"MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false mlflow models serve -m models:/{name}@{UNLEARNED} "
         f"--env-manager local -p {PORT}"
     )

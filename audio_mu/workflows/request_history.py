@@ -28,7 +28,7 @@ def chain_table(store: Store, ledger: Ledger, model: str) -> pd.DataFrame:
     for position, entry in enumerate(ledger.of_model(model), start=1):
         answer = entry.answers[model]
         try:
-            cell = load_cell(store, answer.cell)
+            cell = load_cell(store, answer.cell, everywhere=True)
         except UserError:  # its runs were deleted from the store: the position stays empty
             continue
         naive, original = _means(cell.of(NAIVE), answer.runs), _means(cell.of(ORIGINAL), answer.runs)

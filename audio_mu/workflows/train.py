@@ -15,6 +15,7 @@ from audio_mu.compute.jobs import Result, TrainJob, channels_last, make_network,
 from audio_mu.config import Config, load_recipe
 from audio_mu.data.audio import SAMPLE_RATE
 from audio_mu.data.features import Frontend, feature_shape
+from audio_mu.errors import UserError
 from audio_mu.models.waveform import servable
 from audio_mu.progress import say
 from audio_mu.report.cards import BaseFacts, ModelFacts, base_card, family_note
@@ -23,9 +24,10 @@ from audio_mu.seeding import seeded
 from audio_mu.store import queries, registry
 from audio_mu.store.artifacts import list_files, read_npz
 from audio_mu.store.handle import Store
+from audio_mu.store.locks import registry_locked
 from audio_mu.store.runs import Run, child_run
 from audio_mu.system.hashing import hash_of
-from audio_mu.workflows.data import Data, data_to_train
+from audio_mu.workflows.data import Data, data_to_train, of_entry
 from audio_mu.workflows.fingerprints import (
     TRAINING_SOURCE,
     machine,
@@ -171,6 +173,22 @@ def _publish(config: Config, store: Store, data: Data, seed: int, run_id: str, m
     Done for runs that are reused too: the command that finished them may have been killed before. False where the run
     has no model.
     """
+    with registry_locked(store):
+        _refuse_crossed(config, store, data)
+        return _published(config, store, data, seed, run_id, metrics)
+
+
+def _refuse_crossed(config: Config, store: Store, data: Data) -> None:
+    """Raise `UserError` where recordings that were trained on belong to a request that is answered by now."""
+    for entry in read_ledger(store, config.data.label).left_out(config.store.ledger):
+        if held := int(of_entry(data.clips, entry)[1][data.split.train].sum()):
+            raise UserError(
+                f"request {entry.request} ({entry.hash[:8]}) was answered in between, and these models hold {held} of "
+                "its recordings: run the same command again, and erase the request to remove them"
+            )
+
+
+def _published(config: Config, store: Store, data: Data, seed: int, run_id: str, metrics: Mapping[str, float]) -> bool:
     name, alias = config.registered_model, f"seed-{seed}"
     version = registry.of_run(store, name, run_id)
     if version is None:
@@ -191,6 +209,7 @@ def _publish(config: Config, store: Store, data: Data, seed: int, run_id: str, m
         version = registry.register(store, name, uri, run_id, tags, _card(config, data, seed, metrics))
     behind = registry.by_alias(store, name, alias)
     if behind is None or behind.version != version.version:
+        registry.check_weights(version.source)
         Run(store, run_id, alias).tags({"base_version": version.version})
         store.client.update_registered_model(name, family_note(_facts(config, data, seed)))
         registry.set_alias(store, version, alias)  # last: it says that all of this is done

@@ -36,7 +36,7 @@ from audio_mu.workflows.method_settings import (
     hyper_parameters_of,
     method_settings,
 )
-from audio_mu.workflows.register import register_unlearned
+from audio_mu.workflows.register import register_unlearned, resumed
 from audio_mu.workflows.stage import stage_run
 from audio_mu.workflows.train import log_servable
 from audio_mu.workflows.unlearning_cell import UnlearningCell
@@ -45,6 +45,8 @@ from audio_mu.workflows.unlearning_cell import UnlearningCell
 def unlearn(config: Config, store: Store, engine: Engine, parent: Run | None = None) -> str:
     """Run what the store does not have yet and log every figure; return the cell's id."""
     methods = check_methods(config)
+    if parent is None and (answered := resumed(config, store)):
+        return answered
     bases, data = find_bases(store, config)
     config = bases.config
     request = _resolve(config, data)

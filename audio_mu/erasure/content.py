@@ -11,6 +11,7 @@ import pandas as pd
 from audio_mu.requests.ledger import Entry
 from audio_mu.store.removal import AnyRun
 
+HASHES = ("audio_hash", "source_hash")
 HASHED = {"train": ("losses.csv",), "unlearn": ("losses", "request.csv")}
 """Stage → its lists, or folders of lists, with audio hashes; those of earlier versions have none."""
 COMPLETE = ("losses.csv", "losses/remain.csv")
@@ -75,10 +76,13 @@ def paths_of(run: AnyRun, lists: Iterable[str]) -> list[str]:
 def ids_of(table: bytes, hashes: frozenset[str]) -> set[str] | None:
     """The ids with one of these audio hashes in a list; None where it has no hashes, or is none that can be read."""
     try:
-        read = pd.read_csv(io.BytesIO(table), dtype=str, usecols=["clip_id", "audio_hash"], keep_default_na=False)
-    except ValueError:
+        read = pd.read_csv(
+            io.BytesIO(table), dtype=str, usecols=lambda name: name in ("clip_id", *HASHES), keep_default_na=False
+        )
+        told = read[[name for name in HASHES if name in read]]
+        return set(read.loc[told.isin(hashes).any(axis=1), "clip_id"]) if len(told.columns) else None
+    except (ValueError, KeyError):
         return None
-    return set(read.loc[read["audio_hash"].isin(hashes), "clip_id"])
 
 
 def is_hashed(path: str) -> bool:

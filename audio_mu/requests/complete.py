@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from audio_mu.errors import UserError
 from audio_mu.store.artifacts import read_csv, read_json
 from audio_mu.store.handle import Store
@@ -19,21 +21,21 @@ def check_lists(store: Store, run: Finished) -> None:
     about, tag = read_json(store, run.id, AUDIT), run.tags["request_hash"]
     try:
         n_forget, n_beside = about["request"]["n_forget"], about["population_attack"]["n_nonmembers"]
-        hashes = {about["request"]["hash"], tag}
-        asked = read_csv(store, run.id, REQUEST, dtype=str)[["clip_id", "audio_hash"]]
+        kind, hashes = about["request"]["kind"], {about["request"]["hash"], tag}
+        table = read_csv(store, run.id, REQUEST, dtype=str)
+        trained = table.get("trained", pd.Series("True", table.index)) == "True"  # the others were asked for as well
+        named, others = (table.loc[rows, ["clip_id", "audio_hash"]].to_numpy().tolist() for rows in (trained, ~trained))
         measured = read_csv(store, run.id, PER_CLIP, dtype=str)
         roles = measured["role"]
         forgotten = measured.loc[roles == "forget", "clip_id"].tolist()
         n_measured = int((roles == "nonmember").sum())
     except (KeyError, TypeError) as error:
         raise _broken(run, f"one of {REQUEST}, {PER_CLIP}, {AUDIT} lacks {error}") from None
-    kind = store.client.get_run(run.id).data.params.get("forget", "")
-    named = asked.to_numpy().tolist()
     if len(named) != n_forget:
         raise _broken(run, f"{REQUEST} has {len(named)} of {n_forget} recordings")
-    if {hash_of([kind, named])} != hashes:  # as `resolve_request` has made it
+    if {hash_of([kind, named, *([others] if others else [])])} != hashes:  # as `resolve_request` has made it
         raise _broken(run, f"the recordings of {REQUEST} are not those of request_hash={tag[:8]}")
-    if sorted(forgotten) != sorted(asked["clip_id"]) or n_measured != n_beside:
+    if sorted(forgotten) != sorted(id_ for id_, _ in named) or n_measured != n_beside:
         raise _broken(
             run, f"{PER_CLIP} has {len(forgotten)} of {n_forget} recordings and {n_measured} of {n_beside} non-members"
         )

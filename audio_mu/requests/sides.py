@@ -51,4 +51,4 @@ def _tags(data: DataParameters) -> dict[str, str]:
 
 def _runs(store: Store, data: DataParameters) -> list[Finished]:
     """The newest first; there is more than one only where two machines began at once, and the first one's hold."""
-    return queries.find(store, {"stage": STAGE, "role": ROLE, **_tags(data)})
+    return queries.find(store, {"stage": STAGE, "role": ROLE, **_tags(data)}, everywhere=True)

@@ -20,7 +20,7 @@ from mlflow.tracking import MlflowClient
 from audio_mu.errors import UserError, one_line
 from audio_mu.progress import say
 from audio_mu.store.artifacts import Files
-from audio_mu.store.faults import Patient, connections_in_use, explain
+from audio_mu.store.faults import Patient, explain, open_connections
 from audio_mu.store.handle import SQLITE, Store, sqlite_address, sqlite_file
 from audio_mu.store.places import is_own_run
 from audio_mu.store.private import close_connections, quiet, schema
@@ -40,7 +40,7 @@ def open_store() -> Store:
     Raises `UserError` where it cannot be opened.
     """
     quiet()
-    connections_in_use()  # from the first one on
+    open_connections()  # from the first one on
     given = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_address(Path.cwd() / "mlflow.db")
     file = sqlite_file(given)
     # Of the address that names a file as a URI of SQLite's own every word counts.

@@ -20,6 +20,19 @@ SMALL = {"n_speakers": 6, "n_takes": 3}  # 180 clips
 FAST = {"n_epochs": "4", "n_epoch_repair": "1", "batch_size": "16", "seeds": "40,41"}
 
 
+SLOW_FIXTURES = {"entry", "project", "engine", "server"}
+SLOW_FILES = ("faults", "test_drawers", "test_gpu_benchmark", "test_deletion_request", "test_api", "test_fast_paths")
+"""What runs whole commands, servers or clusters: left out by `make quick`."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of whole commands, so that `-m "not slow"` leaves them out."""
+    for item in items:
+        whole = SLOW_FIXTURES & set(getattr(item, "fixturenames", ()))
+        if whole or any(name in item.nodeid for name in SLOW_FILES):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """No test reads or fills the user's cache or store."""

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import soundfile
 
 from audio_mu.erasure.find import Search
 from audio_mu.errors import UserError
@@ -292,3 +294,39 @@ def test_all_repeats_erasures_and_makes_none(answered: Answered) -> None:
     with pytest.raises(UserError, match="there was none"):
         answered.run("erase", request="all", confirm="true")
     assert answered.tags(answered.entries()[0])["state"] == "answered"
+
+
+def test_nothing_that_the_person_said_outlives_the_erasure(answered: Answered) -> None:
+    """Catches held-out and later recordings of an erased person in test lists, logits, sides or caches, and one of them
+    that is trained on under somebody else's name afterwards."""
+    root = answered.folder / "recordings"
+    for source in sorted(root.glob("*/p[234]_*.wav")):  # more of p1, on either side
+        wave, rate = soundfile.read(source)
+        soundfile.write(source.with_name(f"p1_new_{source.name}"), wave[::-1], rate)
+    answered.run("train", dataset_name="others", clip_seconds="0.4")  # p1 is barred there, the test side stays
+    answered.run("train", n_epochs="5")
+    losses = answered.table(answered.runs(stage="train", role="seed")[-1], "losses.csv")
+    held_out = losses[losses["speaker"] == "p1"]
+    assert set(held_out["member"]) == {"0"}
+    assert held_out["clip_id"].str.contains("new").any()
+    answered.run("erase", request=answered.hash("p1"), confirm="true")
+
+    own = answered.place(answered.entries()[0]) / "recordings.csv"
+    ids, needles = answered.ids("p1"), {*held_out["source_hash"], *held_out["audio_hash"]}
+    assert needles <= set(own.read_text().replace("\n", ",").split(","))
+    for path in (path for top in ("mlruns", "cache") for path in (answered.folder / top).rglob("*")):
+        if path.is_file() and path != own:
+            data = path.read_bytes()
+            if path.suffix == ".npz":
+                with np.load(path) as content:
+                    data = " ".join(map(str, content.get("clip_id", []))).encode()
+            assert not [text for text in {*ids, *needles} if text.encode() in data], path
+    pages = answered.database.read_bytes()
+    assert not [text for text in {*ids, *needles} if text.encode() in pages]
+
+    for i, id_ in enumerate(sorted(ids)):
+        (root / id_).rename(root / Path(id_).with_name(f"p3_again{i}.wav"))
+    answered.run("train")
+    last = answered.table(answered.runs(stage="train", role="seed")[-1], "losses.csv")
+    assert not {*last["source_hash"]} & {*pd.read_csv(own)["source_hash"]}
+    assert last["clip_id"].str.contains("again").sum() == 0

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from audio_mu.requests.ledger import Entry
+from audio_mu.data.catalog import composed
+from audio_mu.requests.ledger import COLUMNS, OF_PERSON, SCOPE, Entry
 from audio_mu.store.removal import AnyRun
 
 HASHES = ("audio_hash", "source_hash")
@@ -22,7 +24,8 @@ class Content:
     """Under which ids the runs of a store know the recordings of a request.
 
     Under the request's own ids in runs of its data set or of its folder; in runs of every other data set under those
-    that have the recordings' audio hashes there. `earlier`: of an earlier search, whose lists have been cut since.
+    that have the recordings' audio hashes there. Whatever else the people of a request say is one of its recordings:
+    held-out ones, and later ones. `earlier`: of an earlier search, whose lists have been cut since.
     """
 
     def __init__(self, runs: Mapping[str, AnyRun], entry: Entry, earlier: Content | None = None) -> None:
@@ -32,24 +35,36 @@ class Content:
         self._ids: dict[str, set[str]] = dict(earlier._ids) if earlier else {}
         self._told: set[str] = set(earlier._told) if earlier else set()
         self._told_of: set[str] = set(earlier._told_of) if earlier else set()
+        self._said: list[pd.DataFrame] = []
         for run in runs.values():
             self._look_up(run)
 
     def _look_up(self, run: AnyRun) -> None:
         dataset, lists = run.tags.get("dataset_name", ""), HASHED.get(run.tags.get("stage", ""), ())
         for path in paths_of(run, lists) if run.is_own else ():
-            ids = ids_of(run.files.read(path), self._entry.hashes)
-            if ids is not None:
+            rows = rows_of(run.files.read(path), self._entry)
+            if rows is not None:
                 if path in COMPLETE:
                     self._told.add(run.id)
                     self._told_of.add(dataset)
-                self._ids.setdefault(dataset, set()).update(ids)
+                self._ids.setdefault(dataset, set()).update(rows["clip_id"])
+                self._said.append(rows if self._is_same(run) else rows.assign(clip_id=""))  # an id of its own
 
     def _is_same(self, run: AnyRun) -> bool:
         own, tags = self._entry.tags, run.tags
         return tags.get("dataset_name", own.get("dataset_name")) == own.get("dataset_name") or (
             tags.get("dataset") == own.get("dataset") and data_dir(run) in self._data_dirs
         )
+
+    def whole(self, cached: pd.DataFrame) -> Entry:
+        """The entry with everything that its people say in the store's lists, or `cached`: clip_id, label, speaker,
+        part, audio_hash, source_hash. What is erased must stay out by its hash."""
+        said = pd.concat([cached, *self._said]).fillna("")
+        new = said[~said[list(HASHES)].isin(self._entry.hashes).any(axis=1)].drop_duplicates(list(HASHES))
+        if new.empty:
+            return self._entry
+        more = new.assign(forgotten="False", **{SCOPE: OF_PERSON})
+        return replace(self._entry, recordings=pd.concat([self._entry.recordings, more], ignore_index=True).fillna(""))
 
     def ids(self, run: AnyRun) -> frozenset[str]:
         """What the recordings are called in a run."""
@@ -73,15 +88,17 @@ def paths_of(run: AnyRun, lists: Iterable[str]) -> list[str]:
     ]
 
 
-def ids_of(table: bytes, hashes: frozenset[str]) -> set[str] | None:
-    """The ids with one of these audio hashes in a list; None where it has no hashes, or is none that can be read."""
+def rows_of(table: bytes, entry: Entry) -> pd.DataFrame | None:
+    """The rows of a list that are recordings of an entry, by hash or by speaker; None where it has no hashes, or is
+    none that can be read."""
     try:
-        read = pd.read_csv(
-            io.BytesIO(table), dtype=str, usecols=lambda name: name in ("clip_id", *HASHES), keep_default_na=False
-        )
+        read = pd.read_csv(io.BytesIO(table), dtype=str, usecols=lambda name: name in COLUMNS, keep_default_na=False)
         told = read[[name for name in HASHES if name in read]]
-        return set(read.loc[told.isin(hashes).any(axis=1), "clip_id"]) if len(told.columns) else None
-    except (ValueError, KeyError):
+        found = told.isin(entry.hashes).any(axis=1)
+        if entry.speakers and "speaker" in read:
+            found |= read["speaker"].map(composed).isin(entry.speakers)
+        return read[found] if len(told.columns) and "clip_id" in read else None
+    except ValueError:
         return None
 
 

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
+
+from audio_mu.data.catalog import composed
 from audio_mu.erasure.content import Content, is_hashed
 from audio_mu.erasure.descent import Descent
 from audio_mu.erasure.redact import Sought
 from audio_mu.progress import bar
-from audio_mu.requests.ledger import NONMEMBERS, RECORDINGS, RETIRED, ROLE, STAGE, Entry
+from audio_mu.requests.ledger import COLUMNS, RECORDINGS, RETIRED, ROLE, STAGE, Entry
 from audio_mu.store import registry, removal
 from audio_mu.store.artifacts import Files
 from audio_mu.store.handle import Store
@@ -49,17 +52,21 @@ class Finding:
 
 
 class Search:
-    """A search of one experiment and of this machine's caches for the recordings of one request.
+    """A search of a store and of this machine's caches for the recordings of one request.
 
+    `entry` is the request's with everything else that its people say in the store.
     `searched` counts what was looked through. `descent`: of an earlier search. An erasure cuts the lists that say what
     a model was trained on, so that a search after it cannot tell any more.
     """
 
     def __init__(self, store: Store, entry: Entry, descent: Descent | None = None) -> None:
-        self.store, self.entry = store, entry
+        self.store = store
         self.runs = {run.id: run for run in removal.every_run(store)}
         self.content = Content(self.runs, entry, descent.content if descent else None)
-        self.descent = descent or Descent(self.runs, entry, self.content)
+        self.entry = self.content.whole(_cached(entry))
+        if self.entry is not entry:  # what its people say may have other names elsewhere
+            self.content = Content(self.runs, self.entry, self.content)
+        self.descent = descent or Descent(self.runs, self.entry, self.content)
         self.searched = {"runs": len(self.runs), "artifacts": 0, "feature caches": 0}
         self.foreign = {where: what for run in self.runs.values() for where, what in _foreign(store, run).items()}
         self._known: dict[frozenset[str], Sought] = {}
@@ -104,7 +111,7 @@ class Search:
                 continue
             self.searched["feature caches"] += 1
             half_built = folder.name.startswith(".") or not (folder / "index.json").is_file()
-            if half_built or _cache_names(folder, self.entry):
+            if half_built or _holds(folder, self.entry):
                 what = "feature cache" + (", half built" if half_built else "")
                 yield Finding(what, folder.name, REMOVED, partial(_remove_cache, folder))
 
@@ -115,7 +122,7 @@ class Search:
             is_entry = (run.status, run.tags.get("stage"), run.tags.get("role")) == ("FINISHED", STAGE, ROLE)
             for path in files.paths():
                 self.searched["artifacts"] += 1
-                if is_entry and path in (RECORDINGS, NONMEMBERS):  # who has which place in the split
+                if is_entry and path == RECORDINGS:
                     continue
                 if (change := sought.change(path, files.read(path))) is not None:
                     where, action = _named(run, path), REMOVED
@@ -152,17 +159,32 @@ def _rewrite(files: Files, path: str, sought: Sought) -> None:
         files.delete(path)
 
 
-def _cache_names(folder: Path, entry: Entry) -> bool:
-    """Whether a cache may hold one of the recordings: the audio, or by its id at another clip length.
+def _holds(folder: Path, entry: Entry) -> bool:
+    """Whether a cache may hold one of the recordings: the audio, by its id at another clip length, or by the speaker.
 
     A cache of another data set whose ids are alike is taken too: it is built anew.
     """
     try:
         index = json.loads((folder / "index.json").read_text())
         ids = {*index["ids"], *(row[0] for row in index["skipped"])}
-        return bool(entry.hashes & {*index["hashes"], *index["sources"]} or entry.ids & ids)
+        heard = entry.speakers.intersection(map(composed, index["speakers"]))
+        return bool(entry.hashes & {*index["hashes"], *index["sources"]} or entry.ids & ids or heard)
     except (ValueError, KeyError, TypeError):
         return True  # unreadable: it would be built anew anyway
+
+
+def _cached(entry: Entry) -> pd.DataFrame:
+    """What a request's people say in the caches; without ids, a cache does not know its data set's name."""
+    rows = [pd.DataFrame(columns=list(COLUMNS), dtype=str)]
+    for path in (cache_root() / "features").glob("*/index.json") if entry.speakers else ():
+        try:
+            index = json.loads(path.read_text())
+            table = pd.DataFrame({"audio_hash": index["hashes"], "source_hash": index["sources"]})
+            table["speaker"] = index["speakers"]
+            rows.append(table[table["speaker"].map(composed).isin(entry.speakers)])
+        except (ValueError, KeyError, TypeError):
+            continue  # not whole: it goes
+    return pd.concat(rows)
 
 
 def _remove_cache(folder: Path) -> None:

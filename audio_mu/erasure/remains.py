@@ -14,7 +14,7 @@ from audio_mu.erasure.find import Search
 from audio_mu.erasure.redact import Sought
 from audio_mu.errors import first_of
 from audio_mu.names import NAIVE
-from audio_mu.requests.ledger import NONMEMBERS, RECORDINGS, RETIRED, Entry
+from audio_mu.requests.ledger import RECORDINGS, RETIRED, Entry
 from audio_mu.store import queries, removal
 from audio_mu.store.artifacts import list_files, read_csv
 from audio_mu.store.handle import Store
@@ -36,7 +36,6 @@ def remaining(data: DataParameters, search: Search) -> list[Remaining]:
     entry, runs = search.entry, search.runs.values()
     return [
         Remaining(f"{RECORDINGS} of the ledger's entry", "so that the recordings and their copies stay left out"),
-        Remaining(f"{NONMEMBERS} of the ledger's entry", "so that its test recordings keep their place in the split"),
         *_models(entry, runs, search.descent),
         *_names(entry, runs),
         *_held_out(search.store, search.answering),
@@ -83,13 +82,18 @@ def _names(entry: Entry, runs: Collection[AnyRun]) -> Iterator[Remaining]:
 
 
 def _held_out(store: Store, answering: Sequence[AnyRun]) -> Iterator[Remaining]:
-    """Test recordings of the same speaker or class, which no request takes out."""
+    """Test recordings of the same class, which no request takes out; those of a person have gone."""
     path = "losses/held_out.csv"
-    if answering and path in list_files(store, answering[0].id, "losses"):
+    held_out = read_csv(store, answering[0].id, path) if _has(store, answering, path) else ()
+    if len(held_out):
         yield Remaining(
-            f"{len(read_csv(store, answering[0].id, path))} test recordings that match the request",
+            f"{len(held_out)} test recordings that match the request",
             "no model was trained on them, the request did not take them; membership was measured against them",
         )
+
+
+def _has(store: Store, answering: Sequence[AnyRun], path: str) -> bool:
+    return bool(answering) and path in list_files(store, answering[0].id, path.partition("/")[0])
 
 
 def _files(data: DataParameters, entry: Entry, answering: Sequence[AnyRun]) -> Iterator[Remaining]:

@@ -98,7 +98,7 @@ class Entry:
     @cached_property
     def ids(self) -> frozenset[str]:
         """Ids of its recordings."""
-        return frozenset(self.recordings["clip_id"])
+        return frozenset(self.recordings["clip_id"]) - {""}  # without: a person's, in another data set
 
     @cached_property
     def hashes(self) -> frozenset[str]:

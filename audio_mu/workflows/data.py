@@ -139,7 +139,10 @@ def load_data(config: Config, ledger: Ledger = NO_LEDGER, known: Sides | None = 
             f"the answered requests of {config.data.label} leave {len(train)} training and {len(test)} "
             "test clips: both are needed; give data_dir with more recordings"
         )
-    split = replace(whole, train=train, test=test, nonmembers=nonmembers, waiting=whole.waiting[~out[whole.waiting]])
+    away = {source for source, is_out in zip(clips.sources, out) if is_out}  # get no side that would outlive them
+    drawn = {key: side for key, side in whole.drawn.items() if key not in away}
+    waiting = whole.waiting[~out[whole.waiting]]
+    split = replace(whole, train=train, test=test, nonmembers=nonmembers, drawn=drawn, waiting=waiting)
     found = {name: _earlier(clips, split, entry) for name, entry in earlier.items()}
     readable = {name: known for name, known in found.items() if len(known.clips)}
     return Data(clips, split, tuple(left_out), _digest(clips, whole.train), readable)

@@ -14,7 +14,7 @@ from audio_mu.erasure.remains import NOT_OURS, remaining
 from audio_mu.errors import UserError
 from audio_mu.progress import bar, say
 from audio_mu.requests import ledger_file
-from audio_mu.requests.ledger import ERASED, ERASING, Entry, keep_file, read_ledger
+from audio_mu.requests.ledger import ERASED, ERASING, RECORDINGS, Entry, keep_file, read_ledger
 from audio_mu.store import removal
 from audio_mu.store.artifacts import list_files, read_json
 from audio_mu.store.handle import Store
@@ -53,6 +53,7 @@ def _erase_one(config: Config, store: Store, entry: Entry) -> str:
     tags = {name: entry.tags[name] for name in TAGS} | {"confirmed": str(config.store.confirm).lower()}
     with open_run(store, "erase", f"erase {entry.request}", tags, in_force(config, "erase"), config.as_text()) as run:
         search = Search(store, entry)
+        entry = search.entry
         if entry.run_id in search.runs and not search.runs[entry.run_id].is_own:
             where = search.runs[entry.run_id].artifact_uri
             raise UserError(f"the ledger's entry of {entry.request} names {where!r}, outside of the store: restore it")
@@ -128,6 +129,7 @@ def _begin(runs: Sequence[Run], entry: Entry, findings: Sequence[Finding]) -> di
     rows = [*known.get("found", []), *(finding.row for finding in findings)]
     found = list({json.dumps(row, sort_keys=True): row for row in rows}.values())
     for run in runs:
+        run.csv(RECORDINGS, entry.recordings)  # with all that its people say, before any list of it is cut
         run.tags({"state": ERASING})
     record = {"started_at": known.get("started_at", _now()), "found": found}
     _write(runs, entry, record)

@@ -239,6 +239,9 @@ def test_a_list_of_people_is_answered_as_it_comes_by_mail(living: Living, tmp_pa
         ("ada", "left; at once", ""), ("M\u00fcller, Jos\u00e9", "moved", "2026-01-02")
     }  # fmt: skip
     assert len(living.table(run, "losses/held_out.csv"))
+    entries = [living.table(entry, "recordings.csv") for entry in living.runs(stage="ledger")]
+    assert [set(entry["speaker"]) for entry in entries] == [{"M\u00fcller, Jos\u00e9"}, {"ada"}]
+    assert sorted(id_ for entry in entries for id_ in entry["clip_id"]) == sorted(asked["clip_id"])
     living.say("ada", range(20, 30))
     living.run("train")
     assert living.people(living.trained()) == {"ben", "cleo"}

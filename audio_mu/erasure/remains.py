@@ -65,7 +65,9 @@ def _models(entry: Entry, runs: Collection[AnyRun], descent: Descent) -> Iterato
 
 
 def _names(entry: Entry, runs: Collection[AnyRun]) -> Iterator[Remaining]:
-    n = sum(run.tags.get("request_hash") == entry.hash and run.tags.get("stage") != "erase" for run in runs)
+    n = sum(
+        run.tags.get("request_hash") in (entry.hash, entry.asked) and run.tags.get("stage") != "erase" for run in runs
+    )
     yield Remaining(
         f"figures, plots, parameters and tags of {n} runs, request={entry.request}",
         "averages and distributions that name no recording; the name says what was asked, and MLflow lets no parameter "

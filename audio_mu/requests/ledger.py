@@ -27,7 +27,8 @@ STAGE, ROLE = "ledger", "entry"
 ANSWERED, ERASING, ERASED = "answered", "erasing", "erased"
 STATES = (ANSWERED, ERASING, ERASED)
 MOVING = "moving"
-"""Tag of an entry whose models are going into service: alias → registered model and version, as JSON."""
+"""Tag of an entry whose models are going into service, as JSON: alias → registered model and version, and the runs of
+all entries of the command."""
 RECORDINGS, NONMEMBERS, ANSWERS = "recordings.csv", "nonmembers.csv", "answers.json"
 RETIRED = "retired"
 """Tag of a run whose models were removed for a request, with its hash: figures stay, models are not to be had."""
@@ -79,6 +80,11 @@ class Entry:
     def hash(self) -> str:
         """The request's hash."""
         return self.tags["request_hash"]
+
+    @property
+    def asked(self) -> str:
+        """The hash of what the command was asked, which for several people has an entry of each."""
+        return self.tags.get("asked_hash", self.hash)
 
     @property
     def state(self) -> str:
@@ -224,14 +230,31 @@ def _entry(store: Store, run: Finished) -> Entry:
     )
 
 
-def enter(store: Store, ledger: Ledger, entry: Entry, aliases: Mapping[str, Version] | None = None) -> Entry:
-    """Write a request, with the answer of one registered model, into the ledger, and put that into service.
+def enter(
+    store: Store, ledger: Ledger, entries: Sequence[Entry], aliases: Mapping[str, Version] | None = None
+) -> list[str]:
+    """Write what a command has answered into the ledger, and put the answer of one registered model into service.
 
-    `entry` has no run yet. A request that is in the ledger already gets this model's answer added or renewed. The
-    entry is whole before the first of the `aliases` moves, and counts from the last one on: whoever is killed in
-    between leaves what `finish_interrupted` needs.
+    `entries` have no run yet, and one answer. A request that is in the ledger already gets this model's answer added or
+    renewed. All entries are whole before the first of the `aliases` moves, and count from the last one on: whoever is
+    killed in between leaves what `finish_interrupted` needs. Returns the ids of the entries' runs.
     """
-    known = next((other for other in ledger.entries if other.hash == entry.hash), None)
+    written: list[str] = []
+    previous = ledger.entries[-1].hash if ledger.entries else ""
+    for entry in entries:
+        known = next((other for other in ledger.entries if other.hash == entry.hash), None)
+        written += _write(store, entry, known, previous)
+        previous = previous if known else entry.hash
+    named = {alias: [version.name, version.version] for alias, version in (aliases or {}).items()}
+    moving = json.dumps({"aliases": named, "entries": written})
+    Run(store, written[0], "").tags({MOVING: moving})
+    _put_into_service(store, written[0], moving)
+    keep_file(store)
+    return written
+
+
+def _write(store: Store, entry: Entry, known: Entry | None, previous: str) -> Sequence[str]:
+    """Write an entry, or add its answer to the known one of the same request; the ids of its runs."""
     ((model, answer),) = entry.answers.items()
     answers = {**(known.answers if known else {}), model: answer}
     tags = {
@@ -245,8 +268,7 @@ def enter(store: Store, ledger: Ledger, entry: Entry, aliases: Mapping[str, Vers
     }
     if known is None:
         runs = [lone_run(store, STAGE, ROLE, f"ledger {entry.request}", tags)]
-        tags["answered_at"] = datetime.now(UTC).isoformat(timespec="milliseconds")
-        tags["previous"] = ledger.entries[-1].hash if ledger.entries else ""
+        tags |= {"answered_at": datetime.now(UTC).isoformat(timespec="milliseconds"), "previous": previous}
     else:
         runs = [Run(store, run_id, "") for run_id in known.run_ids]
     for run in runs:
@@ -254,19 +276,17 @@ def enter(store: Store, ledger: Ledger, entry: Entry, aliases: Mapping[str, Vers
         run.csv(NONMEMBERS, entry.nonmembers)
         run.text(ANSWERS, json.dumps({name: dataclasses.asdict(given) for name, given in answers.items()}, indent=1))
         run.tags(tags)
-    moving = json.dumps({alias: [version.name, version.version] for alias, version in (aliases or {}).items()})
-    runs[0].tags({MOVING: moving})
-    _put_into_service(store, runs[0].id, moving)
-    keep_file(store)
-    return dataclasses.replace(entry, run_id=runs[0].id, tags={**entry.tags, **tags})
+    return [run.id for run in runs]
 
 
 def _put_into_service(store: Store, run_id: str, moving: str) -> None:
-    for alias, (name, number) in json.loads(moving).items():
+    left = json.loads(moving)
+    for alias, (name, number) in left["aliases"].items():
         if (version := registry.by_number(store, name, number)) is not None:  # not deleted since
             registry.set_alias(store, version, alias)
+    for written in left["entries"]:
+        store.client.set_terminated(written)  # only a whole entry is found
     Run(store, run_id, "").tags({MOVING: ""})
-    store.client.set_terminated(run_id)  # only a whole entry is found
 
 
 def finish_interrupted(store: Store) -> list[Mapping[str, str]]:

@@ -37,7 +37,7 @@ def erase(config: Config, store: Store) -> str:
     ledger has no such request.
     """
     if config.store.request != ALL:
-        return _erase_one(config, store, _chosen(config, store))
+        return [_erase_one(config, store, entry) for entry in _chosen(config, store)][-1]
     known = ledger_file.erased()
     repeated = [
         _erase_one(config, store, entry)
@@ -101,15 +101,16 @@ def _erase(config: Config, search: Search, findings: Sequence[Finding], run: Run
     say(f"record: {run.address(PAGE)}")
 
 
-def _chosen(config: Config, store: Store) -> Entry:
-    """The entry that `request` names. Raises `UserError` where it names none or several."""
+def _chosen(config: Config, store: Store) -> Sequence[Entry]:
+    """The entry that `request` names, or those of the people whom one command answered. Raises `UserError` where it
+    names none or several."""
     asked, entries = config.store.request, read_ledger(store).entries
     if config.store.confirm and len(asked) < SURE:
         raise UserError(f"request={asked!r} is short to remove something: give {SURE} characters of the hash")
-    matching = [entry for entry in entries if asked and entry.hash.startswith(asked)]
+    matching = [entry for entry in entries if asked and (entry.hash.startswith(asked) or entry.asked.startswith(asked))]
     if config.data.dataset_name or len(matching) > 1:
         matching = [entry for entry in matching if entry.tags["dataset_name"] == config.data.label]
-    if len(matching) != 1:
+    if len({(entry.asked, entry.tags["dataset_name"]) for entry in matching}) != 1:
         listed = ", ".join(
             f"{entry.hash[:8]} ({entry.request}, {entry.state}, dataset_name={entry.tags['dataset_name']})"
             for entry in entries
@@ -119,7 +120,7 @@ def _chosen(config: Config, store: Store) -> Entry:
             f"request={asked!r} names {len(matching)} answered requests{of} of this experiment: give the hash of "
             f"one: {listed or 'there is none, unlearn with register=best answers a request'}"
         )
-    return matching[0]
+    return matching
 
 
 def _begin(runs: Sequence[Run], entry: Entry, findings: Sequence[Finding]) -> dict[str, Any]:

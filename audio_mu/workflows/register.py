@@ -35,6 +35,7 @@ from audio_mu.requests.ledger import (
     finish_interrupted,
     read_ledger,
 )
+from audio_mu.requests.people import of_each_person
 from audio_mu.store import registry
 from audio_mu.store.artifacts import read_csv, read_npz
 from audio_mu.store.handle import Store
@@ -99,7 +100,7 @@ def _register(config: Config, store: Store, run: Run, cell_id: str) -> dict[int,
     _attach(config, store, run, chosen, versions)
     aliases = {f"{UNLEARNED}-seed-{seed}": version for seed, version in versions.items()}
     aliases[UNLEARNED] = versions[chosen.first_seed]
-    enter(store, ledger, _answered(config, store, chosen, versions, forgotten, data.clips), aliases)
+    enter(store, ledger, of_each_person(_answered(config, store, chosen, versions, forgotten, data.clips)), aliases)
     _tell(store, run, name, chosen, versions)
     return versions
 
@@ -175,7 +176,7 @@ def _asked(config: Config) -> str:
 
 def _refuse_erased(ledger: Ledger, run: Finished) -> None:
     for entry in ledger.entries:
-        if entry.gone and entry.hash == run.tags["request_hash"]:
+        if entry.gone and entry.asked == run.tags["request_hash"]:
             raise UserError(
                 f"register: request {entry.request} ({entry.hash[:8]}) was erased in between, nothing of it may come "
                 "back: run `mlflow run . -e train`, which leaves its recordings out"
@@ -191,7 +192,7 @@ def _refuse_crossed(config: Config, store: Store, chosen: Chosen, clips: Clips, 
         learnt = np.isin(clips.ids, read_npz(store, run.id, "logits/remain.npz")["clip_id"])
         for entry in ledger.entries:
             held = int((of_entry(clips, entry)[1] & learnt).sum())
-            if not held or entry.hash == run.tags["request_hash"]:
+            if not held or entry.asked == run.tags["request_hash"]:
                 continue
             if config.store.ledger == "ignore":
                 raise UserError(
@@ -294,6 +295,7 @@ def _answered(
     asked = forgotten.loc[forgotten["forgotten"], ["clip_id", "audio_hash"]]
     tags = {
         **{name: first.tags[name] for name in ("request", "request_hash")},
+        **{f"asked_{name}": first.tags[f"request{of}"] for name, of in (("request", ""), ("hash", "_hash"))},
         **base_tags(config),
         "clips_hash": hash_of(asked.to_numpy().tolist()),
         "kind": kind,

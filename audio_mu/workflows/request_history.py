@@ -25,7 +25,8 @@ def chain_table(store: Store, ledger: Ledger, model: str) -> pd.DataFrame:
     `naive/…`, and `original/test/accuracy`, the accuracy that the request started from. All from logged metrics.
     """
     rows = []
-    for position, entry in enumerate(ledger.of_model(model), start=1):
+    first_of = {entry.asked: entry for entry in reversed(ledger.of_model(model))}  # people who were answered together
+    for position, entry in enumerate(reversed(first_of.values()), start=1):
         answer = entry.answers[model]
         try:
             cell = load_cell(store, answer.cell, everywhere=True)
@@ -37,7 +38,13 @@ def chain_table(store: Store, ledger: Ledger, model: str) -> pd.DataFrame:
             if method in (NAIVE, ORIGINAL) and method != answer.method:
                 continue
             beside = {f"{NAIVE}/{name}": naive[name] for name in own if name in naive and method != NAIVE}
-            about = (position, entry.request, method, method == answer.method, len(answer.runs))
+            about = (
+                position,
+                entry.tags.get("asked_request", entry.request),
+                method,
+                method == answer.method,
+                len(answer.runs),
+            )
             start = {"original/test/accuracy": original.get("test/accuracy", np.nan)}
             rows.append({**dict(zip(FIRST, about)), **own, **beside, **start})
     table = pd.DataFrame(rows, columns=None if rows else list(FIRST))

@@ -46,7 +46,7 @@ def test_a_second_models_answer_is_added_to_the_entry(tmp_path: Path, monkeypatc
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     store = open_store()
     for given in (entry("a", one=answer("2")), entry("b", "speaker-2", one=answer("3")), entry("a", two=answer("9"))):
-        enter(store, read_ledger(store), given)
+        enter(store, read_ledger(store), [given])
     first, second = read_ledger(store).entries
     assert (first.hash, second.hash, second.tags["previous"]) == ("a", "b", "a")
     assert first.answers == {"one": answer("2"), "two": answer("9")}
@@ -62,9 +62,9 @@ def test_two_entries_of_one_request_are_one(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     store = open_store()
-    enter(store, Ledger(), entry("a", one=answer("2")))
-    enter(store, Ledger(), entry("a", two=answer("3")))
-    enter(store, read_ledger(store), entry("b", "speaker-2", one=answer("4")))
+    enter(store, Ledger(), [entry("a", one=answer("2"))])
+    enter(store, Ledger(), [entry("a", two=answer("3"))])
+    enter(store, read_ledger(store), [entry("b", "speaker-2", one=answer("4"))])
     first, second = read_ledger(store).entries
     assert (first.hash, second.hash, second.tags["previous"]) == ("a", "b", "a")
     assert first.answers == {"one": answer("2"), "two": answer("3")}
@@ -72,7 +72,7 @@ def test_two_entries_of_one_request_are_one(tmp_path: Path, monkeypatch: pytest.
     assert first.recordings["clip_id"].tolist() == ["a.wav"]
     store.client.set_tag(first.run_ids[1], "state", "erased")
     assert read_ledger(store).barred.ids == {"a.wav"}
-    enter(store, read_ledger(store), entry("a", one=answer("9")))
+    enter(store, read_ledger(store), [entry("a", one=answer("9"))])
     assert read_ledger(store).entries[0].answers == {"one": answer("9"), "two": answer("3")}
 
 
@@ -82,8 +82,8 @@ def test_entries_follow_one_another_whatever_the_clocks_say(tmp_path: Path, monk
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     store = open_store()
     for hash_, at in (("c", "2030"), ("a", "2026"), ("b", "2028")):
-        made = enter(store, read_ledger(store), entry(hash_, one=answer("2")))
-        store.client.set_tag(made.run_id, "answered_at", at)
+        made = enter(store, read_ledger(store), [entry(hash_, one=answer("2"))])
+        store.client.set_tag(made[0], "answered_at", at)
     assert [found.hash for found in read_ledger(store).entries] == ["c", "a", "b"]
 
 

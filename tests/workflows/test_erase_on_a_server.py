@@ -72,7 +72,7 @@ def test_an_erasure_ends(store: Store) -> None:
     with lone_run(store, "unlearn", "method", "answer", TAGS) as answer:
         pass
     served = Answer("cell", "naive", {"40": "1"}, {"40": "2"}, {"40": answer.id})
-    enter(store, read_ledger(store), Entry("", TAGS, recordings, recordings[:0], {"audio-mu.Few": served}))
+    enter(store, read_ledger(store), [Entry("", TAGS, recordings, recordings[:0], {"audio-mu.Few": served})])
     entry = read_ledger(store).entries[0]
     models = [finding for finding in Search(store, entry).findings() if finding.what == "base model"]
     assert len(models) == 1

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +18,9 @@ MAX_CHANNELS = 64
 RESAMPLE_MARGIN = 0.1  # seconds read beyond the clip so that the resampling filter sees what follows the cut
 MAX_AMPLITUDE = 1e6  # of full scale; far more would overflow the power spectrum in float32
 BLOCK = 1 << 16  # frames decoded at once: what a header claims is never allocated
+MAX_HASHED = 57_600_000  # samples of all channels: ten minutes of 48 kHz stereo, under a second
+CANCELLED = 1e-4  # of the louder channel's power: less is left of channels in opposite phase
+OPPOSITE_PHASE = "channels in opposite phase: the louder one taken"
 MAX_REDUCED_RATE = 200_000  # of a rate without common divisor with ours: scipy's filter has 20 entries for each
 MAX_KERNEL = 2_000_000  # entries of torchaudio's resampling kernel; 44,101 Hz would take 12 GB and a minute a clip
 
@@ -25,18 +31,86 @@ class BadRecording(Exception):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A waveform float32 [clip_samples] at 16 kHz, and in words what had to be done to get it."""
+    """A waveform float32 [clip_samples] at 16 kHz, and in words what had to be done to get it.
+
+    `source_hash` is the SHA-256 of what the file holds (see `read_clip`), before anything was done to it.
+    """
 
     waveform: np.ndarray
     changes: tuple[str, ...]
+    source_hash: str
 
 
 def read_clip(path: Path, clip_samples: int) -> Prepared:
     """A recording as a clip: channels averaged, resampled to 16 kHz, zero-padded on the right or cropped.
 
-    Only what the clip needs is read, whatever the header claims. Raises `BadRecording` for what is no audio or no
-    regular file (a pipe would be waited for, a device never ends), is empty, or holds values that are not finite.
+    Where the channels cancel each other (their average has less than a ten-thousandth of the louder one's power in
+    the clip), the louder one is taken instead. No more than the clip is kept in memory, whatever the header claims.
+
+    The source hash covers rate, channels and every decoded sample as float32: a WAV, a FLAC and an AIFF of the same
+    samples agree, on every machine, and so do copies under another clip length; another rate, another number of
+    channels or one other sample does not. Formats that lose (MP3, Ogg) are hashed as the decoder gives them, which
+    may differ from one decoder to the next. It ends after 57.6 million samples (ten minutes of 48 kHz stereo, an hour
+    of 16 kHz mono) or where the rest cannot be decoded: longer recordings are told apart by that much.
+
+    Raises `BadRecording` for what is no audio or no regular file (a pipe would be waited for, a device never ends),
+    is empty, or holds values that are not finite in the clip.
     """
+    with _opened(path) as recording:
+        rate, channels = recording.samplerate, recording.channels
+        source = _SourceHash(rate, channels)
+        frames = _frames(clip_samples, rate)
+        mono, cancelled = _read_mono(recording, frames, source.add)
+        if len(mono) == frames:  # else its end has been read
+            _hash_rest(recording, source)
+    if cancelled is not None:
+        with _opened(path) as recording:
+            mono = _read_channel(recording, frames, cancelled)
+    mono = _at_sample_rate(mono, rate)
+    clip = np.zeros(clip_samples, dtype=np.float32)
+    clip[: len(mono)] = mono[:clip_samples]
+    done = {
+        "mixed down": channels > 1 and cancelled is None,
+        OPPOSITE_PHASE: cancelled is not None,
+        "resampled": rate != SAMPLE_RATE,
+        "cut": len(mono) > clip_samples,
+        "padded": len(mono) < clip_samples,
+    }
+    changes = tuple(words for words, applies in done.items() if applies)
+    return Prepared(clip, changes, source.digest.hexdigest())
+
+
+def read_recording(path: Path, longest: int) -> np.ndarray:
+    """The first `longest` samples of a recording, or as many as it has: float32 [samples], mono, 16 kHz, not padded.
+
+    Channels and rate as in `read_clip`, which raises the same errors.
+    """
+    with _opened(path) as recording:
+        rate = recording.samplerate
+        mono, cancelled = _read_mono(recording, _frames(longest, rate), lambda block: None)
+    if cancelled is not None:
+        with _opened(path) as recording:
+            mono = _read_channel(recording, _frames(longest, rate), cancelled)
+    return _at_sample_rate(mono, rate)[:longest]
+
+
+class _SourceHash:
+    """SHA-256 of rate, channels and decoded samples, up to a bound that does not depend on the blocks read."""
+
+    def __init__(self, rate: int, channels: int) -> None:
+        self.digest = hashlib.sha256(f"{rate} Hz, {channels} channels\n".encode())
+        self.frames_left = MAX_HASHED // channels
+
+    def add(self, samples: np.ndarray) -> None:
+        """Add a block float32 [frames, channels]."""
+        samples = samples[: self.frames_left]
+        self.digest.update(np.ascontiguousarray(samples, dtype="<f4").data)
+        self.frames_left -= len(samples)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
+    """A recording that can be read; what goes wrong in opening or reading it is told as `BadRecording`."""
     try:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):
@@ -48,41 +122,69 @@ def read_clip(path: Path, clip_samples: int) -> Prepared:
             reduced = rate // math.gcd(rate, SAMPLE_RATE)
             if not 1_000 <= rate <= 768_000 or reduced > MAX_REDUCED_RATE or channels > MAX_CHANNELS:
                 raise BadRecording(f"{channels} channels at {rate} Hz is outside what is supported")
-            frames = int((clip_samples / SAMPLE_RATE + RESAMPLE_MARGIN) * rate) + 1
-            mono = _read_mono(recording, frames)
+            yield recording
     except (soundfile.SoundFileError, OSError, RuntimeError) as error:
         reason = str(error).replace(str(path), "it").strip().rstrip(".")
         raise BadRecording(f"cannot be read as audio ({reason})") from None
+
+
+def _frames(samples: int, rate: int) -> int:
+    """How many frames of a file are read for so many samples at 16 kHz."""
+    return int((samples / SAMPLE_RATE + RESAMPLE_MARGIN) * rate) + 1
+
+
+def _blocks(recording: soundfile.SoundFile, frames: int) -> Iterator[np.ndarray]:
+    """The next so many frames, or as many as there are, in blocks float32 [block, channels]."""
+    while frames > 0:
+        samples = recording.read(min(frames, BLOCK), dtype="float32", always_2d=True)
+        if not len(samples):
+            break
+        yield samples
+        frames -= len(samples)
+
+
+def _read_mono(
+    recording: soundfile.SoundFile, frames: int, see: Callable[[np.ndarray], None]
+) -> tuple[np.ndarray, int | None]:
+    """The first so many frames averaged over the channels, and the louder channel where these cancel each other.
+
+    `see` is shown every block before it is averaged.
+    """
+    mixed: list[np.ndarray] = []
+    power, mixed_power = np.zeros(recording.channels), 0.0
+    for samples in _blocks(recording, frames):
+        see(samples)
+        if samples.shape[1] == 1:
+            mixed.append(samples[:, 0])
+            continue
+        with np.errstate(over="ignore", invalid="ignore"):  # refused below
+            mixed.append(samples.mean(axis=1, dtype=np.float32))
+            power += np.einsum("tc,tc->c", samples, samples)
+            mixed_power += float(mixed[-1] @ mixed[-1])
+    cancel = recording.channels > 1 and mixed_power < CANCELLED * power.max()
+    return np.concatenate(mixed) if mixed else np.zeros(0, dtype=np.float32), int(power.argmax()) if cancel else None
+
+
+def _read_channel(recording: soundfile.SoundFile, frames: int, channel: int) -> np.ndarray:
+    return np.concatenate([samples[:, channel] for samples in _blocks(recording, frames)])
+
+
+def _hash_rest(recording: soundfile.SoundFile, source: _SourceHash) -> None:
+    """Add what follows the clip. Damage there takes nothing from the clip, so that it only ends the hash."""
+    with suppress(soundfile.SoundFileError, OSError, RuntimeError):
+        for samples in _blocks(recording, source.frames_left):
+            source.add(samples)
+
+
+def _at_sample_rate(mono: np.ndarray, rate: int) -> np.ndarray:
+    """At 16 kHz. Raises `BadRecording` where there is nothing, or nothing to compute with."""
     if len(mono) == 0:
         raise BadRecording("holds no samples")
     if not np.isfinite(mono).all():
         raise BadRecording("holds samples that are not finite numbers")
     if np.abs(mono).max() > MAX_AMPLITUDE:
         raise BadRecording(f"holds samples beyond {MAX_AMPLITUDE:g} times full scale")
-    if rate != SAMPLE_RATE:
-        mono = _resampled(np.ascontiguousarray(mono), rate)
-    clip = np.zeros(clip_samples, dtype=np.float32)
-    clip[: len(mono)] = mono[:clip_samples]
-    done = {
-        "mixed down": channels > 1,
-        "resampled": rate != SAMPLE_RATE,
-        "cut": len(mono) > clip_samples,
-        "padded": len(mono) < clip_samples,
-    }
-    return Prepared(clip, tuple(words for words, applies in done.items() if applies))
-
-
-def _read_mono(recording: soundfile.SoundFile, frames: int) -> np.ndarray:
-    """The first so many frames, or as many as there are, averaged over the channels."""
-    blocks = []
-    while frames > 0:
-        samples = recording.read(min(frames, BLOCK), dtype="float32", always_2d=True)
-        if not len(samples):
-            break
-        with np.errstate(over="ignore", invalid="ignore"):  # refused below
-            blocks.append(samples.mean(axis=1, dtype=np.float32) if samples.shape[1] > 1 else samples[:, 0])
-        frames -= len(samples)
-    return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
+    return mono if rate == SAMPLE_RATE else _resampled(np.ascontiguousarray(mono), rate)
 
 
 def _resampled(mono: np.ndarray, rate: int) -> np.ndarray:

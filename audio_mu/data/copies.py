@@ -38,6 +38,7 @@ MOST_CANDIDATES = 1_000  # of one recording, the nearest: bounds the time where 
 PROMISING = 0.5  # least envelope of the cross-correlation of a pair that is aligned
 OVERSAMPLING = 4  # of the lag, in the alignment
 SEGMENT, RUN = 400, 4  # samples at 8 kHz (50 ms), and how many segments in a row are judged together
+SHARED = 0.6  # of each recording's active segments must lie in the overlap: two may begin alike and go on otherwise
 ACTIVE = 0.1  # of the mean power: quieter segments are not judged, noise may have covered them
 STILL = 2 / 32_768  # two steps of 16 bits: less movement is digital silence
 STEADY = 0.95  # autocorrelation, at every lag up to half the length, of a tone that never changes
@@ -87,8 +88,8 @@ class Descriptions:
 def is_constant(waveform: np.ndarray) -> bool:
     """Whether a waveform float32 [samples] at 16 kHz holds nothing that tells it from others.
 
-    So is one that moves by two steps of 16 bits at most (silence, one value throughout), has nothing between 70 and
-    3,600 Hz, lasts less than 50 ms, or is one steady tone from beginning to end.
+    So is one that moves by two steps of 16 bits at most (silence, one value throughout), lasts less than 50 ms, has a
+    thousandth of its power or less between 70 and 3,600 Hz, or is one steady tone from beginning to end.
     """
     return describe(waveform).constant
 
@@ -105,8 +106,8 @@ def describe(waveform: np.ndarray) -> Description:
     centred = torch.from_numpy(np.asarray(waveform, dtype=np.float32))
     centred = (centred - centred.mean()) / np.ptp(waveform).item()
     sound = _narrow(centred)
-    # -60 dB: what is left of a hum or a hiss outside the band.
-    constant = float(sound.square().mean()) < 1e-6 * float(centred.square().mean()) or _is_steady(sound)
+    # -30 dB: what the beginning and the end of a hum or a whistle outside the band leave in it.
+    constant = float(sound.square().mean()) < 1e-3 * float(centred.square().mean()) or _is_steady(sound)
     sound = sound / sound.abs().max().clamp(min=1e-12)
     stored = (sound * 32_767).round().to(torch.int16).numpy()
     return Description(_vector(sound).numpy(), stored, constant)
@@ -164,10 +165,10 @@ def load(folder: Path) -> Descriptions:
 def find_copies(requested: Descriptions, others: Descriptions, tau: float = TAU) -> list[Copy]:
     """The probable copies of the requested recordings among the others, by their places, sorted.
 
-    Found are copies that hold a quarter of the energy of the original and lie within its first ten seconds: encoded
-    by MP3 or Ogg, resampled, louder or quieter, inverted, shifted, trimmed, with noise 20 dB below. Not found are
-    copies played faster, with reverberation, or under other sounds as loud. Constant recordings, and a recording with
-    its own key, are no copies of anything. Time and memory: see results/copies.csv; blocks of 16 million samples.
+    Found are copies that hold six tenths of the original's sound, of what begins in its first ten seconds: encoded by
+    MP3 or Ogg, resampled, louder or quieter, inverted, shifted, trimmed, with noise 20 dB below. Not found are shorter
+    excerpts, copies played faster, with reverberation, or under other sounds as loud. Constant recordings, and a
+    recording with its own key, are no copies of anything. results/copies.csv has shares, time and memory.
     """
     pairs = _candidates(requested, others)
     scores = np.zeros(len(pairs), dtype=np.float32)
@@ -293,15 +294,15 @@ def _peaks(requested: Descriptions, others: Descriptions, pairs: np.ndarray, n: 
     ours, theirs = _spectra(requested, pairs[:, 0], n), _spectra(others, pairs[:, 1], n)
     lags, signs = _lags(ours * theirs.conj(), n)
     turn = -2 * np.pi / n * torch.arange(n // 2 + 1) * lags[:, None]
-    longest = max(len(requested.sounds[i]) for i in set(pairs[:, 0].tolist()))
-    mine = torch.fft.irfft(ours, n)[:, :longest]
-    shifted = torch.fft.irfft(theirs * torch.polar(torch.ones_like(turn), turn), n)[:, :longest] * signs[:, None]
-    ends = torch.tensor([[len(requested.sounds[i]), len(others.sounds[j])] for i, j in pairs.tolist()])
-    time = torch.arange(longest)
-    overlap = (time < ends[:, :1]) & (time >= lags[:, None]) & (time < ends[:, 1:] + lags[:, None])
-    mine, shifted = mine * overlap, shifted * overlap
-    whole = (mine * shifted).sum(1) / (mine.norm(dim=1) * shifted.norm(dim=1)).clamp(min=1e-12)
-    return np.minimum(whole.numpy(), _least_run(mine, shifted, overlap))
+    mine = torch.fft.irfft(ours, n)
+    aligned = torch.fft.irfft(theirs * torch.polar(torch.ones_like(turn), turn), n) * signs[:, None]
+    lengths = torch.tensor([[len(requested.sounds[i]), len(others.sounds[j])] for i, j in pairs.tolist()])
+    # Time is a circle of n samples, on which what begins before the requested sound lies at the end.
+    time = torch.arange(n)
+    overlap = (time < lengths[:, :1]) & ((time - lags[:, None]) % n < lengths[:, 1:])
+    whole = (mine * aligned * overlap).sum(1)
+    whole /= ((mine * overlap).norm(dim=1) * (aligned * overlap).norm(dim=1)).clamp(min=1e-12)
+    return np.minimum(whole.numpy(), _least_run(mine, aligned, overlap, lengths.numpy()))
 
 
 def _lags(cross: Tensor, n: int) -> tuple[Tensor, Tensor]:
@@ -317,26 +318,28 @@ def _lags(cross: Tensor, n: int) -> tuple[Tensor, Tensor]:
     return (steps + vertex) / OVERSAMPLING, sign
 
 
-def _least_run(left: Tensor, right: Tensor, overlap: Tensor) -> np.ndarray:
+def _least_run(mine: Tensor, aligned: Tensor, overlap: Tensor, lengths: np.ndarray) -> np.ndarray:
     """The least mean correlation of four active segments in a row (200 ms), or of all where there are fewer.
 
-    A segment is active where either sound has a tenth of its mean power in it. Zero where none is.
+    A segment is active where it has a tenth of a sound's mean power. Zero where less than six tenths of either
+    sound's active segments lie in the overlap, and where it has none.
     """
-    segments = left.shape[1] // SEGMENT
+    n = mine.shape[1] // SEGMENT
 
     def summed(values: Tensor) -> np.ndarray:
-        return values[:, : segments * SEGMENT].reshape(len(values), segments, SEGMENT).sum(2).numpy()
+        return values[:, : n * SEGMENT].reshape(len(values), n, SEGMENT).sum(2).numpy()
 
-    seconds = summed(overlap.float())
-    products, ours, theirs = summed(left * right), summed(left.square()), summed(right.square())
-    correlations = products / np.maximum(np.sqrt(ours * theirs), 1e-12)
-    means = overlap.sum(1, keepdim=True).clamp(min=1).numpy()
-    loud = [power * means > ACTIVE * SEGMENT * power.sum(1, keepdims=True) for power in (ours, theirs)]
-    active = (loud[0] | loud[1]) & (seconds > SEGMENT / 2)
-    least = np.zeros(len(left), dtype=np.float32)
-    for row, (values, chosen) in enumerate(zip(correlations, active, strict=True)):
-        judged = values[chosen]
-        if len(judged):
-            run = min(RUN, len(judged))
-            least[row] = np.convolve(judged, np.full(run, 1 / run), mode="valid").min()
+    powers = summed(mine.square()), summed(aligned.square())
+    inside = summed(overlap.float()) > SEGMENT / 2
+    active = [power * lengths[:, k : k + 1] > ACTIVE * SEGMENT for k, power in enumerate(powers)]  # of unit energy
+    shared = [(loud & inside).sum(1) >= SHARED * loud.sum(1) for loud in active]
+    products = summed(mine * aligned * overlap)
+    sizes = np.sqrt(summed((mine * overlap).square()) * summed((aligned * overlap).square()))
+    correlations = products / np.maximum(sizes, 1e-12)
+    judged = (active[0] | active[1]) & inside & (shared[0] & shared[1])[:, None]
+    least = np.zeros(len(mine), dtype=np.float32)
+    for row, (values, chosen) in enumerate(zip(correlations, judged, strict=True)):
+        if chosen.any():
+            run = min(RUN, int(chosen.sum()))
+            least[row] = np.convolve(values[chosen], np.full(run, 1 / run), mode="valid").min()
     return least

@@ -1,14 +1,14 @@
 """Probable copies on the Arabic commands: what is found, what is found wrongly, and how long it takes.
 
-    python -m experiments.copies [--altered 800] [--large 100000] [--output results/copies.csv]
+    python -m experiments.copies [--altered 800] [--large 100000] [--parts FOLDER]
 
 Reads AUDIO_MU_TEST_DATA/arabic_commands_folder (30 speakers, 40 words, 4 takes of each). Tau is chosen by the altered
 copies of the first half of the speakers: two hundredths below the peak that 99.8 % of them reach under the worst of
 the alterations (one at a time), rounded down; the margin is for alterations that are not among these. At that tau the
 recall on the second half of the speakers is reported, and the false copies among all pairs of recordings, whose peaks
 have no part in the choice. Then 200 recordings are looked for among all, among 10,000 and among 100,000: the
-recordings again, each at another speed and mixed with a part of another one. One thread; an hour or two on a busy
-machine.
+recordings again, each at another speed and mixed with a part of another one. One thread, half an hour; with a
+folder for the parts a stopped one goes on. Writes results/copies.csv.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import resource
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -152,31 +152,42 @@ def row(measure: str, what: str, n: int, value: float, extreme: float = np.nan, 
     return line
 
 
-def altered_of(commands: Commands, second_half: bool, n: int) -> dict[str, np.ndarray]:
+def kept(path: Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """An array, computed unless a file has it."""
+    if not path.is_file():
+        computed = compute()
+        np.save(path, computed)
+        return computed
+    return np.load(path)
+
+
+def altered_of(commands: Commands, second_half: bool, n: int, parts: Path) -> dict[str, np.ndarray]:
     """The peaks of so many altered copies of one half of the speakers, by alteration."""
     half = np.flatnonzero(commands.second_half == second_half)
     chosen = np.sort(np.random.default_rng(0).choice(half, min(n, len(half)), replace=False))
     peaks = {}
-    for what, write in ALTERATIONS.items():
-        peaks[what] = peaks_of_altered(commands, chosen, write)
+    for i, (what, write) in enumerate(ALTERATIONS.items()):
+        path = parts / f"{i}-{second_half}-{n}.npy"
+        peaks[what] = kept(path, lambda write=write: peaks_of_altered(commands, chosen, write))
         print(f"{what}: {len(chosen)}, least {peaks[what].min():.3f}")
     return peaks
 
 
-def found_and_not(commands: Commands, n_altered: int) -> Iterator[dict]:
+def found_and_not(commands: Commands, n_altered: int, parts: Path) -> Iterator[dict]:
     """Tau by the first half of the speakers, recall on the second, false copies among all."""
-    first = altered_of(commands, False, n_altered // 2)
+    first = altered_of(commands, False, n_altered // 2, parts)
     lowest = min(float(np.quantile(peaks, TAIL)) for what, peaks in first.items() if what != TOGETHER)
     tau = np.floor(100 * (lowest - MARGIN)) / 100
     yield row("tau", "by the first half of the speakers", len(first[TOGETHER]), tau, tail=lowest)
     print(f"the package's tau is {TAU}")
-    for name, altered in (("first", first), ("second", altered_of(commands, True, n_altered))):
+    for name, altered in (("first", first), ("second", altered_of(commands, True, n_altered, parts))):
         for what, peaks in altered.items():
             found, tail = float((peaks >= tau).mean()), float(np.quantile(peaks, TAIL))
             yield row(f"recall, {name} half", what, len(peaks), found, float(peaks.min()), tail)
     highest: dict[str, float] = {}
     counts: Counter[str] = Counter()
-    for copy in searched(commands.described, commands.described):
+    everything = kept(parts / "pairs.npy", lambda: np.array(list(searched(commands.described, commands.described))))
+    for copy in (Copy(int(i), int(j), float(peak)) for i, j, peak in everything):
         if copy.requested < copy.other:
             kind = commands.kind(copy.requested, copy.other)
             highest[kind] = max(highest.get(kind, 0.0), copy.peak)
@@ -190,6 +201,9 @@ def found_and_not(commands: Commands, n_altered: int) -> Iterator[dict]:
 def multiplied(commands: Commands, n: int, folder: Path) -> Descriptions:
     """So many recordings that are no copies: at another speed each, with another one mixed in; kept on disk."""
     total = len(commands.ids)
+    if (folder / "descriptions.json").is_file():
+        return load(folder)
+    folder.mkdir(exist_ok=True)
 
     def read(i: int) -> np.ndarray:
         draw = np.random.default_rng(i)
@@ -205,34 +219,23 @@ def multiplied(commands: Commands, n: int, folder: Path) -> Descriptions:
     return load(folder)
 
 
-def seconds(commands: Commands, large: int) -> Iterator[dict]:
+def seconds(commands: Commands, large: int, parts: Path) -> Iterator[dict]:
     """How long a request of 200 takes, in time and in time of one processor, and the memory of the whole process."""
     chosen = np.random.default_rng(1).choice(len(commands.ids), REQUEST, replace=False)
     request = commands.described.take(chosen)
     started, busy = time.perf_counter(), time.process_time()
     described([commands.ids[i] for i in chosen], lambda i: commands.waveforms[chosen[i]])
     yield row("processor seconds", f"describing {REQUEST}", REQUEST, time.process_time() - busy)
-    with tempfile.TemporaryDirectory() as temporary:
-        many = multiplied(commands, large, Path(temporary))
-        for what, others in (
-            ("all", commands.described), ("multiplied", many.take(np.arange(min(10_000, large)))), ("multiplied", many),
-        ):  # fmt: skip
-            started, busy = time.perf_counter(), time.process_time()
-            found = find_copies(request, others)
-            taken, used = time.perf_counter() - started, time.process_time() - busy
-            name = f"{REQUEST} against {len(others):,}, {what}"
-            yield row("seconds", name, len(others), taken)
-            yield row("processor seconds", name, len(others), used)
-            yield row("found", name, len(others), len(found))
-        yield row("MiB", "most memory of the process", large, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-
-
-def write_table(lines: Iterable[dict], output: Path) -> None:
-    """The table, rewritten after each line so that an interruption loses little."""
-    table: list[dict] = []
-    for line in lines:
-        table.append(line)
-        pd.DataFrame(table).to_csv(output, index=False, float_format="%.6g")
+    many = multiplied(commands, large, parts / f"multiplied-{large}")
+    for others in (commands.described, many.take(np.arange(min(10_000, large))), many):
+        started, busy = time.perf_counter(), time.process_time()
+        found = find_copies(request, others)
+        taken, used = time.perf_counter() - started, time.process_time() - busy
+        name = f"{REQUEST} against {len(others):,}"
+        yield row("seconds", name, len(others), taken)
+        yield row("processor seconds", name, len(others), used)
+        yield row("found", name, len(others), len(found))
+    yield row("MiB", "most memory of the process", large, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def main() -> None:
@@ -240,17 +243,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--altered", type=int, default=800)
     parser.add_argument("--large", type=int, default=100_000)
-    parser.add_argument("--output", type=Path, default=RESULTS / "copies.csv")
+    parser.add_argument("--parts", type=Path)
     given = parser.parse_args()
     os.nice(max(10 - os.nice(0), 0))
     torch.set_num_threads(1)
-    commands = Commands(recordings() / "arabic_commands_folder")
-
-    def lines() -> Iterator[dict]:
-        yield from found_and_not(commands, given.altered)
-        yield from seconds(commands, given.large)
-
-    write_table(lines(), given.output)
+    with tempfile.TemporaryDirectory() as temporary:
+        parts = given.parts or Path(temporary)
+        commands = Commands(recordings() / "arabic_commands_folder")
+        lines = [*found_and_not(commands, given.altered, parts), *seconds(commands, given.large, parts)]
+    pd.DataFrame(lines).to_csv(RESULTS / "copies.csv", index=False, float_format="%.6g")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ env: $(VENV)/ready
 demo: $(VENV)/ready
 	mlflow run . --env-manager local
 
-test: check $(VENV)/cluster
+test: $(VENV)/cluster check
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --durations=10
 
 quick: check

@@ -61,7 +61,7 @@ def unlearn(**parameters: Any) -> pd.DataFrame:
     with _session(parameters) as (config, store, engine):
         cell = load_cell(store, unlearn_workflow.unlearn(config, store, engine))
         rows = [
-            {"method": method, "seed": seed, "run_id": run.id, "cell": cell.cell}
+            {"method": method, "seed": seed, "run_id": run.id, "cell": cell.id}
             | {name: value for name, value in run.metrics.items() if not name.startswith(CURVE_PREFIXES)}
             for method in cell.methods
             for seed, run in cell.of(method).items()

@@ -132,7 +132,7 @@ def read_words(arguments: Sequence[str]) -> dict[str, str]:
 def _run(entry: EntryPoint, config: Config) -> None:
     # Imported here: a wrong parameter and --help are answered without waiting for torch and MLflow.
     from audio_mu.store.connect import open_store
-    from audio_mu.store.faults import explain
+    from audio_mu.store.faults import explain, is_interrupt
     from audio_mu.store.links import where_to_look
     from audio_mu.store.runs import end_own_runs
     from audio_mu.system.writing import own_temporary_folder
@@ -152,6 +152,8 @@ def _run(entry: EntryPoint, config: Config) -> None:
     except UserError:
         raise
     except Exception as error:
+        if is_interrupt(error):
+            raise KeyboardInterrupt from error
         told = explain(error)
         if told is None:
             raise

@@ -1,4 +1,8 @@
-"""The package's methods by name, for what reads their results and needs none of their code."""
+"""Names that the store, the tables and the reports share; reading them needs none of the methods' code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
 
 NAIVE = "naive"
 ORIGINAL = "original"
@@ -6,13 +10,19 @@ FLOOR = "retrain_floor"
 """The retrained model, the untouched one, and the distances of retrained models to each other."""
 
 STUDY = (
-    "naive", "gradient_ascent", "stochastic_teacher", "omp", "cosine", "pop", "amnesiac", "label_smoothing",
-    "fine_tune",
+    NAIVE, "gradient_ascent", "stochastic_teacher", "omp", "cosine", "pop", "amnesiac", "label_smoothing", "fine_tune",
 )  # fmt: skip
-"""The study's eight in its order, and the fine-tuning that it ran beside them."""
+"""The study's eight methods in its order, and the fine-tuning that it ran beside them."""
 
-OTHERS = (
-    "scrub", "bad_teacher", "delete", "neggrad_plus", "orthogonal", "cosine_thesis", "pop_thesis", "cf_k", "eu_k",
-    "salun", "msg", "ssd", "l1_sparse",
-)  # fmt: skip
-"""The rest, in the order of tables; a test holds both to the registry."""
+NONE, BEST = "none", "best"
+"""What the parameter `register` takes beside a method's name."""
+
+UNLEARNED = "unlearned"
+"""The alias of the unlearned model in service; that of one seed is `unlearned-seed-NN`."""
+
+
+def in_order(methods: Iterable[str]) -> list[str]:
+    """The order of tables: the original, the study's methods, then every other method by name."""
+    present = set(methods)
+    study = [method for method in (ORIGINAL, *STUDY) if method in present]
+    return study + sorted(present.difference(study))

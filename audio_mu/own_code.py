@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from audio_mu.errors import UserError
+from audio_mu.errors import UserError, one_line
 from audio_mu.system.hashing import file_sha256, sha256
 
 LOADED_AS = "__audio_mu_digest__"
@@ -21,12 +21,12 @@ def is_reference(text: str) -> bool:
 
 
 def name_of(reference: str) -> str:
-    """What the code is called: the part behind the last colon; any other text is its own name."""
+    """The name in a reference, behind its last colon; a text without colon is its own name."""
     return reference.rpartition(":")[2]
 
 
 def digest_of(reference: str) -> str:
-    """SHA-256 of the file that holds the code. What that file imports is not part of it.
+    """SHA-256 of the file that holds the code, without the files that it imports.
 
     Raises `UserError` where the reference names no file or module.
     """
@@ -73,18 +73,17 @@ def _module(place: str, digest: str, reference: str) -> ModuleType:
     if module is not None and getattr(module, LOADED_AS, digest) == digest:
         return module
     try:
-        module = _run_file(name, _file(reference)) if _is_file(place) else _import(name, module)
+        if _is_file(place):
+            module = _run_file(name, _file(reference))
+        else:
+            module = importlib.import_module(name) if module is None else importlib.reload(module)
     except UserError:
         raise
-    except Exception as error:  # whatever the user's file raises is the user's to mend
-        about = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    except Exception as error:  # any error of the user's file is the user's to mend
+        about = f"{type(error).__name__}: {one_line(error)}"
         raise UserError(f"{reference!r} cannot be loaded ({about}): mend {place}") from error
     setattr(module, LOADED_AS, digest)
     return module
-
-
-def _import(name: str, stale: ModuleType | None) -> ModuleType:
-    return importlib.import_module(name) if stale is None else importlib.reload(stale)
 
 
 def _run_file(name: str, path: Path) -> ModuleType:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -60,19 +61,22 @@ class OptimizerSettings:
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """A fresh optimiser, without any state, over the parameters that want gradients."""
         wanted = [parameter for parameter in parameters if parameter.requires_grad]
-        common = {"lr": self.learning_rate, "weight_decay": self.weight_decay, "fused": True}
+        common: dict[str, Any] = {"lr": self.learning_rate, "weight_decay": self.weight_decay, "fused": True}
         if self.name == "adam":
             return _Adam(wanted, **common)
         return _SGD(wanted, momentum=self.momentum, **common)
 
 
-def _never_compiled(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+Kind = TypeVar("Kind", bound=torch.optim.Optimizer)
+
+
+def _never_compiled(kind: type[Kind]) -> type[Kind]:
     """The same optimiser without torch's guards against compiling it.
 
     They import torch's compiler when they are first called: a second and 110 MB in every process that trains.
     """
     bare = {name: inspect.unwrap(getattr(kind, name)) for name in ("add_param_group", "zero_grad", "step")}
-    return type(kind.__name__, (kind,), bare | {"step": torch.no_grad()(bare["step"])})
+    return cast(type[Kind], type(kind.__name__, (kind,), bare | {"step": torch.no_grad()(bare["step"])}))
 
 
 _SGD, _Adam = _never_compiled(torch.optim.SGD), _never_compiled(torch.optim.Adam)
@@ -86,7 +90,7 @@ def cross_entropy(network: nn.Module, batch: Batch) -> Tensor:
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto`: an accelerator where there is one."""
+    """The device of a name; `auto` is the accelerator of the machine, if it has any."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
@@ -94,6 +98,13 @@ def pick_device(name: str) -> torch.device:
 
 def _autocast(device: torch.device) -> AbstractContextManager[None]:
     return torch.autocast("cuda", dtype=torch.bfloat16) if device.type == "cuda" else nullcontext()
+
+
+def _float32() -> AbstractContextManager[None]:
+    """The arithmetic of evaluation on every device: that of a served model, without TF32 in convolutions."""
+    cudnn = torch.backends.cudnn
+    kept = {name: getattr(cudnn, name) for name in ("enabled", "benchmark", "benchmark_limit", "deterministic")}
+    return cudnn.flags(**kept, allow_tf32=False)
 
 
 def shuffled_batches(examples: Examples, batch_size: int, draw: torch.Generator) -> Iterator[Batch]:
@@ -200,7 +211,7 @@ def predict(network: nn.Module, features: Tensor, indices: np.ndarray | Tensor) 
     was_training = network.training
     network.eval()
     index = torch.as_tensor(indices, device=features.device)
-    with _autocast(features.device):
+    with _float32():
         parts = [network(features[rows]).float().cpu() for rows in index.split(PREDICT_BATCH)]
     network.train(was_training)
     return torch.cat(parts).numpy()

@@ -7,9 +7,9 @@ copies of the first half of the speakers: two hundredths below the peak that 99.
 the alterations (one at a time), rounded down; the margin is for alterations that are not among these. At that tau the
 recall on the second half of the speakers is reported, and the false copies among all pairs of recordings. The method
 and this rule were settled with the peaks of other takes of all speakers in view, so that the false copies are no
-independent test: the nearest pair of takes has .934. Then 200 recordings are looked for among all, among 10,000 and among 100,000: the
-recordings again, each at another speed and mixed with a part of another one. One thread, half an hour; with a
-folder for the parts a stopped one goes on. Writes results/copies.csv.
+independent test: the nearest pair of takes has .934. Then 200 recordings are looked for among all, among 10,000 and
+among 100,000: the recordings again, each at another speed and mixed with a part of another one. One thread, half an
+hour; with a folder for the parts a stopped one goes on. Writes results/copies.csv.
 """
 
 from __future__ import annotations

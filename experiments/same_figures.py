@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -45,7 +46,8 @@ CHAIN: tuple[tuple[str, dict[str, str]], ...] = (
     ("main", {"architecture": "ViT", "pipeline": "spec", "n_epochs": "1", "methods": "naive,pop,ssd", "seeds": "40"}),
 )
 SECONDS = ("time/", "seconds", "_s")
-IDENTITIES = ["cell", "p_floor"]
+IDENTITIES = ["cell"]
+CELL = re.compile(r"-[0-9a-f]{6}/")  # in the names of folders
 
 
 def run_chain(folder: Path, project: Path) -> None:
@@ -108,14 +110,16 @@ def figures(folder: Path) -> dict[str, Any]:
     question = "select run_uuid, status, artifact_uri, lifecycle_stage from runs order by start_time, name"
     for run, status, artifacts, stage in _rows(database, question):
         own = tags[run]
-        kind = "/".join(own.get(tag, "") for tag in ("stage", "role", "request", "seed", "method"))
+        kind = "/".join(own.get(tag, "") for tag in ("stage", "role", "request", "seed", "method", "trial"))
         counted[kind] = counted.get(kind, 0) + 1
         root = Path(artifacts.removeprefix("file://"))
         found[f"{kind}#{counted[kind]}"] = {
             "status": f"{status} {stage}",
             "metrics": metrics.get(run, {}),
             "artifacts": {
-                str(path.relative_to(root)): told for path in sorted(root.rglob("*")) if (told := _told(path))
+                CELL.sub("/", str(path.relative_to(root))): told
+                for path in sorted(root.rglob("*"))
+                if (told := _told(path))
             },
         }
     question = (
@@ -139,7 +143,7 @@ def _told(path: Path) -> str:
             table = table[~table["metric"].str.startswith(("time/", "gap/time"))]
         kept = [name for name in table.columns if name not in IDENTITIES and not name.endswith("_s")]
         kept = [name for name in kept if not (name == "seconds" or name.startswith("version"))]
-        return _hash(table[kept].to_csv(index=False).encode())
+        return _hash(table[kept].sort_values(kept).to_csv(index=False).encode())
     if path.suffix == ".pt2":
         import zipfile
 

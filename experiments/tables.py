@@ -18,10 +18,11 @@ import time
 import pandas as pd
 import yaml
 
-from audio_mu.audit.across_seeds import FLOOR
 from audio_mu.config import Config
+from audio_mu.names import FLOOR
 from audio_mu.report import tables
-from audio_mu.report.evidence import Estimate, Outcome, Verdict, figures_of, interval_number, verdicts
+from audio_mu.report.facts import Estimate, figures_of, interval_number
+from audio_mu.report.rule import Outcome, Verdict, verdicts
 from audio_mu.store import queries
 from audio_mu.store.artifacts import read_csv
 from audio_mu.store.connect import open_store

@@ -7,13 +7,30 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.commands import ROOT, entry_point, mlflow_run
 
+if TYPE_CHECKING:  # it reads torch and MLflow, which many tests do without
+    from tests.answered import Answered
+
 SMALL = {"n_speakers": 6, "n_takes": 3}  # 180 clips
 FAST = {"n_epochs": "4", "n_epoch_repair": "1", "batch_size": "16", "seeds": "40,41"}
+
+
+SLOW_FIXTURES = {"entry", "project", "engine", "server"}
+SLOW_FILES = ("faults", "test_drawers", "test_gpu_benchmark", "test_deletion_request", "test_api", "test_fast_paths")
+"""What runs whole commands, servers or clusters: left out by `make quick`."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of whole commands, so that `-m "not slow"` leaves them out."""
+    for item in items:
+        whole = SLOW_FIXTURES & set(getattr(item, "fixturenames", ()))
+        if whole or any(name in item.nodeid for name in SLOW_FILES):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -75,3 +92,26 @@ def project() -> Command:
 
 def _ended(words: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False)
+
+
+@pytest.fixture(scope="session")
+def answered_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Answered, Path]]:
+    """A small store in which p1 is answered, made once, and a backup of it."""
+    from audio_mu.compute.pool import LocalEngine
+    from tests.answered import Answered
+
+    top = tmp_path_factory.mktemp("answered")
+    with LocalEngine(1) as engine:
+        made = Answered.new(top / "Projekt für alle", engine)
+        made.run("train")
+        made.answer("p1")
+        made.save(top / "backup")
+        yield made, top / "backup"
+
+
+@pytest.fixture
+def answered(answered_once: tuple[Answered, Path]) -> Answered:
+    """A small store in which p1 is answered, as it was made."""
+    made, backup = answered_once
+    made.restore(backup)
+    return made

@@ -9,7 +9,7 @@ method, and the loss of every clip by itself. Written from a description of the 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +109,15 @@ def optimizer_of(network: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD(network.parameters(), lr=RATE, momentum=MOMENTUM)
 
 
+def batches(
+    network: nn.Module, clips: ClipList, size: int = BATCH, shuffle: bool = False
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of a DataLoader, one after the other copied to where the network is."""
+    device = next(network.parameters()).device
+    for features, labels in DataLoader(clips, batch_size=size, shuffle=shuffle):
+        yield features.to(device), labels.to(device)
+
+
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
@@ -127,7 +136,7 @@ def train_epoch(
     """One pass in random order; the mean loss."""
     network.train()
     total = 0.0
-    for features, labels in DataLoader(clips, batch_size=BATCH, shuffle=True):
+    for features, labels in batches(network, clips, shuffle=True):
         optimizer.zero_grad()
         loss = loss_of(network, features, labels)
         loss.backward()
@@ -142,7 +151,7 @@ def evaluate(network: nn.Module, clips: ClipList) -> dict[str, float]:
     """Accuracy, loss and expected calibration error, in one pass."""
     network.eval()
     correct, loss, confidences, hits = 0, 0.0, [], []
-    for features, labels in DataLoader(clips, batch_size=BATCH):
+    for features, labels in batches(network, clips):
         logits = network(features)
         confidence, answers = logits.softmax(dim=1).max(dim=1)
         correct += (answers == labels).sum().item()
@@ -150,7 +159,7 @@ def evaluate(network: nn.Module, clips: ClipList) -> dict[str, float]:
         confidences.append(confidence)
         hits.append(answers == labels)
     confidence, hit = torch.cat(confidences), torch.cat(hits).float()
-    bins = torch.bucketize(confidence, torch.linspace(0, 1, BINS + 1)[1:-1])
+    bins = torch.bucketize(confidence, torch.linspace(0, 1, BINS + 1, device=confidence.device)[1:-1])
     gaps = [
         abs(confidence[bins == b].mean() - hit[bins == b].mean()).item() * (bins == b).float().mean().item()
         for b in bins.unique()
@@ -163,8 +172,7 @@ def loss_list(network: nn.Module, clips: ClipList) -> list[float]:
     """The loss of every clip, asked for one by one."""
     network.eval()
     return [
-        functional.cross_entropy(network(features), labels).item()
-        for features, labels in DataLoader(clips, batch_size=1)
+        functional.cross_entropy(network(features), labels).item() for features, labels in batches(network, clips, 1)
     ]
 
 

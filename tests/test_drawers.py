@@ -17,7 +17,7 @@ FORBIDDEN = {
     "experiments": ("benchmarks",),
 }
 COMMANDS = [
-    "benchmarks.speed", "benchmarks.many_runs",
+    "benchmarks.speed", "benchmarks.gpu", "benchmarks.many_runs",
     "tests.faults.kill", "tests.faults.fuzz", "tests.faults.parallel", "tests.faults.cluster",
     "experiments.tables", "experiments.chain", "experiments.settings",
 ]  # fmt: skip

@@ -46,7 +46,7 @@ def test_every_run_is_finished_and_below_its_parent(chain: Results) -> None:
     for run in runs.values():
         parent = run.data.tags.get("mlflow.parentRunId")
         stage, role = run.data.tags["stage"], run.data.tags["role"]
-        if stage == "main":
+        if stage in ("main", "sides"):
             assert parent is None
         elif role == "parent":
             assert runs[parent].data.tags["stage"] == "main"
@@ -58,7 +58,10 @@ def test_every_run_is_finished_and_below_its_parent(chain: Results) -> None:
 
 def test_tags_metrics_and_artifacts_of_the_contract(chain: Results) -> None:
     """Catches a name of the public contract that is missing or changed."""
-    sizes = {"forget": 15, "remain": 129, "test": 36}
+    losses = pd.read_csv(chain.artifact(chain.runs("tags.stage = 'train' and tags.role = 'seed'")[0], "losses.csv"))
+    n_train, n_test = (int((losses["member"] == member).sum()) for member in (1, 0))
+    n_forget = -(-n_train // 10)
+    sizes = {"forget": n_forget, "remain": n_train - n_forget, "test": n_test}
     for (method, seed), run in chain.methods().items():
         tags, metrics = run.data.tags, run.data.metrics
         assert run.info.run_name == f"{method} seed-{seed}"
@@ -74,7 +77,7 @@ def test_tags_metrics_and_artifacts_of_the_contract(chain: Results) -> None:
         assert method in ("original", "naive") or metrics["time/speedup"] > 0
         for name, size in sizes.items():
             losses = pd.read_csv(chain.artifact(run, f"losses/{name}.csv"))
-            assert list(losses.columns) == ["clip_id", "label", "speaker", "loss"]
+            assert list(losses.columns) == ["clip_id", "label", "speaker", "audio_hash", "source_hash", "loss"]
             assert len(losses) == size
             with np.load(chain.artifact(run, f"logits/{name}.npz"), allow_pickle=False) as stored:
                 assert stored["logits"].shape == (size, 10)
@@ -91,8 +94,11 @@ def test_train_and_attack_artifacts(chain: Results) -> None:
     """Catches member labels the wrong way round and an attack data set that is not balanced."""
     for run in chain.runs("tags.stage = 'train' and tags.role = 'seed'"):
         losses = pd.read_csv(chain.artifact(run, "losses.csv"))
-        assert list(losses.columns) == ["clip_id", "label", "speaker", "loss", "member"]
-        assert (losses["member"].sum(), len(losses)) == (144, 180)
+        hashes = ["audio_hash", "source_hash"]
+        assert list(losses.columns) == ["clip_id", "label", "speaker", *hashes, "loss", "member"]
+        assert len(losses) == 180
+        assert 24 <= (losses["member"] == 0).sum() <= 48  # a fifth, each by its own hash
+        assert losses.groupby("label")["member"].nunique().tolist() == [2] * 10
         assert losses.groupby("member")["loss"].mean()[1] == pytest.approx(run.data.metrics["train/loss"], abs=1e-9)
     (attack,) = chain.runs("tags.stage = 'attack'")
     rows = pd.read_csv(chain.artifact(attack, "mia_all_balanced.csv"))

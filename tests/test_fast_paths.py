@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from audio_mu.audit.performance import cross_entropy as losses_of
 from audio_mu.audit.performance import performance
-from audio_mu.config import ARCHITECTURES, Config
+from audio_mu.config import Config
+from audio_mu.config.parsers import ARCHITECTURES
 from audio_mu.data.clips import Clips, load_clips
 from audio_mu.data.splits import Split
 from audio_mu.models import AudioClassifier, build, tiny
@@ -128,7 +129,7 @@ def test_mapped_features_equal_those_in_memory(tmp_path: Path) -> None:
 def test_features_in_batches_equal_those_one_by_one(small_digits: Path, tmp_path: Path) -> None:
     """Catches features that depend on the other clips of their batch, and clips and features that part company."""
     given = {"dataset": "audioMNIST", "data_dir": str(small_digits), "pipeline": "mel"}
-    clips = load_clips(Config.from_text(given))
+    clips = load_clips(Config.from_text(given).data)
     chosen = range(0, len(clips), 9)
     plain = study_loop.load(study_loop.preprocess([small_digits / clips.ids[i] for i in chosen], tmp_path / "files"))
     assert len(plain) == 20
@@ -144,9 +145,12 @@ def test_split_equals_the_plain_search(duplicates: str) -> None:
     ids = tuple(f"{i % 5}/{i:03d}.wav" for i in range(n))
     hashes = tuple(str(i % 140) for i in range(n))  # clips 140 to 149 are copies of the first ten
     nothing, labels = ("",) * n, torch.arange(n) % 5
-    clips = Clips(torch.zeros(1), Path(), labels, ids, nothing, hashes, nothing, tuple("01234"), {}, (), Path(), "")
+    clips = Clips(
+        torch.zeros(1), Path(), labels, ids, nothing, hashes, hashes, nothing, tuple("01234"), (), (), Path(), ""
+    )
     split = Split("random", np.arange(n_train), np.arange(n_train, n), np.arange(n_train, n))
-    request = resolve_request(Config.from_text({"forget_percentage": "30", "duplicates": duplicates}), clips, split)
+    config = Config.from_text({"forget_percentage": "30", "duplicates": duplicates})
+    request = resolve_request(config.request, clips, split)
     forget, remain = study_loop.split(ids[:n_train], 30)
     copies = [id_ for id_ in remain if hashes[ids.index(id_)] in {hashes[ids.index(drawn)] for drawn in forget}]
     assert copies

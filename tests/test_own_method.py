@@ -1,9 +1,8 @@
-"""Methods and networks of the user's own: the README's examples as they stand, and what is refused about others."""
+"""Methods and networks of the user's own: the examples of the documentation as they stand, and what is refused."""
 
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,13 @@ import pytest
 from audio_mu import api
 from audio_mu.config import Config
 from audio_mu.errors import UserError
-from audio_mu.unlearning import METHODS, choose
-from audio_mu.unlearning.registry import own_method
-from audio_mu.unlearning.search import LogUniform
+from audio_mu.unlearning import METHODS
 from audio_mu.workflows.checks import check
 from tests.conftest import ROOT, Command
 
-BLOCKS = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL))
+PAGES = "".join((ROOT / page).read_text() for page in ("README.md", "docs/extending.md"))
+BLOCKS = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", PAGES, flags=re.DOTALL))
+
 SETTINGS = {"seeds": "40", "n_epochs": "2", "n_epoch_repair": "1", "batch_size": "16", "workers": "1"}
 
 
@@ -90,7 +89,7 @@ def test_readme_method_and_network_run(example: Example, entry: Command, registr
     assert flatten["time/impair_s"] > 0 and flatten["time/repair_s"] > 0
 
     text = example.method.read_text()
-    example.method.write_text(text.replace("page_rate=rate", "page_rate=30 * rate"))
+    example.method.write_text(text.replace("published_rate=rate", "published_rate=30 * rate"))
     table = api.unlearn(**parameters, methods=methods)
     example.method.write_text(text)
     naive = example.runs("tags.role = 'method' and tags.method = 'naive'")
@@ -149,74 +148,3 @@ def test_network_names_that_cannot_be_registered_are_refused(value: str) -> None
     """Catches a class whose models would mix with the package's, and a name that the registry does not take."""
     with pytest.raises(UserError, match="architecture"):
         Config.from_text({"architecture": value})
-
-
-METHOD = "def quiet(task, *, rate=0.1):\n    '''Be quiet.'''\n    return task.base()\n"
-
-
-def test_a_function_without_decorator_is_a_method_too(tmp_path: Path, registry: None) -> None:
-    """Catches own methods crept into `all`, lost hyper-parameters, and a second registration refused as taken."""
-    file = tmp_path / "quiet.py"
-    file.write_text(METHOD + "def louder(task):\n    '''Be louder.'''\n    return task.base()\n")
-    assert choose(["naive", f"{file}:quiet", f"{file}:louder"], "class") == ("naive", "quiet", "louder")
-    assert choose([f"{file}:quiet", "quiet"], "item") == ("quiet",)
-    assert "quiet" not in choose(["all"], "item")
-    quiet = METHODS["quiet"]
-    assert (quiet.hyper_parameters, quiet.reads) == ({"rate": 0.1}, {"forget", "remain"})
-    assert quiet.reference == f"{file}:quiet"
-    file.write_text(METHOD.replace("0.1", "0.2"))
-    assert own_method(f"{file}:quiet") == "quiet"
-    assert METHODS["quiet"].hyper_parameters == {"rate": 0.2}
-    assert METHODS["quiet"].digest != quiet.digest
-
-
-def test_decorated_method_keeps_its_declarations(tmp_path: Path, registry: None) -> None:
-    """Catches a decorator's sets, requests and ranges replaced by the defaults of undecorated functions."""
-    file = tmp_path / "decorated.py"
-    file.write_text(BLOCKS["my_method"].replace('{"forget", "remain"}', '{"forget", "remain"}, requests={"class"}'))
-    assert own_method(f"{file}:flatten") == "flatten"
-    assert METHODS["flatten"].requests == {"class"}
-    assert METHODS["flatten"].search == {"rate": LogUniform(0.0001, 0.01)}
-    with pytest.raises(UserError, match="does not support forget='item'"):
-        choose([f"{file}:flatten"], "item")
-
-
-def test_a_module_works_like_a_file(tmp_path: Path, registry: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches references to modules that are taken for files, and imports that stay after an edit."""
-    package = tmp_path / "some_package"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "methods.py").write_text(METHOD)
-    monkeypatch.syspath_prepend(tmp_path)
-    assert choose(["some_package.methods:quiet"], "item") == ("quiet",)
-    (package / "methods.py").write_text(METHOD.replace("0.1", "0.25"))
-    assert choose(["some_package.methods:quiet"], "item") == ("quiet",)
-    assert METHODS["quiet"].hyper_parameters == {"rate": 0.25}
-    del sys.modules["some_package.methods"]
-
-
-@pytest.mark.parametrize(
-    ("text", "reference", "words"),
-    [
-        (METHOD, "{file}:loud", "defines no 'loud'"),
-        (METHOD, "{folder}/other.py:quiet", "not a file"),
-        (METHOD, "no.such.module:quiet", "no module 'no.such.module'"),
-        (METHOD, "{file}:", "no reference"),
-        (METHOD.replace("quiet", "pop"), "{file}:pop", "'pop' is taken"),
-        (METHOD.replace("rate=0.1", "rate"), "{file}:quiet", "keyword-only with defaults"),
-        (METHOD.replace("rate=0.1", "n_epoch_repair=1"), "{file}:quiet", "settings of all methods, read them from"),
-        ("1 / 0", "{file}:quiet", "ZeroDivisionError"),
-        ("quiet = 3", "{file}:quiet", "no function"),
-    ],
-)
-def test_a_method_that_cannot_be_used_is_refused(
-    text: str, reference: str, words: str, tmp_path: Path, registry: None
-) -> None:
-    """Catches a traceback for a mistake in the user's own file, and a built-in method that is replaced."""
-    file = tmp_path / "mine.py"
-    file.write_text(text)
-    pop = METHODS["pop"]
-    with pytest.raises(UserError, match=words) as raised:
-        choose([reference.format(file=file, folder=tmp_path)], "item")
-    assert "\n" not in str(raised.value)
-    assert METHODS["pop"] is pop

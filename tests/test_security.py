@@ -168,7 +168,7 @@ def test_a_pattern_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(folder_data, "PATIENCE", 1)
     values = {"dataset": "folder", "dataset_name": "t", "data_dir": str(tmp_path), "speaker_pattern": "((a+)+)$"}
     with pytest.raises(UserError, match="takes more than 1 seconds on the 2 ids"):
-        DATASETS["folder"].catalog(tmp_path, Config.from_text(values))
+        DATASETS["folder"].catalog(tmp_path, Config.from_text(values).data)
 
 
 LAUGHS = "a: &a [1, 2]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi"))

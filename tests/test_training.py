@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from audio_mu.config import ARCHITECTURES
+from audio_mu.config.parsers import ARCHITECTURES
 from audio_mu.models import build, tiny
 from audio_mu.seeding import generator, seeded
 from audio_mu.training import (

@@ -1,9 +1,10 @@
-"""Audits of one cell that need several seeds' networks, from stored logits; the figures come from the audit package."""
+"""Audits that need several seeds' networks, from the stored logits of one cell."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
@@ -14,11 +15,14 @@ from audio_mu.audit.epsilon import EpsilonBound, epsilon_bound
 from audio_mu.audit.performance import cross_entropy, logit_scaled_confidence
 from audio_mu.audit.rmia import halve, rmia_attack
 from audio_mu.audit.ulira import ulira
+from audio_mu.names import FLOOR, NAIVE
 
-NAIVE, FLOOR = "naive", "retrain_floor"
 SEEDS_OF_RMIA, SEEDS_OF_ULIRA, SEEDS_OF_EPSILON, SEEDS_OF_FLOOR = 2, 3, 2, 2
 NONMEMBERS_OF_RMIA, FEW_NONMEMBERS = 2, 50
+BY_SEED = ["method", "metric", "seed", "value"]
+WHOLE = ["method", "metric", "value", "seeds"]
 PER_CLIP = ["method", "clip_id", "rmia", "ulira", "epsilon_bound", "separated", "js", "activation"]
+DISTANCES = {"js": js_divergence, "activation": activation_distance}
 
 
 @dataclass(frozen=True)
@@ -29,9 +33,13 @@ class StoredLogits:
     nonmembers: np.ndarray
 
 
+Networks = Mapping[int, StoredLogits]
+"""Seed → logits of a method's network."""
+
+
 @dataclass(frozen=True)
-class Cell:
-    """One cell's clips, the seeds of every method, and how to read a network's logits.
+class AuditInput:
+    """A cell's clips, the seeds of every method, and how to read a network's logits.
 
     `forget_ids`, `forget_labels` have n entries, `nonmember_labels` m; `read(method, seed)` gives the logits in
     that order. Logits are read method by method, so that only naive's and one method's are in memory at once.
@@ -46,12 +54,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class CellAudit:
-    """What the audits of a cell found.
+    """The findings of the audits of a cell.
 
     `by_seed`: columns method, metric, seed, value, to be averaged over the seeds. `whole`: columns method, metric,
     value, seeds: numbers that take all seeds at once. `per_clip`: the columns of `PER_CLIP`, one row for each method
-    and forget clip; empty where an audit was not made. `readings`: a sentence for each method; `notes`: what was left
-    out and why.
+    and forget clip; empty where an audit was not made. `readings`: a sentence for each method; `notes`: the audits
+    that were left out, and why.
     """
 
     by_seed: pd.DataFrame
@@ -61,60 +69,27 @@ class CellAudit:
     notes: Sequence[str]
 
 
-NO_AUDIT = CellAudit(
-    pd.DataFrame(columns=["method", "metric", "seed", "value"]),
-    pd.DataFrame(columns=["method", "metric", "value", "seeds"]),
-    pd.DataFrame(columns=PER_CLIP),
-    {},
-    (),
-)
+NO_AUDIT = CellAudit(pd.DataFrame(columns=BY_SEED), pd.DataFrame(columns=WHOLE), pd.DataFrame(columns=PER_CLIP), {}, ())
 
 
-@dataclass
-class _Collected:
-    """Rows on the way to a `CellAudit`."""
-
-    by_seed: list[tuple[str, str, int, float]] = field(default_factory=list)
-    whole: list[tuple[str, str, float, str]] = field(default_factory=list)
-    per_clip: list[pd.DataFrame] = field(default_factory=list)
-    readings: dict[str, str] = field(default_factory=dict)
-
-    def add_whole(self, method: str, values: Mapping[str, float], seeds: Sequence[int]) -> None:
-        """Numbers of a method that all these seeds make together."""
-        named = " ".join(map(str, sorted(seeds)))
-        self.whole += [(method, metric, value, named) for metric, value in values.items()]
-
-
-def audit_cell(cell: Cell) -> CellAudit:
+def audit_cell(given: AuditInput) -> CellAudit:
     """Make every audit that the cell's seeds allow.
 
     For each method and seed s RMIA with naive's networks of the other seeds as references, held-out clips halved by s
     into population and negatives; for each method leave-one-seed-out U-LiRA and the bounded epsilon against naive;
     distances of retrained networks to each other as the row `retrain_floor`. Without naive nothing is computed.
     """
-    found = _Collected()
-    naive_seeds = list(cell.seeds.get(NAIVE, ()))
-    notes = _left_out(cell, naive_seeds)
-    if naive_seeds:
-        naive = {seed: cell.read(NAIVE, seed) for seed in naive_seeds}
-        _floor(found, cell, naive)
-        for method, seeds in cell.seeds.items():
-            networks = naive if method == NAIVE else {seed: cell.read(method, seed) for seed in seeds}
-            _audit_method(found, cell, method, networks, naive)
-    return CellAudit(
-        pd.DataFrame(found.by_seed, columns=["method", "metric", "seed", "value"]),
-        pd.DataFrame(found.whole, columns=["method", "metric", "value", "seeds"]),
-        pd.concat([pd.DataFrame(columns=PER_CLIP), *found.per_clip])
-        if found.per_clip
-        else pd.DataFrame(columns=PER_CLIP),
-        found.readings,
-        notes,
-    )
+    audits = _Audits(given)
+    if audits.naive:
+        audits.add_floor()
+        for method, seeds in given.seeds.items():
+            networks = audits.naive if method == NAIVE else {seed: given.read(method, seed) for seed in seeds}
+            audits.add_method(method, networks)
+    return audits.found(_left_out(len(audits.naive), len(given.nonmember_labels)))
 
 
-def _left_out(cell: Cell, naive_seeds: Sequence[int]) -> list[str]:
-    n = len(naive_seeds)
-    if not n:
+def _left_out(n_naive: int, n_nonmembers: int) -> list[str]:
+    if not n_naive:
         return ["audits against retrained networks (floor, RMIA, U-LiRA, bound) are left out: there is no naive model"]
     needed = {
         "the retrain-against-retrain floor": SEEDS_OF_FLOOR,
@@ -122,150 +97,166 @@ def _left_out(cell: Cell, naive_seeds: Sequence[int]) -> list[str]:
         "the bound": SEEDS_OF_EPSILON,
         "U-LiRA": SEEDS_OF_ULIRA,
     }
-    notes = [f"{what} left out: needs {least} seeds with naive, has {n}" for what, least in needed.items() if n < least]
-    if n >= SEEDS_OF_RMIA and len(cell.nonmember_labels) < NONMEMBERS_OF_RMIA:
-        notes.append(f"RMIA left out: needs {NONMEMBERS_OF_RMIA} non-members, has {len(cell.nonmember_labels)}")
-    elif n >= SEEDS_OF_RMIA and (m := len(cell.nonmember_labels)) < FEW_NONMEMBERS:
-        notes.append(f"RMIA rests on {m - m // 2} non-members and {m // 2} for its population: its AUC is coarse")
+    notes = [
+        f"{audit} left out: needs {least} seeds with naive, has {n_naive}"
+        for audit, least in needed.items()
+        if n_naive < least
+    ]
+    if n_naive >= SEEDS_OF_RMIA and n_nonmembers < NONMEMBERS_OF_RMIA:
+        notes.append(f"RMIA left out: needs {NONMEMBERS_OF_RMIA} non-members, has {n_nonmembers}")
+    elif n_naive >= SEEDS_OF_RMIA and n_nonmembers < FEW_NONMEMBERS:
+        notes.append(
+            f"RMIA rests on {n_nonmembers - n_nonmembers // 2} non-members and {n_nonmembers // 2} for its "
+            "population: its AUC is coarse"
+        )
     return notes
 
 
-def _floor(found: _Collected, cell: Cell, naive: Mapping[int, StoredLogits]) -> None:
-    """Distances between naive's networks of different seeds, over all pairs: the yardstick of a method's distances."""
-    pairs = list(combinations(naive, 2))
-    if not pairs:
-        return
-    per_clip = {
-        name: np.mean([distance(naive[s].forget, naive[t].forget) for s, t in pairs], axis=0)
-        for name, distance in (("js", js_divergence), ("activation", activation_distance))
+def _mean_distances(pairs: Sequence[tuple[StoredLogits, StoredLogits]]) -> dict[str, np.ndarray]:
+    """Distance → its mean over pairs of networks, of every forget clip [n]."""
+    return {
+        name: np.mean([distance(a.forget, b.forget) for a, b in pairs], axis=0) for name, distance in DISTANCES.items()
     }
-    found.add_whole(FLOOR, {f"distance/{name}": float(values.mean()) for name, values in per_clip.items()}, list(naive))
-    found.per_clip.append(pd.DataFrame({"method": FLOOR, "clip_id": list(cell.forget_ids), **per_clip}))
 
 
-def _audit_method(
-    found: _Collected,
-    cell: Cell,
-    method: str,
-    networks: Mapping[int, StoredLogits],
-    naive: Mapping[int, StoredLogits],
-) -> None:
-    columns: dict[str, np.ndarray] = {}
-    readings = []
-    scores = _rmia(found, cell, method, networks, naive)
-    if scores is not None:
-        columns["rmia"] = scores
-        aucs = [value for of, metric, _, value in found.by_seed if of == method and metric == "audit/rmia_auc"]
-        readings.append(f"RMIA AUC {np.mean(aucs):.3f} over {len(aucs)} seeds (0.5: no membership seen)")
-    common = sorted(set(networks) & set(naive))
-    if method != NAIVE and common:
-        columns |= {
-            name: np.mean([distance(networks[s].forget, naive[s].forget) for s in common], axis=0)
-            for name, distance in (("js", js_divergence), ("activation", activation_distance))
-        }
-        if len(common) >= SEEDS_OF_ULIRA:
-            columns["ulira"] = _ulira(found, cell, method, networks, naive, readings)
-        if len(common) >= SEEDS_OF_EPSILON:
-            bound = _epsilon(found, cell, method, networks, naive, common)
-            columns["epsilon_bound"] = np.where(bound.separated, np.nan, bound.bounds)
-            columns["separated"] = bound.separated
-            readings.append(bound.reading)
-    if readings:
-        found.readings[method] = "; ".join(readings)
-    if columns:
-        found.per_clip.append(pd.DataFrame({"method": method, "clip_id": list(cell.forget_ids), **columns}))
+class _Audits:
+    """The audits of one cell: naive's networks, and the rows that were found so far."""
 
+    def __init__(self, given: AuditInput) -> None:
+        self.given = given
+        self.naive: Networks = {seed: given.read(NAIVE, seed) for seed in given.seeds.get(NAIVE, ())}
+        self.by_seed: list[tuple[str, str, int, float]] = []
+        self.whole: list[tuple[str, str, float, str]] = []
+        self.per_clip: list[pd.DataFrame] = []
+        self.readings: dict[str, str] = {}
 
-def _rmia(
-    found: _Collected,
-    cell: Cell,
-    method: str,
-    networks: Mapping[int, StoredLogits],
-    naive: Mapping[int, StoredLogits],
-) -> np.ndarray | None:
-    """RMIA of every seed that has references; the forget clips' mean score [n], None where it cannot be made."""
-    n_forget, n_nonmembers = len(cell.forget_labels), len(cell.nonmember_labels)
-    if n_nonmembers < NONMEMBERS_OF_RMIA:
-        return None
-    own = {seed: _probabilities(cell, logits) for seed, logits in networks.items()}
-    references = own if method == NAIVE else {seed: _probabilities(cell, logits) for seed, logits in naive.items()}
-    scores = []
-    for seed, (forget, nonmembers) in own.items():
-        others = [other for other in references if other != seed]
-        if not others:
-            continue
-        population, negatives = halve(n_nonmembers, seed)
-        clip_scores, result = rmia_attack(
-            np.concatenate([forget, nonmembers[negatives]]),
-            np.stack([np.concatenate([references[o][0], references[o][1][negatives]]) for o in others]),
-            np.arange(n_forget + len(negatives)) < n_forget,
-            nonmembers[population],
-            np.stack([references[o][1][population] for o in others]),
+    def found(self, notes: Sequence[str]) -> CellAudit:
+        """The rows as tables."""
+        return CellAudit(
+            pd.DataFrame(self.by_seed, columns=BY_SEED),
+            pd.DataFrame(self.whole, columns=WHOLE),
+            pd.concat([pd.DataFrame(columns=PER_CLIP), *self.per_clip]),
+            self.readings,
+            notes,
         )
-        scores.append(clip_scores[:n_forget])
-        kept = {"auc": result.auc, "tpr_at_fpr_1pct": result.tpr_at_fpr_1pct.value}
-        found.by_seed += [(method, f"audit/rmia_{k}", seed, value) for k, value in kept.items() if value is not None]
-    return np.mean(scores, axis=0) if scores else None
 
+    def add_floor(self) -> None:
+        """Distances between naive's networks over all pairs of seeds: the yardstick of a method's distances."""
+        pairs = [(self.naive[s], self.naive[t]) for s, t in combinations(self.naive, 2)]
+        if pairs:
+            per_clip = _mean_distances(pairs)
+            means = {f"distance/{name}": float(values.mean()) for name, values in per_clip.items()}
+            self._add_whole(FLOOR, means, list(self.naive))
+            self._add_clips(FLOOR, per_clip)
 
-def _probabilities(cell: Cell, logits: StoredLogits) -> tuple[np.ndarray, np.ndarray]:
-    """Probability of the true class of forget clips [n] and non-members [m]."""
-    return (
-        np.exp(-cross_entropy(logits.forget, cell.forget_labels)),
-        np.exp(-cross_entropy(logits.nonmembers, cell.nonmember_labels)),
-    )
+    def add_method(self, method: str, networks: Networks) -> None:
+        """Every audit of a method that its seeds allow."""
+        columns: dict[str, np.ndarray] = {}
+        readings = []
+        scores = self._rmia(method, networks)
+        if scores is not None:
+            columns["rmia"] = scores
+            aucs = [value for of, metric, _, value in self.by_seed if of == method and metric == "audit/rmia_auc"]
+            readings.append(f"RMIA AUC {np.mean(aucs):.3f} over {len(aucs)} seeds (0.5: no membership seen)")
+        common = sorted(set(networks) & set(self.naive))
+        if method != NAIVE and common:
+            columns |= _mean_distances([(networks[seed], self.naive[seed]) for seed in common])
+            if len(common) >= SEEDS_OF_ULIRA:
+                columns["ulira"], reading = self._ulira(method, networks)
+                readings.append(reading)
+            if len(common) >= SEEDS_OF_EPSILON:
+                bound = self._epsilon(method, networks, common)
+                columns["epsilon_bound"] = np.where(bound.separated, np.nan, bound.bounds)
+                columns["separated"] = bound.separated
+                readings.append(bound.reading)
+        if readings:
+            self.readings[method] = "; ".join(readings)
+        if columns:
+            self._add_clips(method, columns)
 
+    def _add_whole(self, method: str, values: Mapping[str, float], seeds: Sequence[int]) -> None:
+        """Numbers of a method that all these seeds make together."""
+        named = " ".join(map(str, sorted(seeds)))
+        self.whole += [(method, metric, value, named) for metric, value in values.items()]
 
-def _ulira(
-    found: _Collected,
-    cell: Cell,
-    method: str,
-    networks: Mapping[int, StoredLogits],
-    naive: Mapping[int, StoredLogits],
-    readings: list[str],
-) -> np.ndarray:
-    """U-LiRA of every left-out seed; the forget clips' mean log-likelihood ratio [n] under the unlearned networks."""
-    result = ulira(
-        {seed: logits.forget for seed, logits in networks.items()},
-        {seed: logits.forget for seed, logits in naive.items()},
-        cell.forget_labels,
-    )
-    for seed, auc, accuracy in zip(result.seeds, result.auc, result.accuracy, strict=True):
-        found.by_seed += [
-            (method, "audit/ulira_auc", seed, float(auc)),
-            (method, "audit/ulira_accuracy", seed, float(accuracy)),
-        ]
-    interval = result.auc_over_seeds()
-    readings.append(
-        f"U-LiRA AUC {interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}] over {interval.n} left-out seeds "
-        "(0.5: not told from retrained networks)"
-    )
-    return result.scores_unlearned.mean(axis=0)
+    def _add_clips(self, method: str, columns: Mapping[str, np.ndarray]) -> None:
+        self.per_clip.append(pd.DataFrame({"method": method, "clip_id": list(self.given.forget_ids), **columns}))
 
+    def _probabilities(self, networks: Networks) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """Seed → probability of the true class of the forget clips [n] and of the non-members [m]."""
+        return {
+            seed: (
+                np.exp(-cross_entropy(logits.forget, self.given.forget_labels)),
+                np.exp(-cross_entropy(logits.nonmembers, self.given.nonmember_labels)),
+            )
+            for seed, logits in networks.items()
+        }
 
-def _epsilon(
-    found: _Collected,
-    cell: Cell,
-    method: str,
-    networks: Mapping[int, StoredLogits],
-    naive: Mapping[int, StoredLogits],
-    common: Sequence[int],
-) -> EpsilonBound:
-    """The bounded epsilon from the confidence of the forget clips under the seeds that both have."""
-    unlearned, retrained = (
-        np.stack([logit_scaled_confidence(side[seed].forget, cell.forget_labels) for seed in common])
-        for side in (networks, naive)
-    )
-    bound = epsilon_bound(unlearned, retrained)
-    values = {
-        "epsilon_bound": bound.mean_bound,
-        "epsilon_null_relabelled": bound.independent.mean_bound,
-        "epsilon_p_relabelled": bound.independent.mean_bound_p,
-        "epsilon_null_paired": bound.paired.mean_bound,
-        "epsilon_p_paired": bound.paired.mean_bound_p,
-        "epsilon_separated_share": bound.separated_share,
-        "epsilon_separated_by_chance": bound.separated_by_chance,
-        "epsilon_undecided_share": bound.undecided_share,
-    }
-    found.add_whole(method, {f"audit/{name}": value for name, value in values.items()}, common)
-    return bound
+    @cached_property
+    def _references(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        return self._probabilities(self.naive)
+
+    def _rmia(self, method: str, networks: Networks) -> np.ndarray | None:
+        """RMIA of every seed that has references; the forget clips' mean score [n], None where it cannot be made."""
+        n_forget, n_nonmembers = len(self.given.forget_labels), len(self.given.nonmember_labels)
+        if n_nonmembers < NONMEMBERS_OF_RMIA:
+            return None
+        references = self._references
+        scores = []
+        for seed, (forget, nonmembers) in (references if method == NAIVE else self._probabilities(networks)).items():
+            others = [known for other, known in references.items() if other != seed]
+            if not others:
+                continue
+            population, negatives = halve(n_nonmembers, seed)
+            clip_scores, result = rmia_attack(
+                np.concatenate([forget, nonmembers[negatives]]),
+                np.stack([np.concatenate([known[0], known[1][negatives]]) for known in others]),
+                np.arange(n_forget + len(negatives)) < n_forget,
+                nonmembers[population],
+                np.stack([known[1][population] for known in others]),
+            )
+            scores.append(clip_scores[:n_forget])
+            kept = {"auc": result.auc, "tpr_at_fpr_1pct": result.tpr_at_fpr_1pct.value}
+            self.by_seed += [(method, f"audit/rmia_{k}", seed, value) for k, value in kept.items() if value is not None]
+        return np.mean(scores, axis=0) if scores else None
+
+    def _ulira(self, method: str, networks: Networks) -> tuple[np.ndarray, str]:
+        """U-LiRA of every left-out seed.
+
+        Returns the forget clips' mean log-likelihood ratio [n] under the unlearned networks, and a sentence.
+        """
+        result = ulira(
+            {seed: logits.forget for seed, logits in networks.items()},
+            {seed: logits.forget for seed, logits in self.naive.items()},
+            self.given.forget_labels,
+        )
+        for seed, auc, accuracy in zip(result.seeds, result.auc, result.accuracy, strict=True):
+            self.by_seed += [
+                (method, "audit/ulira_auc", seed, float(auc)),
+                (method, "audit/ulira_accuracy", seed, float(accuracy)),
+            ]
+        interval = result.auc_over_seeds()
+        return result.scores_unlearned.mean(axis=0), (
+            f"U-LiRA AUC {interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}] over {interval.n} left-out "
+            "seeds (0.5: not told from retrained networks)"
+        )
+
+    def _epsilon(self, method: str, networks: Networks, common: Sequence[int]) -> EpsilonBound:
+        """The bounded epsilon from the confidence of the forget clips under the seeds that both have."""
+        unlearned, retrained = (
+            np.stack([logit_scaled_confidence(side[seed].forget, self.given.forget_labels) for seed in common])
+            for side in (networks, self.naive)
+        )
+        bound = epsilon_bound(unlearned, retrained)
+        values = {
+            "epsilon_bound": bound.mean_bound,
+            "epsilon_null_relabelled": bound.independent.mean_bound,
+            "epsilon_p_relabelled": bound.independent.mean_bound_p,
+            "epsilon_null_paired": bound.paired.mean_bound,
+            "epsilon_p_paired": bound.paired.mean_bound_p,
+            "epsilon_separated_share": bound.separated_share,
+            "epsilon_separated_by_chance": bound.separated_by_chance,
+            "epsilon_undecided_share": bound.undecided_share,
+        }
+        self._add_whole(method, {f"audit/{name}": value for name, value in values.items()}, common)
+        return bound

@@ -1,4 +1,4 @@
-"""The study's membership-inference attack: small networks that tell members from non-members by one loss."""
+"""The study's membership-inference attack: small networks that tell members from non-members by their loss."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def balanced_rows(losses: Mapping[int, pd.DataFrame], excluded: frozenset[str] =
 
 @dataclass(frozen=True)
 class Attack:
-    """Trained attack models and what they look at.
+    """Trained attack models and the feature that they read.
 
     `feature`: `log_loss` = ln(max(CE, 1e-12)), standardised by `scaling[seed]` = (mean, standard deviation) of
     the attack's training part; `loss` = the CE loss as it is (the study's way, not scaled).
@@ -161,18 +161,18 @@ def _quality(
     truth = labels.numpy()[test]
     answers = logits.argmax(axis=1)
     right = answers == truth
-    counts = [(round(right[truth == label].sum() / n_seeds), round((truth == label).sum() / n_seeds))
-              for label in (MEMBER, NONMEMBER)]  # fmt: skip
-    interval = balanced_accuracy_interval(*counts[0], *counts[1])
+    members, nonmembers = truth == MEMBER, truth == NONMEMBER
+    counts = [round(rows.sum() / n_seeds) for side in (members, nonmembers) for rows in (right[side], side)]
+    interval = balanced_accuracy_interval(*counts)
     collapsed = len(set(answers.tolist())) == 1
     return AttackQuality(
         accuracy=float(right.mean()),
-        balanced_accuracy=float(np.mean([right[truth == label].mean() for label in (MEMBER, NONMEMBER)])),
+        balanced_accuracy=float(np.mean([right[members].mean(), right[nonmembers].mean()])),
         low=interval.low,
         high=interval.high,
         auc=float(roc_auc_score(truth, softmax(logits)[:, NONMEMBER])),
         collapsed=collapsed,
-        at_chance=collapsed or interval.low <= 0.5 <= interval.high,
+        at_chance=collapsed or interval.at_chance,
     )
 
 

@@ -1,4 +1,4 @@
-"""Deeper audits, on request: how fast the forget set is learnt again, and what the features still say of it."""
+"""Deeper audits, on request: the time to learn the forget set again, and a probe of the features."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def relearn(
     """Train a copy of a network on the forget set at a tenth of the recipe's rate until its accuracy is the target.
 
     target: the original's accuracy on the forget set, a fraction. A network that never saw the clips needs as long
-    as naive does; one that only hides them gets there sooner (relearn time, Golatkar et al. 2020, "Eternal sunshine
-    of the spotless net"; Tarun et al. 2023). The network itself is left as it was.
+    as naive does; a network that only hides them gets there sooner (relearn time, Golatkar et al. 2020, "Eternal
+    sunshine of the spotless net"; Tarun et al. 2023). The network itself is left as it was.
     """
     learner = copy.deepcopy(network).requires_grad_(True)
     small = replace(optimizer, learning_rate=optimizer.learning_rate * SMALL_RATE).build(learner.parameters())
@@ -102,7 +102,7 @@ def _subset(examples: Examples, rows: np.ndarray) -> Examples:
 
 @torch.inference_mode()
 def _penultimate(network: AudioClassifier, examples: Examples) -> np.ndarray:
-    """[n, d] float64: what the last linear layer reads."""
+    """[n, d] float64, the input of the last linear layer."""
     network.eval()
     parts = [network.penultimate(batch.features).double().cpu() for batch in ordered_batches(examples, BATCH)]
     return torch.cat(parts).numpy()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -46,18 +45,6 @@ def distances(logits: ArrayLike, reference_logits: ArrayLike) -> dict[str, float
         "activation": float(activation_distance(logits, reference_logits).mean()),
         "js": float(js_divergence(logits, reference_logits).mean()),
     }
-
-
-def retrain_floor(logits_by_seed: Mapping[int, ArrayLike]) -> dict[str, float]:
-    """Return {activation, js} between retrained networks: the yardstick of a method's distances.
-
-    logits_by_seed: per seed the logits [n, classes] of the retrained network on the same clips. The mean over
-    all pairs of different seeds; {} with fewer than two seeds or no clips.
-    """
-    pairs = [distances(logits_by_seed[s], logits_by_seed[t]) for s, t in combinations(logits_by_seed, 2)]
-    if not pairs or not pairs[0]:
-        return {}
-    return {name: float(np.mean([pair[name] for pair in pairs])) for name in pairs[0]}
 
 
 def tug_of_war(accuracies: Mapping[str, float], reference: Mapping[str, float]) -> float | None:

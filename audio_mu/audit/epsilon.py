@@ -16,18 +16,13 @@ MOST_RELABELINGS = 2000
 
 @dataclass(frozen=True)
 class Null:
-    """What the summary would be if "unlearned" and "retrained" were mere names.
+    """The mean bound if "unlearned" and "retrained" were mere names.
 
-    Means over n_relabelings (the true one included) and the share of them that reach the observed value.
-    exact: all relabelings were counted, none drawn.
+    Its mean over the relabelings (the true one included), and the share of them that reach the observed value.
     """
 
-    n_relabelings: int
-    exact: bool
     mean_bound: float
     mean_bound_p: float
-    separated_share: float
-    separated_share_p: float
 
 
 @dataclass(frozen=True)
@@ -36,13 +31,12 @@ class EpsilonBound:
 
     bounds [n]: inf where the scores are perfectly separated; 0 also where no threshold could be used, whose share
     is undecided_share. mean_bound counts a separated clip with separated_value, ln((1 - delta) seeds): as if one
-    rate were 0 and the other that of a single network. largest_finite is the most that any other clip can show.
+    rate were 0 and the other that of a single network.
     """
 
     bounds: Floats
     separated: NDArray[np.bool_]
     n_seeds: int
-    largest_finite: float
     separated_value: float
     mean_bound: float
     separated_share: float
@@ -87,24 +81,21 @@ def epsilon_bound(scores_unlearned: ArrayLike, scores_retrained: ArrayLike, delt
     bounds = np.maximum(found, 0.0)
     mean_bound, separated_share = _summary(found, separated_value)
 
-    def null(relabelings: NDArray[np.bool_], exact: bool) -> Null:
+    def null(relabelings: NDArray[np.bool_]) -> Null:
         renamed = np.array([_summary(_bounds(row, order, usable, table), separated_value) for row in relabelings])
-        reached = (renamed >= np.array([mean_bound, separated_share]) - 1e-9).mean(axis=0)
-        means = renamed.mean(axis=0)
-        return Null(len(renamed), exact, *(float(v) for v in (means[0], reached[0], means[1], reached[1])))
+        return Null(float(renamed.mean(axis=0)[0]), float((renamed[:, 0] >= mean_bound - 1e-9).mean()))
 
     return EpsilonBound(
         bounds=bounds,
         separated=np.isinf(bounds),
         n_seeds=n_seeds,
-        largest_finite=float(table[np.isfinite(table)].max()),
         separated_value=separated_value,
         mean_bound=mean_bound,
         separated_share=separated_share,
         separated_by_chance=2 / comb(2 * n_seeds, n_seeds),
         undecided_share=float(np.isneginf(found).mean()),
-        independent=null(*_relabelings(n_seeds)),
-        paired=null(*_pair_swaps(n_seeds)),
+        independent=null(_relabelings(n_seeds)),
+        paired=null(_pair_swaps(n_seeds)),
     )
 
 
@@ -152,26 +143,26 @@ def _summary(bounds: Floats, separated_value: float) -> tuple[float, float]:
     return float(np.clip(bounds, 0.0, separated_value).mean()), float(np.isinf(bounds).mean())
 
 
-def _relabelings(n_seeds: int) -> tuple[NDArray[np.bool_], bool]:
+def _relabelings(n_seeds: int) -> NDArray[np.bool_]:
     """Return who is called unlearned [relabelings, 2 seeds], complements left out: bounds are symmetric."""
     networks = 2 * n_seeds
     identity = np.arange(networks) < n_seeds
     if comb(networks, n_seeds) // 2 <= MOST_RELABELINGS:
         chosen = [(0, *rest) for rest in combinations(range(1, networks), n_seeds - 1)]
-        return np.array([np.isin(np.arange(networks), members) for members in chosen]), True
+        return np.array([np.isin(np.arange(networks), members) for members in chosen])
     generator = np.random.default_rng(0)
     drawn = [generator.permutation(identity) for _ in range(MOST_RELABELINGS - 1)]
-    return np.array([identity, *drawn]), False
+    return np.array([identity, *drawn])
 
 
-def _pair_swaps(n_seeds: int) -> tuple[NDArray[np.bool_], bool]:
+def _pair_swaps(n_seeds: int) -> NDArray[np.bool_]:
     """Return the same as `_relabelings` for swaps of U_s with R_s; the first pair stays, as above."""
     if 2 ** (n_seeds - 1) <= MOST_RELABELINGS:
-        keep, exact = np.array([(True, *rest) for rest in product([True, False], repeat=n_seeds - 1)]), True
+        keep = np.array([(True, *rest) for rest in product([True, False], repeat=n_seeds - 1)])
     else:
         keep = np.random.default_rng(0).random((MOST_RELABELINGS, n_seeds)) < 0.5
-        keep[0], exact = True, False
-    return np.hstack([keep, ~keep]), exact
+        keep[0] = True
+    return np.hstack([keep, ~keep])
 
 
 def _stack(scores_unlearned: ArrayLike, scores_retrained: ArrayLike) -> Floats:

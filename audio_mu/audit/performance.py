@@ -1,4 +1,4 @@
-"""How well a network does on one set of clips: accuracy, cross-entropy, calibration."""
+"""Figures of a network on a set of clips: accuracy, cross-entropy, calibration."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class PopulationResult:
-    """What the population attack found.
+    """The figures of a population attack.
 
     auc: probability that a member's loss lies below a non-member's, ties counted half; None without clips on
     one side. auc_standard_error: None where the data give none (complete separation, one clip).

@@ -1,4 +1,4 @@
-"""Intervals and tests for few seeds: what may be said, and how sure one can be of it."""
+"""Intervals and tests for few seeds."""
 
 from __future__ import annotations
 
@@ -47,14 +47,6 @@ class PairedDifference:
     p_wilcoxon: float
     p_floor: float
 
-    @property
-    def note(self) -> str:
-        """What the numbers rest on, for a report."""
-        return (
-            f"exact p values of {self.interval.n} pairs cannot go below {self.p_floor:.4g}; "
-            "the t interval rests on normality"
-        )
-
 
 @dataclass(frozen=True)
 class BalancedAccuracy:
@@ -76,7 +68,6 @@ class RankPair:
 
     first: str
     second: str
-    rank_difference: float
     p_holm: float
 
 
@@ -128,20 +119,12 @@ def _t_quantile(share: float, degrees: int) -> float:
     return float(stats.t.ppf(share, degrees))
 
 
-def paired_difference(a: Mapping[int, float], b: Mapping[int, float], confidence: float = 0.95) -> PairedDifference:
-    """Return interval and exact tests of a[seed] - b[seed] over the seeds that both have.
-
-    Raises ValueError when they have none in common.
-    """
-    return paired_differences([(a, b)], confidence)[0]
-
-
 def paired_differences(
     pairs: Sequence[tuple[Mapping[int, float], Mapping[int, float]]], confidence: float = 0.95
 ) -> list[PairedDifference]:
-    """Return `paired_difference` of every pair; those with as many common seeds are tested together.
+    """Return interval and exact tests of a[seed] - b[seed] over the common seeds, for every pair (a, b).
 
-    Raises ValueError where a pair has no common seed.
+    Pairs with as many common seeds are tested together. Raises ValueError where a pair has no common seed.
     """
     common = [tuple(sorted(set(a) & set(b))) for a, b in pairs]
     if () in common:
@@ -252,9 +235,7 @@ def _holm_pairs(methods: tuple[str, ...], ranks: tuple[float, ...], unit: float)
     indices = list(combinations(range(len(methods)), 2))
     gaps = np.array([ranks[i] - ranks[j] for i, j in indices])
     adjusted = holm(2 * stats.norm.sf(np.abs(gaps) / unit))
-    return tuple(
-        RankPair(methods[i], methods[j], float(gap), float(p)) for (i, j), gap, p in zip(indices, gaps, adjusted)
-    )
+    return tuple(RankPair(methods[i], methods[j], float(p)) for (i, j), p in zip(indices, adjusted, strict=True))
 
 
 def _sample(values: ArrayLike) -> NDArray[np.float64]:

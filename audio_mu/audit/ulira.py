@@ -37,10 +37,6 @@ class UliraResult:
         """Return the mean AUC with its t interval; left-out seeds share networks, so it is a rough one."""
         return t_interval(self.auc)
 
-    def accuracy_over_seeds(self) -> Interval:
-        """Return the mean accuracy with its t interval, a rough one as for `auc_over_seeds`."""
-        return t_interval(self.accuracy)
-
 
 def ulira(
     unlearned_logits: Mapping[int, ArrayLike], retrained_logits: Mapping[int, ArrayLike], labels: ArrayLike

@@ -1,4 +1,4 @@
-"""The pieces of work that run in worker processes: one base model, or one method on one base model."""
+"""Jobs of worker processes: to train a base model, or to run a method on a base model."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
 
 from audio_mu.audit.deeper import deep_figures
-from audio_mu.models import build
+from audio_mu.models import AudioClassifier, build
 from audio_mu.own_code import is_reference, load
 from audio_mu.progress import say
 from audio_mu.seeding import seeded
@@ -34,9 +34,14 @@ def make_network(architecture: str, input_shape: tuple[int, int], n_classes: int
     return build(architecture, input_shape, n_classes)
 
 
+def channels_last(network: nn.Module) -> nn.Module:
+    """The network in the memory format that convolutions are fastest in."""
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+
+
 @dataclass(frozen=True)
 class Problem:
-    """What every job of a command shares: data, network and machine.
+    """The data, the network and the machine, which all jobs of a command share.
 
     `features`: float32 [n, 1, frequencies, frames], as the file to map, which is cheap to send to a process of this
     machine, or, on another machine, as the array itself.
@@ -64,12 +69,12 @@ class Problem:
         shape = self._mapped().shape[2:]
         with seeded(seed):
             network = make_network(self.architecture, (int(shape[0]), int(shape[1])), self.n_classes)
-        return network.to(memory_format=torch.channels_last)
+        return channels_last(network)
 
 
 @dataclass(frozen=True)
 class TrainJob:
-    """Train one base model; `sets` are evaluated, `best_on` names the one that chooses the checkpoint, if any."""
+    """Train a base model and evaluate `sets`. `best_on`: the set that chooses the checkpoint; None keeps the last."""
 
     problem: Problem
     seed: int
@@ -83,7 +88,7 @@ class TrainJob:
 
 @dataclass(frozen=True)
 class UnlearnJob:
-    """Run one method on one base model and evaluate `sets`. `reference`: where a method of the user's own is."""
+    """Run a method on a base model and evaluate `sets`. `reference`: the `place:name` of a method of the user's own."""
 
     problem: Problem
     seed: int
@@ -100,16 +105,16 @@ class UnlearnJob:
 
 @dataclass(frozen=True)
 class Result:
-    """Weights, logits per set, and what was measured on the way."""
+    """Weights, logits per set, times, and the figures that the job recorded."""
 
     state: Mapping[str, np.ndarray]
     logits: Mapping[str, np.ndarray]
     impair_seconds: float
     repair_seconds: float
     cpu_seconds: float
-    figures: Mapping[str, float]
-    curves: Mapping[str, tuple[tuple[int, float], ...]]
-    warnings: tuple[str, ...]
+    figures: Mapping[str, float] = field(default_factory=dict)
+    curves: Mapping[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
     rates: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -170,9 +175,7 @@ def train_job(job: TrainJob) -> Result:
         impair_seconds=0.0,
         repair_seconds=seconds,
         cpu_seconds=cpu_seconds,
-        figures={},
         curves={"epoch/train_loss": tuple(losses)},
-        warnings=(),
     )
 
 
@@ -188,7 +191,7 @@ def unlearn_job(job: UnlearnJob) -> Result:
         name: Examples(features, labels, torch.from_numpy(job.sets[name]).to(features.device))
         for name in ("forget", "remain")
     }
-    outcome = run_method(
+    unlearned = run_method(
         job.method,
         job.seed,
         base,
@@ -200,19 +203,19 @@ def unlearn_job(job: UnlearnJob) -> Result:
         hyper_parameters=job.hyper_parameters,
         checkpoint=None if job.best_on is None else _accuracy_on(job.problem, features, job.sets[job.best_on]),
     )
-    deep = {}
+    deep: Mapping[str, float] = {}
     if job.deep_audits:  # after the method, outside its clock
+        network = cast(AudioClassifier, unlearned.network)  # of others, deep audits are refused beforehand
         recipe, size = job.settings.optimizer, job.settings.batch_size
-        deep = deep_figures(
-            outcome.network, base, sets["forget"], sets["remain"], recipe, batch_size=size, seed=job.seed
-        )
+        deep = deep_figures(network, base, sets["forget"], sets["remain"], recipe, batch_size=size, seed=job.seed)
     return Result(
-        state=_state(outcome.network),
-        logits={name: predict(outcome.network, features, indices) for name, indices in job.sets.items()},
-        impair_seconds=outcome.impair_seconds,
-        repair_seconds=outcome.repair_seconds,
-        cpu_seconds=outcome.cpu_seconds,
-        figures={**outcome.figures, **deep},
-        curves=outcome.curves,
-        warnings=outcome.warnings,
+        state=_state(unlearned.network),
+        logits={name: predict(unlearned.network, features, indices) for name, indices in job.sets.items()},
+        impair_seconds=unlearned.impair_seconds,
+        repair_seconds=unlearned.repair_seconds,
+        cpu_seconds=unlearned.cpu_seconds,
+        figures={**unlearned.figures, **deep},
+        curves=unlearned.curves,
+        warnings=unlearned.warnings,
+        rates=unlearned.rates,
     )

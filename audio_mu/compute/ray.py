@@ -86,7 +86,9 @@ class RayEngine:
             return
         address = os.environ.get("RAY_ADDRESS")
         # "local", because Ray would otherwise join whatever cluster happens to run on this machine.
-        here = {} if address else {"address": "local", "num_cpus": self.cores_here, "include_dashboard": False}
+        here: dict[str, Any] = (
+            {} if address else {"address": "local", "num_cpus": self.cores_here, "include_dashboard": False}
+        )
         own_handler = signal.getsignal(signal.SIGTERM)
         try:
             _check_reachable(address)
@@ -106,19 +108,21 @@ class RayEngine:
 
     def _submit(self, work: Callable[[J], R], job: Any, shared: dict[int, ObjectRef]) -> ObjectRef:
         problem: Problem = job.problem
-        if isinstance(problem.features, Path) and problem.features not in self._sent:
-            self._sent[problem.features] = ray.put(np.load(problem.features))
+        features = problem.features
+        assert isinstance(features, Path)  # a command's own jobs name the file
+        if features not in self._sent:
+            self._sent[features] = ray.put(np.load(features))
         large = {name: getattr(job, name) for name in SHARED_FIELDS if hasattr(job, name)}
         for value in large.values():
             if id(value) not in shared:
                 shared[id(value)] = ray.put(value)
         on_gpu = pick_device(problem.device).type == "cuda"
-        task = ray.remote(_work).options(
+        task: Any = ray.remote(_work).options(
             num_cpus=problem.threads, num_gpus=1 if on_gpu else 0, max_retries=RETRIES, name=_name(job)
         )
         light = replace(job, problem=replace(problem, features=Path()), **dict.fromkeys(large))
         references = {name: shared[id(value)] for name, value in large.items()}
-        return task.remote(work, light, self._sent[problem.features], references)
+        return task.remote(work, light, self._sent[features], references)
 
     def _ready(self) -> Iterator[ObjectRef]:
         while self._running:

@@ -42,7 +42,7 @@ class DataParameters:
         "1", number(0.1, 60.001, low_included=True), "clip length in seconds", of_base=True
     )
     split: str = _parameter(
-        AUTO, or_auto(choice("official", "random", "speaker")), "official|random|speaker", of_base=True
+        AUTO, or_auto(choice("official", "random", "speaker", "study")), "official|random|speaker|study", of_base=True
     )
     split_seed: int = _parameter("42", integer(0, 2**32 - 1), "seed of the split", of_base=True)
     bad_files: str = _parameter("fail", choice("fail", "skip"), "unreadable recordings: fail, or skip them")
@@ -166,7 +166,7 @@ class StoreParameters:
     """What of the store is taken, made anew or removed."""
 
     ledger: str = _parameter("respect", choice("respect", "ignore"), "ignore: train on answered requests' clips too")
-    request: str = _parameter("", parsers.hash_prefix, "erase: hash of an answered request, or the start of it")
+    request: str = _parameter("", parsers.hash_prefix, "erase: hash of an answered request or its start; all: repeat")
     confirm: bool = _parameter("false", parsers.flag, "erase: true: remove what is otherwise only listed")
     force: bool = _parameter("false", parsers.flag, "true: redo steps that the store has finished")
 

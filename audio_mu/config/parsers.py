@@ -129,9 +129,9 @@ def flag(text: str) -> bool:
 
 
 def hash_prefix(text: str) -> str:
-    """The first characters of a request's hash."""
-    if not set(text.lower()) <= set("0123456789abcdef"):
-        raise Refused("a request's hash or its first characters, from the ledger or the tag request_hash")
+    """The first characters of a request's hash, or `all`."""
+    if text != "all" and not set(text.lower()) <= set("0123456789abcdef"):
+        raise Refused("a request's hash or its first characters, from the ledger or the tag request_hash, or all")
     return text.lower()
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from audio_mu.system.hashing import sha256
+
 SAMPLE_RATE = 16_000
 MAX_CHANNELS = 64
 RESAMPLE_MARGIN = 0.1  # seconds read beyond the clip so that the resampling filter sees what follows the cut
@@ -31,14 +33,18 @@ class BadRecording(Exception):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A waveform float32 [clip_samples] at 16 kHz, and in words what had to be done to get it.
+    """A waveform float32 [clip_samples] at 16 kHz, its SHA-256, and the changes that it took, in words.
 
-    `source_hash` is the SHA-256 of what the file holds (see `read_clip`), before anything was done to it.
+    `source_hash` is the SHA-256 of what the file holds (see `read_clip`), before anything was done to it. `constant`:
+    all samples of the clip are one value, as in silence; `constant_source`: all samples of the file are.
     """
 
     waveform: np.ndarray
+    hash: str
     changes: tuple[str, ...]
     source_hash: str
+    constant: bool
+    constant_source: bool
 
 
 def read_clip(path: Path, clip_samples: int) -> Prepared:
@@ -66,7 +72,7 @@ def read_clip(path: Path, clip_samples: int) -> Prepared:
     if cancelled is not None:
         with _opened(path) as recording:
             mono = _read_channel(recording, frames, cancelled)
-    mono = _at_sample_rate(mono, rate)
+    recorded, mono = mono, _at_sample_rate(mono, rate)
     clip = np.zeros(clip_samples, dtype=np.float32)
     clip[: len(mono)] = mono[:clip_samples]
     done = {
@@ -77,7 +83,8 @@ def read_clip(path: Path, clip_samples: int) -> Prepared:
         "padded": len(mono) < clip_samples,
     }
     changes = tuple(words for words, applies in done.items() if applies)
-    return Prepared(clip, changes, source.digest.hexdigest())
+    constant = min(np.ptp(recorded), np.ptp(mono[:clip_samples])) == 0  # resampling makes waves of a constant's ends
+    return Prepared(clip, sha256(clip.tobytes()), changes, source.digest.hexdigest(), bool(constant), source.constant)
 
 
 def read_recording(path: Path, longest: int) -> np.ndarray:
@@ -100,11 +107,16 @@ class _SourceHash:
     def __init__(self, rate: int, channels: int) -> None:
         self.digest = hashlib.sha256(f"{rate} Hz, {channels} channels\n".encode())
         self.frames_left = MAX_HASHED // channels
+        self.constant = True  # all samples are one value
+        self._value: float | None = None
 
     def add(self, samples: np.ndarray) -> None:
         """Add a block float32 [frames, channels]."""
         samples = samples[: self.frames_left]
         self.digest.update(np.ascontiguousarray(samples, dtype="<f4").data)
+        if self.constant and samples.size:
+            self._value = float(samples.flat[0]) if self._value is None else self._value
+            self.constant = bool((samples == self._value).all())
         self.frames_left -= len(samples)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,20 +11,16 @@ from audio_mu.config import DataParameters
 from audio_mu.data import synthetic
 from audio_mu.data.catalog import Catalog, Recording, audio_files, say_left_out, sorted_catalog
 from audio_mu.data.download import Archive, fetch
-from audio_mu.errors import UserError
 from audio_mu.progress import bar
-from audio_mu.system.reading import read_text
 from audio_mu.system.writing import cache_root
 
 LAYOUT = "NN/D_NN_T.wav"
 FILE = re.compile(r"(?P<folder>[0-9A-Za-z]+)/(?P<digit>[0-9])_(?P<speaker>[0-9A-Za-z]+)_[0-9]+\.wav")
-METADATA = "audioMNIST_meta.txt"
-COMMIT = "ce04129aaa56d47d11a8d9cc1247bac2cafac9b7"  # earlier ones lack the metadata of three speakers
-OLDEST = 120
+COMMIT = "ce04129aaa56d47d11a8d9cc1247bac2cafac9b7"
 
 
 def holds(n_clips: int, n_speakers: int) -> Callable[[Path], str]:
-    """A check of an unpacked archive: it says what differs from so many clips of so many speakers, or nothing."""
+    """A check for `Archive.verify`: the folder must hold so many clips of so many speakers."""
 
     def verify(folder: Path) -> str:
         ids = (id_ for id_, _ in audio_files(data_folder(folder), (".wav",)))
@@ -49,7 +44,7 @@ ARCHIVE = Archive(
 
 @dataclass(frozen=True)
 class AudioMNIST:
-    """Spoken digits in the layout `NN/D_NN_T.wav` (speaker, digit, take) with `audioMNIST_meta.txt`.
+    """Spoken digits in the layout `NN/D_NN_T.wav` (speaker, digit, take).
 
     `data_dir` may be the repository, its `data` folder, or any folder of that layout with any number of
     speakers. Without it the repository's archive is downloaded; the environment variable
@@ -63,7 +58,7 @@ class AudioMNIST:
         return data_folder(config.data_dir or fetch(self.archive, cache_root() / "data" / f"AudioMNIST-{COMMIT[:8]}"))
 
     def catalog(self, root: Path, config: DataParameters) -> Catalog:
-        """All recordings, with the speakers' attributes."""
+        """All recordings."""
         return read_catalog(root)
 
 
@@ -76,7 +71,7 @@ class SyntheticDigits:
         return config.data_dir or synthetic.generate(synthetic.default_root(cache_root()), progress=bar, rebuild=True)
 
     def catalog(self, root: Path, config: DataParameters) -> Catalog:
-        """All recordings, with the voices' attributes."""
+        """All recordings."""
         return read_catalog(root)
 
 
@@ -90,7 +85,7 @@ def read_catalog(root: Path) -> Catalog:
     """The recordings of a folder in AudioMNIST's layout.
 
     Files with other names, or in another speaker's folder, are left out and counted. Raises `UserError` where
-    there are none, or the metadata cannot be read.
+    there are none.
     """
     recordings, others = [], []
     for id_, path in audio_files(root, (".wav",)):
@@ -100,33 +95,4 @@ def read_catalog(root: Path) -> Catalog:
         else:
             others.append(id_)
     say_left_out(others, f"not named {LAYOUT}")
-    return sorted_catalog(recordings, root, LAYOUT, speaker_attributes(root / METADATA))
-
-
-def speaker_attributes(path: Path) -> dict[str, dict[str, str]]:
-    """AudioMNIST's metadata as text: speaker → attribute → value; empty where there is no such file.
-
-    The published file gives one age as a number and the others as text, one as 1234, and spells accents and
-    rooms in several ways: ages beyond 120 become unknown, accents start with a capital, rooms are small letters.
-    Raises `UserError` where the file is something else.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(read_text(path))
-        return {
-            speaker: {key: _tidy(key, str(value).strip()) for key, value in attributes.items()}
-            for speaker, attributes in content.items()
-        }
-    except (OSError, ValueError, AttributeError, RecursionError):
-        raise UserError(f"{path.name} in {str(path.parent)!r} is not AudioMNIST's metadata: restore it") from None
-
-
-def _tidy(key: str, value: str) -> str:
-    if key == "age" and value.isdecimal() and not 0 < int(value) <= OLDEST:
-        return "unknown"
-    if key == "accent":
-        return value[:1].upper() + value[1:]
-    if key == "recordingroom":
-        return value.lower().replace("vr-romm", "vr-room")
-    return value
+    return sorted_catalog(recordings, root, LAYOUT)

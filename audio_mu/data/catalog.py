@@ -1,4 +1,4 @@
-"""What recordings there are: identifiers, files, labels, speakers, official parts. Each data set has its own file."""
+"""Catalogs: the recordings of a data set, with ids, files, labels, speakers and official parts."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from audio_mu.config import DataParameters
-from audio_mu.errors import UserError
+from audio_mu.errors import UserError, first_of
 from audio_mu.progress import say
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
@@ -36,27 +36,37 @@ class Recording:
 
 @dataclass(frozen=True)
 class Catalog:
-    """All recordings of a data set, sorted by id, with the speakers' attributes where they are known."""
+    """All recordings of a data set, sorted by id, and the names of its classes."""
 
     recordings: tuple[Recording, ...]
     class_names: tuple[str, ...]
-    speakers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Barred:
-    """Recordings that may not be read again, by id and audio hash; `labels` name classes that keep their place."""
+    """Recordings that may not be read again, by id, by audio or source hash, by speaker (`composed`), by class.
+
+    `labels` name classes that keep their place.
+    """
 
     ids: frozenset[str] = frozenset()
     hashes: frozenset[str] = frozenset()
     labels: frozenset[str] = frozenset()
+    speakers: frozenset[str] = frozenset()
+    classes: frozenset[str] = frozenset()
+
+    def bars(self, recording: Recording) -> bool:
+        """Whether a recording may not be read, as far as its file's place tells."""
+        return (
+            recording.id in self.ids or composed(recording.speaker) in self.speakers or recording.label in self.classes
+        )
 
 
 NOTHING_BARRED = Barred()
 
 
 class Dataset(Protocol):
-    """What a data set must offer."""
+    """The interface of a data set."""
 
     def root(self, config: DataParameters) -> Path:
         """The folder below which ids are paths, made or downloaded on first use."""
@@ -68,8 +78,8 @@ class Dataset(Protocol):
 def audio_files(root: Path, suffixes: tuple[str, ...] = AUDIO_SUFFIXES) -> Iterator[tuple[str, Path]]:
     """(id, path) of every file below `root` with one of the suffixes, in any case; in no particular order.
 
-    Hidden files and folders are skipped, symbolic links followed. What is no regular file (a link to nothing or
-    to itself, a pipe, a device) is given too, so that it is reported as unreadable instead of being lost. Raises
+    Hidden files and folders are skipped, symbolic links followed. Links to nothing or to themselves, pipes and
+    devices are given too, so that they are reported as unreadable instead of being lost. Raises
     `UserError` where a folder cannot be read, folders are nested or linked without end, or an id cannot be stored
     as one line of UTF-8.
     """
@@ -96,7 +106,7 @@ def audio_files(root: Path, suffixes: tuple[str, ...] = AUDIO_SUFFIXES) -> Itera
 
 
 def _entries(folder: Path) -> tuple[tuple[int, int], list[os.DirEntry[str]]]:
-    """What a folder holds, and what tells it from any other whatever its name."""
+    """The identity of a folder, whatever its name, and its entries."""
     try:
         stat = folder.stat()
         with os.scandir(folder) as entries:
@@ -133,9 +143,7 @@ def is_one_line(text: str) -> bool:
     return CONTROL.search(text) is None
 
 
-def sorted_catalog(
-    recordings: list[Recording], root: Path, expected: str, speakers: Mapping[str, Mapping[str, str]] | None = None
-) -> Catalog:
+def sorted_catalog(recordings: list[Recording], root: Path, expected: str) -> Catalog:
     """Sort by id, name the classes; raise `UserError` where there is nothing to learn from."""
     if not recordings:
         raise UserError(f"data_dir={str(root)!r} holds no recordings laid out as {expected}: check data_dir")
@@ -150,11 +158,11 @@ def sorted_catalog(
         )
     _tell_alike("classes", class_names)
     _tell_alike("speakers", {recording.speaker for recording in recordings} - {""})
-    return Catalog(tuple(recordings), class_names, speakers or {})
+    return Catalog(tuple(recordings), class_names)
 
 
 def _tell_alike(what: str, names: Iterable[str]) -> None:
-    """Say which names differ in nothing that somebody would notice, who may see one class or person in them."""
+    """Print the names that look alike, which a reader may take for the same class or person."""
     groups: dict[str, list[str]] = {}
     for name in sorted(names):
         groups.setdefault(looks(name), []).append(name)
@@ -166,6 +174,11 @@ def _tell_alike(what: str, names: Iterable[str]) -> None:
         )
 
 
+def composed(name: str) -> str:
+    """A name with every accent as one character with its letter, as it may be written or not."""
+    return unicodedata.normalize("NFC", name)
+
+
 def looks(name: str) -> str:
     """The same text for names that look alike, whatever their case, encoding of accents and zeros at the start."""
     folded = unicodedata.normalize("NFKC", name).casefold()
@@ -173,11 +186,20 @@ def looks(name: str) -> str:
 
 
 def say_left_out(ids: list[str], why: str) -> None:
-    """Tell in one line which files of the folder are no part of the data set; nothing where there are none."""
+    """Print, in a line, the files of the folder that are no part of the data set, if there are any."""
     if ids:
         say(f"left out {len(ids)} files {why}: {quoted(ids)}")
 
 
 def quoted(ids: list[str]) -> str:
-    """The first few of the sorted ids, with … where there are more."""
-    return ", ".join(sorted(ids)[:SHOWN]) + (", …" if len(ids) > SHOWN else "")
+    """The first few of the ids in their order, and a sign that there are more."""
+    return first_of(sorted(ids), SHOWN)
+
+
+def as_id(entry: str, roots: tuple[Path, ...]) -> str:
+    """The clip id that an entry of a list means: a path below one of the roots, or an id in another spelling."""
+    path = Path(entry)
+    for root in roots:
+        if path.is_absolute() and path.is_relative_to(root):
+            return path.relative_to(root).as_posix()
+    return entry.replace("\\", "/").removeprefix("./")

@@ -6,7 +6,7 @@ import json
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,12 +20,12 @@ import torch
 from audio_mu.config import DataParameters
 from audio_mu.data import audio, features
 from audio_mu.data.audio import BadRecording, Prepared, read_clip
-from audio_mu.data.catalog import NOTHING_BARRED, Barred, Catalog, Recording
+from audio_mu.data.catalog import NOTHING_BARRED, Barred, Catalog, Recording, quoted
 from audio_mu.data.datasets import DATASETS
 from audio_mu.data.features import Frontend
 from audio_mu.errors import UserError
 from audio_mu.progress import bar, say
-from audio_mu.system.hashing import file_sha256, hash_of, sha256
+from audio_mu.system.hashing import file_sha256, hash_of
 from audio_mu.system.writing import atomic_folder, cache_root, locked
 
 BATCH = 64  # what the transform holds of so many clips stays in a core's cache
@@ -37,8 +37,9 @@ class Clips:
 
     `features` is float32 [n, 1, frequency, frames], mapped from the file `features_file`; every other field has
     n entries in the order of the sorted ids. `hashes` are SHA-256 of the prepared waveforms, so that copies are
-    found whatever their file names or headers. `digest` identifies ids, labels, speakers, parts and audio.
-    `skipped` lists (id, reason) of unreadable recordings.
+    found whatever their file names or headers; `sources` are those of the files' samples, a recording's identity. Of
+    a silent or constant clip, one of `constant`, they cover the id too: silence is nobody's copy. `digest` identifies
+    ids, labels, speakers, parts and audio. `skipped` lists (id, reason) of unreadable recordings.
     """
 
     features: torch.Tensor
@@ -47,10 +48,11 @@ class Clips:
     ids: tuple[str, ...]
     speakers: tuple[str, ...]
     hashes: tuple[str, ...]
+    sources: tuple[str, ...]
     parts: tuple[str, ...]
     class_names: tuple[str, ...]
-    speaker_attributes: Mapping[str, Mapping[str, str]]
     skipped: tuple[tuple[str, str], ...]
+    constant: tuple[str, ...]
     root: Path
     digest: str
 
@@ -59,21 +61,23 @@ class Clips:
 
     @property
     def identity(self) -> list[list[str]]:
-        """id, label, speaker, part and audio hash of every clip: what a digest identifies."""
+        """id, label, speaker, part, audio hash and source hash of every clip."""
         labels = [self.class_names[label] for label in self.labels.tolist()]
-        return [list(row) for row in zip(self.ids, labels, self.speakers, self.parts, self.hashes, strict=True)]
+        columns = (self.ids, labels, self.speakers, self.parts, self.hashes, self.sources)
+        return [list(row) for row in zip(*columns, strict=True)]
 
 
 def clips_digest(identity: Iterable[Sequence[str]]) -> str:
-    """The digest of clips by their rows of id, label, speaker, part and audio hash."""
-    return hash_of([list(row) for row in identity])
+    """The digest of clips by their `identity`. Without the audio hash, which another machine's resampling changes."""
+    return hash_of([[*row[:4], *row[5:]] for row in identity])
 
 
 def load_clips(config: DataParameters, barred: Barred = NOTHING_BARRED) -> Clips:
     """The clips of a configuration, from the cache where it has them, without those that are barred.
 
-    A barred id is not read; a barred hash under another id is read once, to know it, and not kept. Raises `UserError`
-    where there are no recordings or, with `bad_files=fail`, where one cannot be read.
+    What is barred by its id, speaker or class is not read; a barred hash under another id is read once, to know it,
+    and not kept. Raises `UserError`
+    where there are no recordings or, with `bad_files=fail`, where a recording cannot be read.
     """
     dataset = DATASETS[config.dataset]
     root = dataset.root(config)
@@ -84,19 +88,22 @@ def load_clips(config: DataParameters, barred: Barred = NOTHING_BARRED) -> Clips
             _build(config, catalog, folder, barred.hashes)
     clips = _open(folder, catalog, root)
     if clips.skipped:
-        _say_skipped(f"left out {_listed(clips.skipped)}")
+        _say_once(f"left out {_listed(clips.skipped)}")
+    if clips.constant:
+        _say_once(f"note: {len(clips.constant)} clips are silent or constant, and no copies of each other: "
+                  f"{quoted(list(clips.constant))}")  # fmt: skip
     return clips
 
 
 @cache
-def _say_skipped(line: str) -> None:
-    """Say it, once in a process: every step of a command asks for the clips."""
+def _say_once(line: str) -> None:
+    """Print a line once in a process, although every step of a command loads the clips."""
     say(line)
 
 
 def _allowed(catalog: Catalog, barred: Barred) -> Catalog:
-    """The catalog without barred ids; a class keeps its number when all its recordings are gone."""
-    recordings = tuple(recording for recording in catalog.recordings if recording.id not in barred.ids)
+    """The catalog without what is barred; a class keeps its number when all its recordings are gone."""
+    recordings = tuple(recording for recording in catalog.recordings if not barred.bars(recording))
     return replace(catalog, recordings=recordings, class_names=tuple(sorted({*catalog.class_names, *barred.labels})))
 
 
@@ -105,7 +112,7 @@ def _cache_key(config: DataParameters, catalog: Catalog, barred: Barred = NOTHIN
     stats = [(r.id, r.label, r.speaker, r.part, *_size_and_time(r.path)) for r in catalog.recordings]
     recipe = config.recipe
     settings = [config.pipeline, config.clip_samples, config.bad_files, recipe.logmel_shift, recipe.logmel_scale]
-    code = [file_sha256(Path(module.__file__)) for module in (audio, features)] + [file_sha256(Path(__file__))]
+    code = [file_sha256(Path(file)) for file in (str(audio.__file__), str(features.__file__), __file__)]
     hashes = [sorted(barred.hashes)] if barred.hashes else []
     return hash_of([settings, code, torch.__version__, stats, *hashes])[:32]
 
@@ -119,7 +126,7 @@ def _size_and_time(path: Path) -> tuple[int, int]:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether the cache entry is what was written: an altered or truncated one is built anew."""
+    """Whether the cache entry is neither altered nor truncated, by its checksums; a broken entry is built anew."""
     try:
         index = json.loads((folder / "index.json").read_text())
         checksums = index.pop("checksums")
@@ -129,47 +136,37 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _checksum(array: np.ndarray) -> int:
-    return zlib.crc32(memoryview(np.ascontiguousarray(array)).cast("B"))
+    return zlib.crc32(np.ascontiguousarray(array).data.cast("B"))
 
 
 def _build(config: DataParameters, catalog: Catalog, folder: Path, barred: frozenset[str]) -> None:
+    """Write a cache entry: the features of all readable recordings, in their order, and the index."""
     frontend = Frontend(config.pipeline, config.recipe)
     shape = features.feature_shape(config.pipeline, config.clip_samples)
-    n = len(catalog.recordings)
     kept: list[Recording] = []
-    hashes: list[str] = []
+    found_hashes: list[tuple[str, str]] = []
+    constant: list[str] = []
     skipped: list[tuple[str, str]] = []
     changes: Counter[str] = Counter()
-
-    def read(recording: Recording) -> tuple[Prepared, str] | str:
-        try:
-            prepared = read_clip(recording.path, config.clip_samples)
-        except BadRecording as bad:
-            return str(bad)
-        return prepared, sha256(prepared.waveform.tobytes())
-
     with (
         atomic_folder(folder) as temporary,
         ThreadPoolExecutor(os.cpu_count()) as pool,
         (temporary / "features.npy").open("wb") as stream,
     ):
-        _write_header(stream, n, shape)
-        batches = [catalog.recordings[start : start + BATCH] for start in range(0, n, BATCH)]
-        results = (pool.map(read, batch) for batch in batches)  # read from the moment on when it is asked for
-        following = next(results, ())
-        for batch in bar(batches, len(batches), f"features ({config.pipeline}) of {n} clips, batches of {BATCH}"):
-            current, following = following, next(results, ())
+        _write_header(stream, len(catalog.recordings), shape)
+        for batch in _read_in_batches(config, catalog.recordings, pool):
             waveforms = []
-            for recording, result in zip(batch, current, strict=True):
-                if isinstance(result, str):
-                    skipped.append((recording.id, result))
+            for recording, found in batch:
+                if isinstance(found, BadRecording):
+                    skipped.append((recording.id, str(found)))
                     continue
-                if result[1] in barred:
-                    continue
-                waveforms.append(result[0].waveform)
-                changes.update(result[0].changes)
-                hashes.append(result[1])
-                kept.append(recording)
+                hashes = _hashes(recording, found)
+                if barred.isdisjoint(hashes):
+                    waveforms.append(found.waveform)
+                    changes.update(found.changes)
+                    found_hashes.append(hashes)
+                    kept.append(recording)
+                    constant += [recording.id] if found.constant else []
             if waveforms:
                 with torch.inference_mode():
                     stream.write(frontend(torch.from_numpy(np.stack(waveforms))).numpy().tobytes())
@@ -177,10 +174,36 @@ def _build(config: DataParameters, catalog: Catalog, folder: Path, barred: froze
         stream.seek(0)
         _write_header(stream, len(kept), shape)
         stream.flush()
-        _write_index(temporary, kept, hashes, skipped)
+        _write_index(temporary, kept, found_hashes, constant, skipped)
     if changes:
         counts = ", ".join(f"{count:,} {words}" for words, count in changes.items())
         say(f"of {len(kept):,} recordings: {counts} (to mono, {features.SAMPLE_RATE:,} Hz, {config.clip_seconds:g} s)")
+
+
+def _hashes(recording: Recording, found: Prepared) -> tuple[str, str]:
+    """Audio and source hash. What is constant says nothing of who is heard: the id makes it one of its own."""
+    source = hash_of(["constant", recording.id]) if found.constant_source else found.source_hash
+    return hash_of(["constant", recording.id, source]) if found.constant else found.hash, source
+
+
+def _read_in_batches(
+    config: DataParameters, recordings: Sequence[Recording], pool: ThreadPoolExecutor
+) -> Iterator[list[tuple[Recording, Prepared | BadRecording]]]:
+    """Recordings with their waveforms, or why they have none; while a batch is worked on, the next is read."""
+
+    def read(recording: Recording) -> Prepared | BadRecording:
+        try:
+            return read_clip(recording.path, config.clip_samples)
+        except BadRecording as bad:
+            return bad
+
+    batches = [recordings[start : start + BATCH] for start in range(0, len(recordings), BATCH)]
+    results = (pool.map(read, batch) for batch in batches)  # read from the moment on when it is asked for
+    following = next(results, iter(()))
+    about = f"features ({config.pipeline}) of {len(recordings)} clips, batches of {BATCH}"
+    for batch in bar(batches, len(batches), about):
+        current, following = following, next(results, iter(()))
+        yield list(zip(batch, current, strict=True))
 
 
 def _write_header(stream: BinaryIO, n: int, shape: tuple[int, int]) -> None:
@@ -189,13 +212,21 @@ def _write_header(stream: BinaryIO, n: int, shape: tuple[int, int]) -> None:
     np.lib.format.write_array_header_1_0(stream, header)
 
 
-def _write_index(folder: Path, kept: list[Recording], hashes: list[str], skipped: list[tuple[str, str]]) -> None:
+def _write_index(
+    folder: Path,
+    kept: list[Recording],
+    hashes: list[tuple[str, str]],
+    constant: list[str],
+    skipped: list[tuple[str, str]],
+) -> None:
     index = {
         "ids": [r.id for r in kept],
         "labels": [r.label for r in kept],
         "speakers": [r.speaker for r in kept],
         "parts": [r.part for r in kept],
-        "hashes": hashes,
+        "hashes": [audio for audio, _ in hashes],
+        "sources": [source for _, source in hashes],
+        "constant": constant,
         "skipped": skipped,
     }
     checksums = [hash_of(index), _checksum(np.load(folder / "features.npy", mmap_mode="r"))]
@@ -229,7 +260,7 @@ def _open(folder: Path, catalog: Catalog, root: Path) -> Clips:
     # Copy-on-write mapping: torch wants writable memory, the file stays as it is.
     array = np.load(folder / "features.npy", mmap_mode="c")
     class_index = {name: i for i, name in enumerate(catalog.class_names)}
-    names = ("ids", "labels", "speakers", "parts", "hashes")
+    names = ("ids", "labels", "speakers", "parts", "hashes", "sources")
     return Clips(
         features=torch.from_numpy(array),
         features_file=folder / "features.npy",
@@ -237,10 +268,11 @@ def _open(folder: Path, catalog: Catalog, root: Path) -> Clips:
         ids=tuple(index["ids"]),
         speakers=tuple(index["speakers"]),
         hashes=tuple(index["hashes"]),
+        sources=tuple(index["sources"]),
         parts=tuple(index["parts"]),
         class_names=catalog.class_names,
-        speaker_attributes=catalog.speakers,
         skipped=tuple(tuple(row) for row in index["skipped"]),
+        constant=tuple(index["constant"]),
         root=root,
         digest=clips_digest(zip(*(index[name] for name in names), strict=True)),
     )

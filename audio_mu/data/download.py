@@ -39,8 +39,8 @@ class Archive:
     """A tar.gz archive of a data set.
 
     `url_variable` names the environment variable that overrides `url` with a mirror's. `sha256` is the archive's
-    checksum, None where it is not stable. `verify` looks at the unpacked folder and says what is wrong with it, or
-    nothing. What claims to be larger than the limits is refused.
+    checksum, None where it is not stable. `verify` gets the unpacked folder and returns its fault, or an empty text.
+    An archive that claims to be larger than the limits is refused.
     """
 
     name: str
@@ -59,12 +59,12 @@ class Archive:
 
     @property
     def way_out(self) -> str:
-        """What a user without the network can do."""
+        """Advice for a user without the network."""
         return f"give -P data_dir=<the data set's folder>, or set {self.url_variable} to a mirror's address"
 
 
 class _Refused(Exception):
-    """Why an archive cannot be trusted."""
+    """The reason why an archive is not unpacked."""
 
 
 class _Member(tarfile.TarInfo):
@@ -74,7 +74,7 @@ class _Member(tarfile.TarInfo):
         special = not (self.isreg() or self.isdir())
         if self.size < 0 or (special and self.size > LARGEST_HEADER):
             raise _Refused(f"a header of {self.size:,} bytes")
-        return super()._proc_member(tar)
+        return super()._proc_member(tar)  # type: ignore[misc]  # private, so that the stubs lack it
 
 
 def fetch(archive: Archive, target: Path) -> Path:

@@ -13,10 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audio_mu.config import DataParameters
-from audio_mu.data.catalog import Catalog, Recording, audio_files, is_one_line, quoted, say_left_out, sorted_catalog
+from audio_mu.data.catalog import (
+    Catalog,
+    Recording,
+    as_id,
+    audio_files,
+    is_one_line,
+    quoted,
+    say_left_out,
+    sorted_catalog,
+)
 from audio_mu.errors import UserError
 from audio_mu.progress import say
-from audio_mu.system.reading import read_text
+from audio_mu.system.reading import delimiter_of, read_text
 
 LAYOUT = "class/…/recording.wav (or .flac, .ogg, .mp3)"
 SPEAKERS = "speakers.csv"
@@ -99,7 +108,7 @@ def _by_table(path: Path, root: Path, ids: list[str]) -> dict[str, str]:
     known, unknown = set(ids), []
     speakers: dict[str, str] = {}
     for line, entry, speaker in _rows(path, shown):
-        id_ = _below(entry, root)
+        id_ = as_id(entry, (root,))
         if id_ not in known:
             unknown.append(entry)
         elif speakers.setdefault(id_, speaker) != speaker:
@@ -113,7 +122,8 @@ def _by_table(path: Path, root: Path, ids: list[str]) -> dict[str, str]:
 
 def _rows(path: Path, shown: str) -> list[tuple[int, str, str]]:
     try:
-        reader = csv.reader(io.StringIO(read_text(path), newline=""))
+        text = read_text(path)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text.partition("\n")[0]))
         header = [column.strip() for column in next(reader, [])]
         keys = [column for column in ("id", "path") if column in header]
         if not keys or "speaker" not in header:
@@ -126,10 +136,3 @@ def _rows(path: Path, shown: str) -> list[tuple[int, str, str]]:
     if short:
         raise UserError(f"{shown}, line {short[0]}, does not have the header's {len(header)} columns: mend it")
     return [(line, row[key].strip(), row[speaker].strip()) for line, row in rows]
-
-
-def _below(entry: str, root: Path) -> str:
-    path = Path(entry)
-    if path.is_absolute() and path.is_relative_to(root):
-        return path.relative_to(root).as_posix()
-    return entry.replace("\\", "/").removeprefix("./")

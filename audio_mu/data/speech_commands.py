@@ -45,7 +45,7 @@ class SpeechCommands:
     def catalog(self, root: Path, config: DataParameters) -> Catalog:
         """All recordings of words.
 
-        What the lists name and is not there, as after a person's deletion, is left out and said. Raises `UserError`
+        Entries of the lists that are not there, as after a person's deletion, are left out and told. Raises `UserError`
         where the official split is asked for and a list is missing, names nothing that is there, or a recording that
         the other list names too. Other splits do without the parts then.
         """

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from audio_mu.data.catalog import composed
+from audio_mu.data.clips import Clips
 from audio_mu.errors import UserError
+from audio_mu.system.hashing import sha256
 
 TEST_SHARE = 0.2
 VALIDATION_SHARE = 0.125
+TRAIN, TEST = "train", "test"
+ENOUGH = 5  # recordings from which a class has one on each side
+
+Sides = Mapping[str, str]
+"""Identity → side. An identity is a hash: of a recording's samples, of a speaker's name."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Sorted index arrays into the clips. `nonmembers` = test clips that are no copies of a training clip."""
+    """Sorted index arrays into the clips. `nonmembers` = test clips that are no copies of a training clip.
+
+    `drawn` = the sides that were drawn for it, of identities that had none. `waiting` = clips without a side.
+    """
 
     kind: str
     train: np.ndarray
     test: np.ndarray
     nonmembers: np.ndarray
+    drawn: Sides = field(default_factory=dict)
+    waiting: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     @property
     def n_test_copies(self) -> int:
@@ -27,41 +42,98 @@ class Split:
         return len(self.test) - len(self.nonmembers)
 
 
-def split_clips(
-    kind: str, seed: int, parts: tuple[str, ...], speakers: tuple[str, ...], hashes: tuple[str, ...]
-) -> Split:
-    """Split clips, given in the order of their sorted ids, into training and test set.
+def split_clips(kind: str, seed: int, clips: Clips, known: Sides | None = None, draw: bool = True) -> Split:
+    """Split clips into training and test set, those with a known side as they are known.
 
-    `official`: the data set's own test list tests, its validation list is left unused, as in the study;
-    `random`: 20 % test, scikit-learn's `train_test_split` over the sorted ids; `speaker`: 20 % of the speakers
-    test. Raises `UserError` where the clips do not allow the kind.
+    `official`: the data set's own test list tests, its validation list is left unused, as in the study; `random`: each
+    recording by the hash of its own samples, 20 % test, copies together, each class of five recordings on both sides;
+    `speaker`: each speaker by the hash of the name; `study`: scikit-learn's `train_test_split` over the sorted ids,
+    which is drawn once, and recordings that come later as with `random`. Without `draw` clips whose side is not known
+    wait. Raises `UserError` where the clips do not allow the kind.
     """
-    from sklearn.model_selection import train_test_split  # a second, which commands that split nothing need not wait
-
-    n = len(parts)
+    known = known or {}
     if kind == "official":
-        if "test" not in parts:
+        if TEST not in clips.parts:
             raise UserError("split='official' but this data set has no test list: give -P split=random")
-        train = np.array([i for i in range(n) if parts[i] == "train"], dtype=np.int64)
-        test = np.array([i for i in range(n) if parts[i] == "test"], dtype=np.int64)
-    elif kind == "speaker":
-        known = sorted(set(speakers))
-        if len(known) < 2 or "" in known:
-            raise UserError(
-                f"split='speaker' needs at least 2 speakers and no clip without one, found {len(set(known) - {''})} "
-                f"speakers and {speakers.count('')} clips without: give -P split=random"
-            )
-        _, held = train_test_split(known, test_size=TEST_SHARE, random_state=seed)
-        is_test = np.isin(np.array(speakers), held)
-        train, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
-    else:
-        train, test = train_test_split(np.arange(n), test_size=TEST_SHARE, random_state=seed)
-        train, test = np.sort(train), np.sort(test)
+        return _split(kind, clips, clips.parts, {})
+    drawn: dict[str, str] = {}
+    keys = _identities(kind, clips)
+    if kind == "study":
+        if draw and not known:
+            drawn = _studys_draw(seed, clips)
+        of_copy = [_of_copy(id_, source) for id_, source in zip(clips.ids, clips.sources)]
+        sides = {**known, **drawn}
+        keys = [own if own in sides else key for own, key in zip(of_copy, keys)]
+    if draw:
+        groups = [""] * len(keys) if kind == "speaker" else clips.labels.tolist()
+        drawn |= _drawn(seed, keys, groups, {**known, **drawn})
+    sides = {**known, **drawn}
+    return _split(kind, clips, [sides.get(key, "") for key in keys], drawn)
+
+
+def _split(kind: str, clips: Clips, sides: Sequence[str], drawn: Sides) -> Split:
+    train, test, waiting = (
+        np.array([i for i, own in enumerate(sides) if own == side], dtype=np.int64) for side in (TRAIN, TEST, "")
+    )
     if len(train) == 0 or len(test) == 0:
         raise UserError(f"split={kind!r} leaves {len(train)} training and {len(test)} test clips: both are needed")
-    trained = {hashes[i] for i in train}
-    nonmembers = np.array([i for i in test if hashes[i] not in trained], dtype=np.int64)
-    return Split(kind, train, test, nonmembers)
+    trained = {hash_ for i in train for hash_ in (clips.hashes[i], clips.sources[i])}
+    nonmembers = [i for i in test if trained.isdisjoint((clips.hashes[i], clips.sources[i]))]
+    return Split(kind, train, test, np.array(nonmembers, dtype=np.int64), drawn, waiting)
+
+
+def _identities(kind: str, clips: Clips) -> list[str]:
+    if kind != "speaker":
+        return list(clips.sources)
+    speakers = set(clips.speakers)
+    if len(speakers) < 2 or "" in speakers:
+        raise UserError(
+            f"split='speaker' needs at least 2 speakers and no clip without one, found {len(speakers - {''})} "
+            f"speakers and {clips.speakers.count('')} clips without: give -P split=random"
+        )
+    own = {name: sha256(composed(name)) for name in speakers}
+    return [own[name] for name in clips.speakers]
+
+
+def _of_copy(id_: str, source: str) -> str:
+    """The identity of one of several copies, which the study's draw has put on different sides."""
+    return sha256(source, id_)
+
+
+def _studys_draw(seed: int, clips: Clips) -> dict[str, str]:
+    from sklearn.model_selection import train_test_split  # a second, which other splits need not wait
+
+    train, _ = train_test_split(np.arange(len(clips)), test_size=TEST_SHARE, random_state=seed)
+    trained = set(train.tolist())
+    sides = [TRAIN if i in trained else TEST for i in range(len(clips))]
+    found: dict[str, set[str]] = defaultdict(set)
+    for source, side in zip(clips.sources, sides):
+        found[source].add(side)
+    drawn = {source: next(iter(own)) if len(own) == 1 else TRAIN for source, own in found.items()}
+    for id_, source, side in zip(clips.ids, clips.sources, sides):
+        if len(found[source]) > 1:
+            drawn[_of_copy(id_, source)] = side
+    return drawn
+
+
+def _drawn(seed: int, keys: Sequence[str], groups: Sequence[object], known: Sides) -> dict[str, str]:
+    """The sides of the identities that have none, each by its own hash.
+
+    A group of five, and all together, have one on each side if a new identity can see to it: the one whose hash is
+    nearest to the other side. Nobody who has a side moves.
+    """
+    place = {key: int(sha256(str(seed), key)[:16], 16) / 2**64 for key in {*keys} - known.keys()}
+    drawn = {key: TEST if own < TEST_SHARE else TRAIN for key, own in place.items()}
+    members: dict[object, set[str]] = defaultdict(set)
+    for key, group in zip(keys, groups):
+        members[group].add(key)
+    sizes = Counter(groups)
+    for own in [*(members[group] for group in sorted(sizes, key=str) if sizes[group] >= ENOUGH), {*keys}]:
+        sides = {known.get(key) or drawn[key] for key in own}
+        new = sorted(own & place.keys(), key=lambda key: place[key])
+        if len(own) > 1 and len(sides) == 1 and new:
+            drawn[new[0 if sides == {TRAIN} else -1]] = TEST if sides == {TRAIN} else TRAIN
+    return drawn
 
 
 def choosing_parts(split: Split, parts: tuple[str, ...], seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,41 +2,36 @@
 
 The data set needs no download and no licence of recorded speakers, and is the same to the last bit wherever the
 same pinned packages run. Speakers differ in accent and voice, takes in pitch, rate, level, position and noise.
-
-eSpeak NG keeps state that no call resets (noise, flutter and echo carry over from one word to the next, and past
-``espeak_Terminate``). Every speaker is therefore spoken in a fresh process, in a fixed order: this file, run as a
-script, is that process, and needs nothing beyond the standard library.
 """
 
-import ctypes
+from __future__ import annotations
+
 import hashlib
 import io
 import json
 import os
-import struct
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
+import soundfile
+
+from audio_mu.data.audio import SAMPLE_RATE
+from audio_mu.data.espeak import RATE, Espeak, Utterance, find_espeak
 from audio_mu.errors import UserError
-
-if TYPE_CHECKING:
-    import numpy as np
+from audio_mu.progress import say
+from audio_mu.system.writing import atomic_folder, locked
 
 VERSION = 1
 """Raised with every change that alters a byte of the data set; part of the folder's name and of the manifest."""
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-SAMPLE_RATE = 16_000
 CLIP_SAMPLES = 16_000
 MANIFEST = "generation.json"
 METADATA = "audioMNIST_meta.txt"
 
-_ESPEAK_RATE = 22_050
 _ACCENTS = {
     "en-US": "American",
     "en": "British",
@@ -54,14 +49,13 @@ MAX_SPEAKERS = 80
 MAX_TAKES = 100
 
 _LOUDEST_PEAK_DB = -3.0
-_FRAME = struct.Struct("<I")
 
 Progress = Callable[[Iterable, int, str], Iterable]
 
 
 @dataclass(frozen=True)
 class Speaker:
-    """One voice: ``number`` counts from 1; ``voice`` is eSpeak NG's name of it."""
+    """One voice: `number` counts from 1; `voice` is eSpeak NG's name of it."""
 
     number: int
     voice: str
@@ -76,12 +70,12 @@ class Speaker:
 
 @dataclass(frozen=True)
 class Take:
-    """What tells one recording of a word from another.
+    """The settings of a recording, which differ between the recordings of a word.
 
-    ``pitch`` is on eSpeak NG's scale of 0 to 100 (50: the voice's own), ``rate`` in words a minute, ``peak_db`` the
-    speech's peak below full scale, ``position`` the share (0 to 1) of the silence that comes before the word,
-    ``snr_db`` the power of the word over that of the noise, ``noise_colour`` the pole of the noise's low-pass
-    filter (0: white), and ``noise_seed`` seeds the noise.
+    `pitch` is on eSpeak NG's scale of 0 to 100 (50: the voice's own), `rate` in words a minute, `peak_db` the
+    speech's peak below full scale, `position` the share (0 to 1) of the silence that comes before the word,
+    `snr_db` the power of the word over that of the noise, `noise_colour` the pole of the noise's low-pass
+    filter (0: white), and `noise_seed` seeds the noise.
     """
 
     pitch: int
@@ -94,12 +88,12 @@ class Take:
 
 
 def default_root(cache: Path) -> Path:
-    """The folder of this version of the data set below the folder ``cache``."""
+    """The folder of this version of the data set below the folder `cache`."""
     return cache / f"SyntheticDigits-v{VERSION}"
 
 
 def speakers(n_speakers: int) -> list[Speaker]:
-    """The first ``n_speakers`` speakers, women and men in turn, no voice twice."""
+    """The first `n_speakers` speakers, women and men in turn, no voice twice."""
     return [_speaker(number) for number in range(1, n_speakers + 1)]
 
 
@@ -113,8 +107,6 @@ def _speaker(number: int) -> Speaker:
 
 def draw_take(speaker: int, digit: int, take: int) -> Take:
     """The settings of one clip: a function of its three numbers alone, whatever else is generated."""
-    import numpy as np
-
     generator = np.random.default_rng([VERSION, speaker, digit, take])
     return Take(
         pitch=int(generator.integers(38, 63)),
@@ -130,23 +122,20 @@ def draw_take(speaker: int, digit: int, take: int) -> Take:
 def generate(
     root: Path, n_speakers: int = 40, n_takes: int = 3, progress: Progress | None = None, rebuild: bool = False
 ) -> Path:
-    """Write the data set to the folder ``root``, unless it is there already, and return ``root``.
+    """Write the data set to the folder `root`, unless it is there already, and return `root`.
 
-    ``root`` gets ``NN/D_NN_T.wav`` (speaker 01.., digit 0 to 9, take 0..; mono, 16 kHz, 16 bit PCM, 16,000 samples),
-    ``audioMNIST_meta.txt`` (JSON: the speakers' attributes) and ``generation.json`` (JSON: version, counts, and the
+    `root` gets `NN/D_NN_T.wav` (speaker 01.., digit 0 to 9, take 0..; mono, 16 kHz, 16 bit PCM, 16,000 samples),
+    `audioMNIST_meta.txt` (JSON: the speakers' attributes) and `generation.json` (JSON: version, counts, and the
     SHA-256 of the concatenated files). Clips are the same to the last bit in every process and whatever the
     counts: fewer speakers or takes give a subset. The folder appears complete or not at all: it is made beside
-    ``root`` and renamed; of several processes one makes it and the others wait. With ``rebuild`` a folder that is
-    not, to the last bit, what was written is made anew.
+    `root` and renamed; of several processes one makes it and the others wait. With `rebuild` a folder that differs
+    in a bit from the generated folder is made anew.
 
-    ``progress(iterable, total, description)`` may wrap the iteration over speakers to show how far it is.
+    `progress(iterable, total, description)` may wrap the iteration over speakers to show how far it is.
 
-    Raises UserError when a count is out of range, when eSpeak NG cannot be loaded, and, without ``rebuild``, when
-    ``root`` holds something else than this data set, complete.
+    Raises UserError when a count is out of range, when eSpeak NG cannot be loaded, and, without `rebuild`, when
+    `root` holds something else than this data set, complete.
     """
-    # Imported here: the process that speaks runs this file, and needs none of them.
-    from audio_mu.progress import say
-    from audio_mu.system.writing import atomic_folder, locked
 
     def is_there() -> bool:
         try:
@@ -162,11 +151,11 @@ def generate(
     _check_count("n_takes", n_takes, MAX_TAKES)
     if is_there():
         return root
-    library, voice_data = _locate_espeak()
+    espeak = find_espeak()
     with locked(root):
         if not is_there():
             with atomic_folder(root) as partial:
-                _write_clips(partial, speakers(n_speakers), n_takes, library, voice_data, progress)
+                _write_clips(partial, speakers(n_speakers), n_takes, espeak, progress)
                 _write_descriptions(partial, n_speakers, n_takes)
     return root
 
@@ -177,7 +166,7 @@ def _check_count(name: str, value: int, largest: int) -> None:
 
 
 def _is_complete(root: Path, n_speakers: int, n_takes: int) -> bool:
-    """Whether ``root`` holds the data set; False: nothing is there yet. Raises UserError at anything else."""
+    """Whether `root` holds the data set; False: nothing is there yet. Raises UserError at anything else."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     way_out = "move or delete it to have SyntheticDigits made again, or choose another folder"
@@ -214,31 +203,9 @@ def _counts(n_speakers: int, n_takes: int) -> dict[str, int]:
     }
 
 
-def _locate_espeak() -> tuple[Path, Path]:
-    """The shared library and the folder of voice data that espeakng-loader brings."""
-    try:
-        import espeakng_loader
-
-        library, voice_data = Path(espeakng_loader.get_library_path()), Path(espeakng_loader.get_data_path())
-    except (ImportError, RuntimeError) as error:
-        raise _espeak_missing(str(error)) from error
-    if not library.is_file():
-        raise _espeak_missing(f"no file {library}")
-    return library.resolve(), voice_data.resolve()
-
-
-def _espeak_missing(reason: str) -> UserError:
-    return UserError(
-        f"SyntheticDigits needs eSpeak NG from the package espeakng-loader, which cannot be loaded ({reason}): "
-        "pip install -r requirements.txt, or give data_dir a folder that holds the data set already"
-    )
-
-
-def _write_clips(
-    folder: Path, voices: list[Speaker], n_takes: int, library: Path, voice_data: Path, progress: Progress | None
-) -> None:
+def _write_clips(folder: Path, voices: list[Speaker], n_takes: int, espeak: Espeak, progress: Progress | None) -> None:
     def write(speaker: Speaker) -> None:
-        _write_speaker(folder, speaker, n_takes, library, voice_data)
+        _write_speaker(folder, speaker, n_takes, espeak)
 
     executor = ThreadPoolExecutor(max_workers=min(len(voices), os.cpu_count() or 1))
     try:
@@ -251,27 +218,25 @@ def _write_clips(
         executor.shutdown(cancel_futures=True)
 
 
-def _write_speaker(folder: Path, speaker: Speaker, n_takes: int, library: Path, voice_data: Path) -> None:
-    import soundfile
-
+def _write_speaker(folder: Path, speaker: Speaker, n_takes: int, espeak: Espeak) -> None:
     keys = [(digit, take) for take in range(n_takes) for digit in range(len(WORDS))]
     takes = [draw_take(speaker.number, digit, take) for digit, take in keys]
-    requests = [_Utterance(WORDS[digit], settings.pitch, settings.rate) for (digit, _), settings in zip(keys, takes)]
+    words = [Utterance(WORDS[digit], settings.pitch, settings.rate) for (digit, _), settings in zip(keys, takes)]
+    spoken = espeak.speak(speaker.voice, speaker.number, words)
     (folder / speaker.folder).mkdir()
-    for (digit, take), settings, speech in zip(keys, takes, _speak(speaker, requests, library, voice_data)):
+    for (digit, take), settings, speech in zip(keys, takes, spoken, strict=True):
         # Through memory: a full disk is an OSError here, not soundfile's own error.
         content = io.BytesIO()
         soundfile.write(content, _record(speech, settings), SAMPLE_RATE, subtype="PCM_16", format="WAV")
         (folder / speaker.folder / f"{digit}_{speaker.folder}_{take}.wav").write_bytes(content.getvalue())
 
 
-def _record(speech: bytes, take: Take) -> "np.ndarray":
+def _record(speech: bytes, take: Take) -> np.ndarray:
     """One clip, int16 [16,000], from eSpeak NG's 16 bit samples at 22,050 Hz."""
-    import numpy as np
     from scipy.signal import lfilter, resample_poly
 
     word = np.trim_zeros(np.frombuffer(speech, dtype="<i2")).astype(np.float64)
-    word = resample_poly(word, SAMPLE_RATE // 50, _ESPEAK_RATE // 50)[:CLIP_SAMPLES]
+    word = resample_poly(word, SAMPLE_RATE // 50, RATE // 50)[:CLIP_SAMPLES]
     word *= 10 ** (take.peak_db / 20) / np.abs(word).max()
     start = round(take.position * (CLIP_SAMPLES - len(word)))
     white = np.random.default_rng(take.noise_seed).standard_normal(CLIP_SAMPLES)
@@ -301,101 +266,3 @@ def _write_descriptions(folder: Path, n_speakers: int, n_takes: int) -> None:
 
 def _write_json(path: Path, content: dict) -> None:
     path.write_bytes((json.dumps(content, indent=2) + "\n").encode())
-
-
-@dataclass(frozen=True)
-class _Utterance:
-    text: str
-    pitch: int
-    rate: int
-
-
-def _speak(speaker: Speaker, utterances: list[_Utterance], library: Path, voice_data: Path) -> list[bytes]:
-    """Each utterance's 16 bit samples at 22,050 Hz, spoken one after the other in a fresh process."""
-    request = {
-        "library": str(library),
-        "data": voice_data.name,
-        "voice": speaker.voice,
-        "seed": speaker.number,
-        "utterances": [asdict(utterance) for utterance in utterances],
-    }
-    # -P and PYTHONPATH: this file runs by its path, so that nothing else of the package is imported, and finds
-    # audio_mu though not its neighbours in place of standard modules. The working folder keeps the path of the
-    # voice data short: eSpeak NG cuts paths at 160 characters and would then look elsewhere.
-    finished = subprocess.run(
-        [sys.executable, "-P", str(Path(__file__).resolve())],
-        input=json.dumps(request).encode(),
-        capture_output=True,
-        cwd=voice_data.parent,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-        check=False,
-    )
-    if finished.returncode != 0:
-        lines = finished.stderr.decode(errors="replace").strip().splitlines()
-        raise _espeak_missing(lines[-1] if lines else f"exit code {finished.returncode}")
-    return list(_unpack(finished.stdout))
-
-
-def _unpack(stream: bytes) -> Iterator[bytes]:
-    """The byte strings of a stream in which each comes after its length."""
-    at = 0
-    while at < len(stream):
-        (length,) = _FRAME.unpack_from(stream, at)
-        at += _FRAME.size + length
-        yield stream[at - length : at]
-
-
-class _Espeak:
-    """eSpeak NG's C interface (speak_lib.h), as far as it is needed."""
-
-    _SYNCHRONOUS = 2
-    _DO_NOT_EXIT = 0x8000
-    _RATE, _PITCH = 1, 3
-    _BY_CHARACTER = 1
-    _UTF8 = 1
-
-    def __init__(self, library: str, voice_data: str, voice: str, seed: int) -> None:
-        self._library = ctypes.CDLL(library)
-        self._chunks: list[bytes] = []
-        # The callback must outlive every call into the library.
-        callback_type = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
-        self._callback = callback_type(self._receive)
-        rate = self._library.espeak_Initialize(self._SYNCHRONOUS, 0, voice_data.encode(), self._DO_NOT_EXIT)
-        if rate != _ESPEAK_RATE:
-            raise RuntimeError(f"eSpeak NG did not start with its voice data: {rate}")
-        self._library.espeak_SetSynthCallback(self._callback)
-        # An unknown variant after the plus sign would pass unnoticed as the accent's own voice.
-        variant = Path(voice_data, "voices", "!v", voice.partition("+")[2])
-        if self._library.espeak_SetVoiceByName(voice.encode()) != 0 or not variant.is_file():
-            raise RuntimeError(f"eSpeak NG has no voice {voice}")
-        self._library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
-
-    def _receive(self, samples: "ctypes._Pointer[ctypes.c_short]", n_samples: int, _events: int) -> int:
-        if samples and n_samples > 0:
-            self._chunks.append(ctypes.string_at(samples, 2 * n_samples))
-        return 0
-
-    def say(self, text: str, pitch: int, rate: int) -> bytes:
-        self._chunks.clear()
-        self._library.espeak_SetParameter(self._RATE, rate, 0)
-        self._library.espeak_SetParameter(self._PITCH, pitch, 0)
-        encoded = text.encode() + b"\0"
-        status = self._library.espeak_Synth(
-            encoded, ctypes.c_size_t(len(encoded)), 0, self._BY_CHARACTER, 0, self._UTF8, None, None
-        )
-        if status != 0 or not self._chunks:
-            raise RuntimeError(f"eSpeak NG did not say {text!r}: status {status}")
-        return b"".join(self._chunks)
-
-
-def _speak_as_requested() -> None:
-    """Read one request from standard input, write the utterances' samples to standard output."""
-    request = json.load(sys.stdin)
-    espeak = _Espeak(request["library"], request["data"], request["voice"], request["seed"])
-    for utterance in request["utterances"]:
-        speech = espeak.say(**utterance)
-        sys.stdout.buffer.write(_FRAME.pack(len(speech)) + speech)
-
-
-if __name__ == "__main__":
-    _speak_as_requested()

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from audio_mu.config import Config
+from audio_mu.config import DataParameters
 from audio_mu.data.datasets import root_at_hand
-from audio_mu.erasure.descent import Lineage
+from audio_mu.erasure.descent import Descent
+from audio_mu.erasure.find import Search
 from audio_mu.erasure.redact import Sought
+from audio_mu.errors import first_of
+from audio_mu.names import NAIVE
 from audio_mu.requests.ledger import NONMEMBERS, RECORDINGS, RETIRED, Entry
-from audio_mu.store import removal
+from audio_mu.store import queries, removal
 from audio_mu.store.artifacts import list_files, read_csv
 from audio_mu.store.handle import Store
 from audio_mu.store.removal import AnyRun
+
+NOT_OURS = "it is not where this store keeps its own: refused, nothing there was changed; look through it yourself"
 
 
 @dataclass(frozen=True)
@@ -26,26 +31,23 @@ class Remaining:
     why: str
 
 
-def remaining(
-    config: Config, store: Store, entry: Entry, runs: Mapping[str, AnyRun], lineage: Lineage
-) -> list[Remaining]:
-    """Everything of a request that stays after its erasure."""
+def remaining(data: DataParameters, search: Search) -> list[Remaining]:
+    """Everything that an erasure leaves of the request that was searched for. `data`: where its recordings may be."""
+    entry, runs = search.entry, search.runs.values()
     return [
         Remaining(f"{RECORDINGS} of the ledger's entry", "so that the recordings and their copies stay left out"),
-        Remaining(
-            f"{NONMEMBERS} of the ledger's entry",
-            "test recordings that it names keep their place in the split for others",
-        ),
-        *_models(entry, runs, lineage),
+        Remaining(f"{NONMEMBERS} of the ledger's entry", "so that its test recordings keep their place in the split"),
+        *_models(entry, runs, search.descent),
         *_names(entry, runs),
-        *_held_out(store, entry, runs),
-        *_files(config, entry, runs),
+        *_held_out(search.store, search.answering),
+        *_files(data, entry, search.answering),
         *_running(runs),
-        *_elsewhere(store),
+        *_foreign(search.foreign),
+        *_elsewhere(search.store, runs),
     ]
 
 
-def _models(entry: Entry, runs: Mapping[str, AnyRun], lineage: Lineage) -> Iterator[Remaining]:
+def _models(entry: Entry, runs: Collection[AnyRun], descent: Descent) -> Iterator[Remaining]:
     for name, answer in entry.answers.items():
         listed = ", ".join(f"seed {seed}: version {version}" for seed, version in sorted(answer.after.items()))
         first = next(iter(answer.runs.values()))
@@ -53,83 +55,77 @@ def _models(entry: Entry, runs: Mapping[str, AnyRun], lineage: Lineage) -> Itera
             f"unlearned models of this request ({name}, {answer.method}, {listed}) and what was unlearned from them",
             f"they answer the request; that they have forgotten rests on the evidence of runs:/{first}/evidence.html",
         )
-    kept = [run for run in runs.values() if run.models and RETIRED not in run.tags]
-    free = sum(run.tags.get("method") == "naive" and lineage.holds(run.id) is False for run in kept)
-    if free:
+    kept = [run for run in runs if run.models and RETIRED not in run.tags]
+    if free := sum(run.tags.get("method") == NAIVE and descent.holds(run.id) is False for run in kept):
         yield Remaining(f"{free} naive models", "they were trained from scratch without the recordings")
-    unknown = [run.name for run in kept if lineage.holds(run.id) is None]
-    if unknown:
+    if unknown := [run.name for run in kept if descent.holds(run.id) is None]:
         yield Remaining(
-            f"models of {len(unknown)} runs ({', '.join(unknown[:5])})",
+            f"models of {len(unknown)} runs ({first_of(unknown)})",
             "no list says what they were trained on: delete them yourself if they have seen the recordings",
         )
 
 
-def _names(entry: Entry, runs: Mapping[str, AnyRun]) -> Iterator[Remaining]:
-    named = [r for r in runs.values() if r.tags.get("request_hash") == entry.hash and r.tags.get("stage") != "erase"]
+def _names(entry: Entry, runs: Collection[AnyRun]) -> Iterator[Remaining]:
+    n = sum(run.tags.get("request_hash") == entry.hash and run.tags.get("stage") != "erase" for run in runs)
     yield Remaining(
-        f"figures, plots, parameters and tags of {len(named)} runs, request={entry.request}",
+        f"figures, plots, parameters and tags of {n} runs, request={entry.request}",
         "averages and distributions that name no recording; the name says what was asked, and MLflow lets no parameter "
         "be changed",
     )
     sought = Sought(entry.ids, entry.hashes)
-    changed = [run for run in runs.values() if any(sought.named_in(value) for value in run.params.values())]
-    changed += [run for run in runs.values() if not run.active and any(map(sought.named_in, run.tags.values()))]
-    if changed:
+    in_params = sum(any(map(sought.named_in, run.params.values())) for run in runs)
+    in_tags = sum(not run.active and any(map(sought.named_in, run.tags.values())) for run in runs)
+    if in_params + in_tags:
         yield Remaining(
-            f"parameters or tags of {len(changed)} runs that name a recording",
+            f"parameters or tags of {in_params + in_tags} runs that name a recording",
             "MLflow lets no parameter and no deleted run be changed: delete the runs and run `mlflow gc`",
         )
 
 
-def _held_out(store: Store, entry: Entry, runs: Mapping[str, AnyRun]) -> Iterator[Remaining]:
+def _held_out(store: Store, answering: Sequence[AnyRun]) -> Iterator[Remaining]:
     """Test recordings of the same speaker or class, which no request takes out."""
-    run = next((id_ for answer in entry.answers.values() for id_ in answer.runs.values() if id_ in runs), None)
-    if run is None or "losses/held_out.csv" not in list_files(store, run, "losses"):
-        return
-    n = len(read_csv(store, run, "losses/held_out.csv"))
-    yield Remaining(
-        f"{n} test recordings that match the request",
-        "no model was trained on them, the request did not take them; membership was measured against them",
-    )
+    path = "losses/held_out.csv"
+    if answering and path in list_files(store, answering[0].id, "losses"):
+        yield Remaining(
+            f"{len(read_csv(store, answering[0].id, path))} test recordings that match the request",
+            "no model was trained on them, the request did not take them; membership was measured against them",
+        )
 
 
-def _files(config: Config, entry: Entry, runs: Mapping[str, AnyRun]) -> Iterator[Remaining]:
-    answered = [runs[id_] for answer in entry.answers.values() for id_ in answer.runs.values() if id_ in runs]
-    recorded = answered[0].params.get("data_dir", "") if answered else ""
-    root = root_at_hand(dataclasses.replace(config.data, dataset=entry.tags["dataset"]), recorded)
+def _files(data: DataParameters, entry: Entry, answering: Sequence[AnyRun]) -> Iterator[Remaining]:
+    recorded = answering[0].params.get("data_dir", "") if answering else ""
+    root = root_at_hand(dataclasses.replace(data, dataset=entry.tags["dataset"]), recorded)
     if root is None:
         yield Remaining("the recordings themselves", "their folder is not at hand: delete them yourself")
     else:
-        n = sum((root / id_).exists() for id_ in entry.ids)
-        gone = "if this is the folder they were in, their files are gone"
+        n, gone = sum((root / id_).exists() for id_ in entry.ids), "their files are gone, if they were in this folder"
         why = "they are yours: delete them yourself" if n else gone
         yield Remaining(f"{n} of the {len(entry.ids)} recordings in {root}", why)
-    lists = {run.params.get("forget_list", "") for run in answered} - {""}
-    for path in sorted(lists):
-        if Path(path).exists():
+    for path in sorted({run.params.get("forget_list", "") for run in answering}):
+        if path and Path(path).exists():
             yield Remaining(f"the request's list {path}", "it is yours: delete it yourself")
 
 
-def _running(runs: Mapping[str, AnyRun]) -> Iterator[Remaining]:
-    names = [run.name for run in runs.values() if run.status == "RUNNING" and run.tags.get("stage") != "erase"]
-    if names:
+def _running(runs: Collection[AnyRun]) -> Iterator[Remaining]:
+    if names := [run.name for run in runs if run.status == "RUNNING" and run.tags.get("stage") != "erase"]:
         yield Remaining(
-            f"{len(names)} runs that have not ended ({', '.join(names[:5])})",
+            f"{len(names)} runs that have not ended ({first_of(names)})",
             "what they write after this search is not found: erase again when they have ended",
         )
 
 
-def _elsewhere(store: Store) -> Iterator[Remaining]:
-    yield Remaining(
-        "caches of other machines and other folders of AUDIO_MU_CACHE, backups, downloaded copies",
-        "they are not at hand",
-    )
-    if not removal.collects(store):
+def _foreign(found: Mapping[str, str]) -> Iterator[Remaining]:
+    for where, what in sorted(found.items()):
+        yield Remaining(f"{what}: {where}", NOT_OURS)
+
+
+def _elsewhere(store: Store, runs: Collection[AnyRun]) -> Iterator[Remaining]:
+    caches = "caches of other machines and other folders of AUDIO_MU_CACHE"
+    yield Remaining(f"{caches}, backups, downloaded copies", "they are not at hand")
+    if not removal.collects(store.client):
         yield Remaining(
             "the server's records of removed models (names, parameters, figures; no weights)",
             "a tracking server hides what is deleted until `mlflow gc` runs on it",
         )
-    others = len(store.client.search_experiments()) - 1
-    if others > 0:
-        yield Remaining(f"{others} other experiments of this store", "a request's scope is its experiment")
+    if (others := len(queries.experiments(store)) - len({run.root for run in runs})) > 0:
+        yield Remaining(f"{others} other experiments of this store", "audio-mu has no run in them")

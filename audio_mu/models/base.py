@@ -1,4 +1,4 @@
-"""What every network of this package offers beside its logits."""
+"""The interface of the networks: logits, penultimate features, and the last block."""
 
 from abc import ABC, abstractmethod
 
@@ -15,7 +15,7 @@ class AudioClassifier(nn.Module, ABC):
 
     @abstractmethod
     def penultimate(self, features: Tensor) -> Tensor:
-        """[batch, 1, frequencies, frames] → [batch, d]: what the last linear layer reads."""
+        """[batch, 1, frequencies, frames] → [batch, d], the input of the last linear layer."""
 
     @abstractmethod
     def last_block(self) -> list[nn.Module]:

@@ -1,4 +1,4 @@
-"""What is served: raw waveforms to logits in one module."""
+"""The served model: raw waveforms to logits in one module."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ REFUSED = f"waveforms must be finite numbers, of at most {MAX_AMPLITUDE:g} times
 class WaveformClassifier(nn.Module):
     """Waveforms float32 [n, samples] at 16 kHz → logits float32 [n, classes].
 
-    The features are computed inside, so that whoever serves the model needs no code of this project. What would give
-    NaN (NaN, infinities, samples beyond `MAX_AMPLITUDE`) is refused by an assertion in the exported graph: raises
-    `RuntimeError`, for the whole batch.
+    The features are computed inside, so that whoever serves the model needs no code of this project. Waveforms that
+    would give NaN (NaN, infinities, samples beyond `MAX_AMPLITUDE`) are refused by an assertion in the exported graph:
+    raises `RuntimeError`, for the whole batch.
     """
 
     def __init__(self, frontend: nn.Module, network: nn.Module) -> None:

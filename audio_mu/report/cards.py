@@ -1,16 +1,20 @@
-"""Model cards: what a registered version is, how to use it, what it can and cannot do. Markdown."""
+"""Model cards and the descriptions of runs and experiment, as Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from audio_mu.errors import first_of
+from audio_mu.names import NAIVE, ORIGINAL
+from audio_mu.report.tables import listed
+
 SHOWN_CLASSES = 40
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What every card tells. Counts are clips, accuracies fractions; `recipe` are the settings of base training."""
+    """The facts of every card; `recipe` are the settings of base training."""
 
     name: str
     dataset: str
@@ -26,7 +30,7 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class BaseFacts:
-    """What the card of a base model tells beside."""
+    """The facts that the card of a base model adds. Counts are clips, accuracies fractions."""
 
     n_train: int
     n_test: int
@@ -36,7 +40,7 @@ class BaseFacts:
 
 @dataclass(frozen=True)
 class UnlearnedFacts:
-    """What the card of an unlearned model tells beside. `accuracies`: set → (before, naive, after) of this seed."""
+    """The facts that the card of an unlearned model adds. `accuracies`: set → (before, naive, after) of this seed."""
 
     method: str
     request: str
@@ -57,7 +61,7 @@ def base_card(facts: ModelFacts, base: BaseFacts) -> str:
     return "\n\n".join(
         [
             f"# Base model, seed {facts.seed}",
-            f"{_what(facts)} Trained on all recordings of the training set; nothing was removed from it.",
+            f"{_kind(facts)} Trained on all recordings of the training set; nothing was removed from it.",
             "## Figures\n\n" + figures,
             _use(facts),
             _training(facts),
@@ -77,7 +81,7 @@ def unlearned_card(facts: ModelFacts, unlearned: UnlearnedFacts) -> str:
     return "\n\n".join(
         [
             f"# Unlearned model, seed {facts.seed}: {unlearned.method} on {unlearned.request}",
-            f"{_what(facts)} Made from base version {unlearned.base_version} by the method {unlearned.method}, to "
+            f"{_kind(facts)} Made from base version {unlearned.base_version} by the method {unlearned.method}, to "
             f"forget {unlearned.n_forget:,} recordings (request hash `{unlearned.request_hash}`).",
             f"## Evidence\n\n{unlearned.headline} The rule: {unlearned.rule}. The record lies with the run that made "
             "this version, as evidence.html and evidence.md.",
@@ -93,29 +97,28 @@ def unlearned_card(facts: ModelFacts, unlearned: UnlearnedFacts) -> str:
 def family_note(facts: ModelFacts) -> str:
     """The description of a registered model, which all its versions share."""
     return (
-        f"{_what(facts)} Versions behind `seed-NN` are base models, those behind `unlearned-seed-NN` had recordings "
+        f"{_kind(facts)} Versions behind `seed-NN` are base models, those behind `unlearned-seed-NN` had recordings "
         "removed, `unlearned` is the one for service. Each version's description is its model card."
     )
 
 
-def method_note(method: str, request: str, seed: str, metrics: Mapping[str, float]) -> str:
+def method_note(method: str, request: str, seed: int, metrics: Mapping[str, float]) -> str:
     """The description of a method's run."""
     shown = {"forget/accuracy": "forget accuracy", "remain/accuracy": "remain", "test/accuracy": "test",
              "mia/score": "MIA score", "gap/tow": "ToW"}  # fmt: skip
     figures = ", ".join(f"{words} {metrics[name]:.3f}" for name, words in shown.items() if name in metrics)
-    what = {"original": "The base model before unlearning", "naive": "Retrained without the recordings, the target"}
+    known = {ORIGINAL: "The base model before unlearning", NAIVE: "Retrained without the recordings, the target"}
     return (
-        f"{what.get(method, f'Unlearned by {method}')}; request {request}, seed {seed}. {figures}. "
+        f"{known.get(method, f'Unlearned by {method}')}; request {request}, seed {seed}. {figures}. "
         "Losses per recording: `losses/`, logits: `logits/`."
     )
 
 
 def experiment_note(title: str, lines: Sequence[str]) -> str:
-    """The description of the experiment: the newest comparison in words, and where to find what."""
-    found = "\n".join(f"- {line}" for line in lines)
+    """The description of the experiment: the newest comparison in words, and the places of everything."""
     return (
         "# audio-mu: machine unlearning for audio classifiers\n\n"
-        f"## Newest comparison: {title}\n\n{found}\n\n"
+        f"## Newest comparison: {title}\n\n{listed(lines)}\n"
         "## Where to look\n\n"
         "- The report: the newest run with `stage = compare`, artifact `report/…html`; tables and figures beside it.\n"
         "- Charts: runs with `role = method`, grouped by the tag `method`: mean and band over the seeds.\n"
@@ -123,7 +126,7 @@ def experiment_note(title: str, lines: Sequence[str]) -> str:
     )
 
 
-def _what(facts: ModelFacts) -> str:
+def _kind(facts: ModelFacts) -> str:
     return (
         f"A {facts.architecture} on {facts.pipeline} features that tells {len(facts.class_names)} classes of short "
         f"recordings apart ({facts.dataset})."
@@ -131,11 +134,10 @@ def _what(facts: ModelFacts) -> str:
 
 
 def _use(facts: ModelFacts) -> str:
-    names = ", ".join(facts.class_names[:SHOWN_CLASSES])
-    names += ", …" if len(facts.class_names) > SHOWN_CLASSES else ""
+    classes = first_of(facts.class_names, SHOWN_CLASSES)
     return (
         f"## Use\n\nIn: waveforms float32 [n, {facts.samples}] at {facts.sample_rate} Hz, mono, shorter ones padded "
-        f"with zeros on the right. Out: logits [n, {len(facts.class_names)}] in the order of the classes: {names}. "
+        f"with zeros on the right. Out: logits [n, {len(facts.class_names)}] in the order of the classes: {classes}. "
         f"Serve it with `mlflow models serve -m models:/{facts.name}@ALIAS --env-manager local`."
     )
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from audio_mu.cosine_curve import CUTS, RATES
+from audio_mu.names import NAIVE, ORIGINAL
 
-NAIVE, ORIGINAL = "#1b1b1b", "#a8703a"
+INK = "#1b1b1b"
+COLOURS = {NAIVE: INK, ORIGINAL: "#a8703a"}
+"""Colours of the two yardsticks; every other method has that of the forget set."""
 SETS = {"forget": "#b5432f", "remain": "#2f5f8f", "test": "#7d8a97"}
 AXIS, GRID = "#5b5b60", "#dcdad5"
 VARIABLES = {
-    NAIVE: "ink", ORIGINAL: "original", SETS["forget"]: "forget", SETS["remain"]: "remain", SETS["test"]: "test",
+    INK: "ink", COLOURS[ORIGINAL]: "original", SETS["forget"]: "forget", SETS["remain"]: "remain", SETS["test"]: "test",
     AXIS: "muted", GRID: "rule",
 }  # fmt: skip
 """Colour → name of the style variable that the report puts in its place, so that figures follow light and dark."""
@@ -36,8 +38,8 @@ LABEL_PLACES = [(7, 0), (-7, 0)] + [
 """Where a point's name may stand, in points from it, the best place first."""
 POWERS = FuncFormatter(lambda value, _: f"{value:g}")  # matplotlib's own writes formulas
 CUT_NAMES = {"cosine": "cosine", "orthogonal": "orthogonal", "post_optimal": "POP"}
-STYLE = {
-    "axes.edgecolor": AXIS, "axes.labelcolor": AXIS, "xtick.color": AXIS, "ytick.color": AXIS, "text.color": NAIVE,
+STYLE: dict[Any, Any] = {
+    "axes.edgecolor": AXIS, "axes.labelcolor": AXIS, "xtick.color": AXIS, "ytick.color": AXIS, "text.color": INK,
     "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.7, "axes.titlesize": 9,
     "axes.labelsize": 9, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5, "font.size": 9, "grid.color": GRID,
     "grid.linewidth": 0.6, "legend.frameon": False, "legend.fontsize": 8.5, "svg.fonttype": "none",
@@ -47,10 +49,8 @@ STYLE = {
 }  # fmt: skip
 
 
-@contextmanager
-def _style() -> Iterator[None]:
-    with rc_context(STYLE):
-        yield
+def _colour(method: str) -> str:
+    return COLOURS.get(method, SETS["forget"])
 
 
 def _subplots(
@@ -88,16 +88,16 @@ def _name_positions(axes: Axes, methods: Sequence[str]) -> None:
 
 def accuracy_figure(long: pd.DataFrame, methods: Sequence[str], title: str) -> Figure:
     """Accuracy on the forget, remain and test sets per method, with naive's forget accuracy as the target."""
-    with _style():
+    with rc_context(STYLE):
         figure, axes = _subplots((max(MIN_WIDTH, 1.6 + 0.95 * len(methods)), 4.2), names=methods, top=0.32)
         positions = np.arange(len(methods))
         for i, (name, colour) in enumerate(SETS.items()):
             mean, ends = _values(long, f"{name}/accuracy", methods)
             bar = {"elinewidth": 0.8, "ecolor": AXIS, "capsize": 2}
             axes.bar(positions + (i - 1) * 0.27, mean, 0.25, yerr=ends, label=name, color=colour, error_kw=bar)
-        if "naive" in methods:
-            target = _values(long, "forget/accuracy", ["naive"])[0][0]
-            axes.axhline(target, color=NAIVE, linewidth=1, linestyle="--", label="naive on forget (target)")
+        if NAIVE in methods:
+            target = _values(long, "forget/accuracy", [NAIVE])[0][0]
+            axes.axhline(target, color=INK, linewidth=1, linestyle="--", label="naive on forget (target)")
         _name_positions(axes, methods)
         axes.set(ylabel="accuracy", ylim=(0, 1.02), title=title)
         axes.legend(loc="lower right")
@@ -106,19 +106,19 @@ def accuracy_figure(long: pd.DataFrame, methods: Sequence[str], title: str) -> F
 
 def trade_off_figure(long: pd.DataFrame, methods: Sequence[str]) -> Figure:
     """Forget against test accuracy with 95 % intervals; naive's point, with cross-hairs, is the target."""
-    with _style():
+    with rc_context(STYLE):
         figure, axes = _subplots((6.4, 4.6))
         x, x_ends = _values(long, "forget/accuracy", methods)
         y, y_ends = _values(long, "test/accuracy", methods)
         for i, method in enumerate(methods):
-            colour = {"naive": NAIVE, "original": ORIGINAL}.get(method, SETS["forget"])
+            colour = _colour(method)
             axes.errorbar(x[i], y[i], xerr=x_ends[:, [i]], yerr=y_ends[:, [i]], color=colour, fmt="none",
                           elinewidth=0.7, alpha=0.45)  # fmt: skip
-            axes.plot(x[i], y[i], "D" if method == "naive" else "o", color=colour, markersize=6)
-        if "naive" in methods:
-            i = list(methods).index("naive")
-            axes.axvline(x[i], color=NAIVE, linewidth=0.7, linestyle=":")
-            axes.axhline(y[i], color=NAIVE, linewidth=0.7, linestyle=":")
+            axes.plot(x[i], y[i], "D" if method == NAIVE else "o", color=colour, markersize=6)
+        if NAIVE in methods:
+            i = list(methods).index(NAIVE)
+            axes.axvline(x[i], color=INK, linewidth=0.7, linestyle=":")
+            axes.axhline(y[i], color=INK, linewidth=0.7, linestyle=":")
         _limit_to_points(axes, x, y)
         _label_points(axes, x, y, methods)
         axes.set(xlabel="accuracy on the forget set", ylabel="accuracy on the test set")
@@ -141,7 +141,7 @@ def _label_points(axes: Axes, x: np.ndarray, y: np.ndarray, methods: Sequence[st
     at = axes.transData.transform(np.column_stack([x, y])) / unit
     known = np.isfinite(at).all(axis=1)
     taken = [(px - 3, py - 3, px + 3, py + 3) for px, py in at[known]]
-    for i in np.flatnonzero(known):
+    for i in np.flatnonzero(known).tolist():
         width = 4.9 * len(methods[i])
         for dx, dy in LABEL_PLACES:
             left = at[i, 0] + dx - (width if dx < 0 else 0)
@@ -151,7 +151,7 @@ def _label_points(axes: Axes, x: np.ndarray, y: np.ndarray, methods: Sequence[st
         taken.append(box)
         axes.annotate(
             methods[i], (x[i], y[i]), (dx, dy), textcoords="offset points", va="center", fontsize=8.5,
-            ha="right" if dx < 0 else "left", fontweight="bold" if methods[i] == "naive" else "normal",
+            ha="right" if dx < 0 else "left", fontweight="bold" if methods[i] == NAIVE else "normal",
             arrowprops={"arrowstyle": "-", "color": AXIS, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3} if dy else None,
         )  # fmt: skip
 
@@ -164,7 +164,7 @@ def mia_figure(long: pd.DataFrame, methods: Sequence[str], title: str = "") -> F
     """What membership attacks see per method, with 95 % intervals; naive's value is the target."""
     panels = {"mia/score": "forget clips called non-member", "mia/auc": "AUC of the attack by the loss"}
     known = [metric for metric in panels if (long["metric"] == metric).any()]
-    with _style():
+    with rc_context(STYLE):
         size = (1.6 + 0.8 * len(methods), 0.6 + 2.5 * max(1, len(known)))
         above = 0.36 if title else 0.14
         figure, grid = _subplots(
@@ -172,13 +172,12 @@ def mia_figure(long: pd.DataFrame, methods: Sequence[str], title: str = "") -> F
         )
         for axes, metric in zip(grid[:, 0], known):
             mean, ends = _values(long, metric, methods)
-            colours = [{"naive": NAIVE, "original": ORIGINAL}.get(method, SETS["forget"]) for method in methods]
-            for i, colour in enumerate(colours):
-                axes.errorbar(i, mean[i], yerr=ends[:, [i]], fmt="o", color=colour, capsize=3, elinewidth=1)
-            if "naive" in methods:
-                target, spread = _values(long, metric, ["naive"])
-                axes.axhline(target[0], color=NAIVE, linewidth=0.8, linestyle="--")
-                axes.axhspan(target[0] - spread[0, 0], target[0] + spread[1, 0], color=NAIVE, alpha=0.07, linewidth=0)
+            for i, method in enumerate(methods):
+                axes.errorbar(i, mean[i], yerr=ends[:, [i]], fmt="o", color=_colour(method), capsize=3, elinewidth=1)
+            if NAIVE in methods:
+                target, spread = _values(long, metric, [NAIVE])
+                axes.axhline(target[0], color=INK, linewidth=0.8, linestyle="--")
+                axes.axhspan(target[0] - spread[0, 0], target[0] + spread[1, 0], color=INK, alpha=0.07, linewidth=0)
             low, high = np.nanmin(mean - ends[0]), np.nanmax(mean + ends[1])
             margin = max(0.05 * (high - low), 0.01)
             axes.set(ylabel=panels[metric], ylim=(max(-0.02, low - margin), min(1.02, high + margin)))
@@ -211,16 +210,15 @@ def _decades_alone(axis: Axis) -> None:
 
 def forget_loss_figure(losses: Mapping[str, np.ndarray], methods: Sequence[str], title: str = "") -> Figure:
     """Distribution of the forget set's losses (all seeds) of each method over naive's, on a log scale."""
-    shown = [method for method in methods if method in losses and method != "naive"]
-    bins = np.logspace(np.log10(LOSS_FLOOR), np.log10(LOSS_CEILING), 45)
-    with _style():
+    shown = [method for method in methods if method in losses and method != NAIVE]
+    bins = np.logspace(np.log10(LOSS_FLOOR), np.log10(LOSS_CEILING), 45).tolist()
+    with rc_context(STYLE):
         figure, panels = _small_multiples(len(shown), top=0.52 if title else 0.3)
         for axes, method in zip(panels, shown):
-            if "naive" in losses:
-                filled = np.clip(losses["naive"], LOSS_FLOOR, LOSS_CEILING)
-                axes.hist(filled, bins, histtype="stepfilled", color=NAIVE, alpha=0.25, linewidth=0)
-            colour = ORIGINAL if method == "original" else SETS["forget"]
-            axes.hist(np.clip(losses[method], LOSS_FLOOR, LOSS_CEILING), bins, histtype="step", color=colour,
+            if NAIVE in losses:
+                filled = np.clip(losses[NAIVE], LOSS_FLOOR, LOSS_CEILING)
+                axes.hist(filled, bins, histtype="stepfilled", color=INK, alpha=0.25, linewidth=0)
+            axes.hist(np.clip(losses[method], LOSS_FLOOR, LOSS_CEILING), bins, histtype="step", color=_colour(method),
                       linewidth=1.2)  # fmt: skip
             axes.set_xscale("log")
             _decades_alone(axes.xaxis)
@@ -248,18 +246,18 @@ def roc_figure(pairs: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], met
 
     pairs: method → per seed (losses of the forget set, losses of the non-members).
     """
-    shown = [method for method in methods if method in pairs and method != "naive"]
+    shown = [method for method in methods if method in pairs and method != NAIVE]
     n = max((len(b) for seeds in pairs.values() for _, b in seeds), default=100)
     grid = np.logspace(np.log10(1 / n), 0, 120)
-    with _style():
+    with rc_context(STYLE):
         figure, panels = _small_multiples(len(shown), 2.3)
         for axes, method in zip(panels, shown):
             axes.plot(grid, grid, color=GRID, linewidth=1)
-            for name, colour in (("naive", NAIVE), (method, ORIGINAL if method == "original" else SETS["forget"])):
+            for name in (NAIVE, method):
                 if name in pairs:
                     mean = np.mean([roc(a, b, grid) for a, b in pairs[name]], axis=0)
                     # A rate of 0 has no place on a log axis: the curve begins where it is above.
-                    axes.plot(grid, np.where(mean > 0, mean, np.nan), color=colour,
+                    axes.plot(grid, np.where(mean > 0, mean, np.nan), color=_colour(name),
                               linewidth=1.4 if name == method else 1.0)  # fmt: skip
             axes.set(xscale="log", yscale="log", xlim=(1 / n, 1), ylim=(1 / n, 1))
             _decades_alone(axes.xaxis)
@@ -272,18 +270,18 @@ def roc_figure(pairs: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], met
 
 def speed_figure(long: pd.DataFrame, methods: Sequence[str]) -> Figure | None:
     """Speed-up over retraining against the gap to naive (1 − ToW), or None where nothing has both."""
-    timed = [method for method in methods if method not in ("naive", "original")]
+    timed = [method for method in methods if method not in COLOURS]
     x, y = _values(long, "time/speedup", timed)[0], 1 - _values(long, "gap/tow", timed)[0]
     known = np.isfinite(x) & np.isfinite(y)
     if not known.any():
         return None
     names = [method for method, is_known in zip(timed, known) if is_known]
-    with _style():
+    with rc_context(STYLE):
         figure, axes = _subplots((6.4, 4.6))
         axes.set_xscale("log")
         axes.plot(x[known], y[known], "o", color=SETS["forget"], markersize=6)
-        axes.plot(1, 0, "D", color=NAIVE, markersize=6)
-        x, y, names = np.append(x[known], 1.0), np.append(y[known], 0.0), [*names, "naive"]
+        axes.plot(1, 0, "D", color=INK, markersize=6)
+        x, y, names = np.append(x[known], 1.0), np.append(y[known], 0.0), [*names, NAIVE]
         axes.set(
             xlabel="times as fast as retraining (log scale)", ylabel="gap to retraining, 1 − ToW",
             xlim=(0.8 * x.min(), 1.9 * x.max()), ylim=(-0.06 * y.max() - 0.005, 1.12 * y.max() + 0.005),
@@ -303,12 +301,12 @@ def prune_figure(curves: Mapping[str, np.ndarray]) -> Figure | None:
     """
     if not curves:
         return None
-    with _style():
+    with rc_context(STYLE):
         figure, axes = _subplots((6.4, 4.6))
         for curve in curves.values():
             axes.plot(RATES, curve, color=SETS["test"], linewidth=0.8, alpha=0.7)
         mean = np.mean(list(curves.values()), axis=0)
-        axes.plot(RATES, mean, color=NAIVE, linewidth=1.4)
+        axes.plot(RATES, mean, color=INK, linewidth=1.4)
         for i, (name, cut) in enumerate(CUTS.items()):
             rate = cut(mean)
             height = mean[round(rate * 100)]

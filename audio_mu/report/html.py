@@ -14,18 +14,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from audio_mu.report import figures
-from audio_mu.report.evidence import (
-    RULE,
-    Estimate,
-    Evidence,
-    RequestFacts,
-    Verdict,
-    figures_of,
-    interval_number,
-    percent,
-    summary,
-    verdicts,
-)
+from audio_mu.report.evidence import Evidence
+from audio_mu.report.facts import Estimate, RequestFacts, figures_of, interval_number, percent
+from audio_mu.report.rule import RULE, Verdict, verdicts
+from audio_mu.report.summary import summary
 
 PERCENT, NUMBER, FACTOR, SECONDS = "percent", "number", "factor", "seconds"
 LARGEST_AUDIO = 6_000_000  # bytes of recordings in one page, before base64
@@ -90,7 +82,7 @@ class Report:
 
     long: the cell's rows of the long table. forget_losses: method → losses of all seeds. roc_losses: method → per
     seed (losses of the forget set, of the non-members). curves: seed → cosine at 101 prune rates. audio: clip id →
-    WAV bytes. provenance: what, value. chain: the answered requests in their order, as text, or None.
+    WAV bytes. provenance: name, value. chain: the answered requests in their order, as text, or None.
     """
 
     title: str
@@ -112,7 +104,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Record:
-    """Everything on the evidence record of one method. rows: what, before, naive, after; provenance: what, value."""
+    """Everything on the evidence record of one method. rows: figure, before, naive, after."""
 
     method: str
     title: str
@@ -122,26 +114,22 @@ class Record:
     provenance: Sequence[tuple[str, str]]
 
 
-def remembered(method: str, losses: Sequence[pd.DataFrame], naive: Sequence[pd.DataFrame]) -> list[Remembered]:
+def remembered(method: str, losses: pd.DataFrame, naive: pd.DataFrame, clips: Mapping[str, Clip]) -> list[Remembered]:
     """Recordings of the forget set that a method knows better than naive, the best known first.
 
-    losses, naive: per seed, paired, a table clip_id, label, speaker, loss with the same clips.
+    losses, naive: a row for each recording, by its id, and a column for each of the same seeds.
     """
-    own = np.stack([frame.set_index("clip_id")["loss"].to_numpy(float) for frame in losses])
-    target = np.stack(
-        [b.set_index("clip_id")["loss"].reindex(a["clip_id"]).to_numpy(float) for a, b in zip(losses, naive)]
-    )
+    own = losses.to_numpy(float).T
+    target = naive.reindex(losses.index).to_numpy(float).T
     difference = target - own
     mean = difference.mean(axis=0)
-    order = [i for i in np.argsort(-mean, kind="stable") if mean[i] > 0]
-    first = losses[0]
     return [
         Remembered(
-            method, Clip(*(str(first[name].iloc[i]) for name in ("clip_id", "label", "speaker"))),
-            float(own[:, i].mean()), float(target[:, i].mean()), float(np.exp(mean[i])),
-            int((difference[:, i] > 0).sum()), len(losses),
+            method, clips[str(losses.index[i])], float(own[:, i].mean()), float(target[:, i].mean()),
+            float(np.exp(mean[i])), int((difference[:, i] > 0).sum()), len(own),
         )
-        for i in order
+        for i in np.argsort(-mean, kind="stable")
+        if mean[i] > 0
     ]  # fmt: skip
 
 
@@ -179,7 +167,7 @@ def record_markdown(record: Record) -> str:
     """The evidence record as Markdown; what comes from files or users is escaped."""
     lines = [f"# Evidence record: {_plain(record.title)}", "", f"**{_plain(record.evidence.headline)}**", ""]
     lines += [f"Rule: {RULE.text}.", "", "| | before | naive (target) | after |", "|---|---|---|---|"]
-    lines += ["| " + " | ".join(_plain(cell) for cell in row) + " |" for row in record.rows]
+    lines += ["| " + " | ".join(_plain(text) for text in row) + " |" for row in record.rows]
     for heading, sentences in (
         ("What the evidence shows", record.evidence.shows),
         ("What it does not show", record.evidence.does_not_show),
@@ -211,7 +199,7 @@ def _data_uri(data: bytes) -> str:
 
 
 @dataclass(frozen=True)
-class _Cell:
+class _Entry:
     value: float | None
     text: str
     interval: str
@@ -221,26 +209,22 @@ class _Cell:
 class _Row:
     method: str
     verdict: Verdict
-    cells: Sequence[_Cell]
-
-    @property
-    def style(self) -> str:
-        return self.verdict.outcome.name.lower().replace("_", "-")
+    entries: Sequence[_Entry]
 
 
 def _row(long: pd.DataFrame, method: str, columns: Sequence[Column], verdict: Verdict) -> _Row:
     known = figures_of(long, method)
-    return _Row(method, verdict, [_cell(known.get(column.metric), column.kind) for column in columns])
+    return _Row(method, verdict, [_entry(known.get(column.metric), column.kind) for column in columns])
 
 
-def _cell(estimate: Estimate | None, kind: str) -> _Cell:
+def _entry(estimate: Estimate | None, kind: str) -> _Entry:
     if estimate is None:
-        return _Cell(None, "–", "")
+        return _Entry(None, "–", "")
     scale, digits, unit = {PERCENT: (100, 1, ""), NUMBER: (1, 3, ""), FACTOR: (1, 1, "×"), SECONDS: (1, 1, " s")}[kind]
     interval = ""
     if estimate.low is not None and estimate.high is not None:
         interval = f"{scale * estimate.low:.{digits}f}–{scale * estimate.high:.{digits}f}"
-    return _Cell(estimate.mean, f"{scale * estimate.mean:.{digits}f}{unit}", interval)
+    return _Entry(estimate.mean, f"{scale * estimate.mean:.{digits}f}{unit}", interval)
 
 
 def _every_figure(long: pd.DataFrame, methods: Sequence[str]) -> list[tuple[str, list[str]]]:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from audio_mu.report.tables import listed, markdown
+
 SHOWN = {
     "method": "method",
     "version": "version",
@@ -37,3 +39,12 @@ def published_table(rows: pd.DataFrame) -> pd.DataFrame:
     shown = rows[list(SHOWN)].dropna(axis="columns", how="all").rename(columns=SHOWN)
     digits = shown.map(lambda value: f"{value:.3f}" if isinstance(value, float) and not pd.isna(value) else value)
     return digits.fillna("–")
+
+
+def published_markdown(dataset: str, pipeline: str, architecture: str, request: str) -> str:
+    """The study's figures under a heading, with the notes on them; empty where it published none."""
+    rows = published(dataset, pipeline, architecture, request)
+    if rows.empty:
+        return ""
+    table = markdown(published_table(rows))
+    return f"### The study's published figures (its recordings, its runs)\n\n{table}\n{listed(rows['note'].unique())}"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from audio_mu.audit.statistics import FriedmanResult, friedman, paired_differences, t_interval
+from audio_mu.names import FLOOR, NAIVE, ORIGINAL
 
 COLUMNS = ["cell", "request", "method", "metric", "mean", "std", "n", "seeds", "ci_low", "ci_high"]
 SHOWN = {
@@ -67,7 +69,7 @@ PAIRED_PREFIXES = ("forget/", "remain/", "test/", "held_out/", "mia/", "audit/rm
 PAIRED_SHOWN = ("forget/accuracy", "test/accuracy", "forget/loss", "mia/score", "mia/auc", "audit/rmia_auc")
 PAIRED_COLUMNS = ["cell", "request", "method", "metric", "difference", "ci_low", "ci_high", "n", "seeds",
                   "p_sign_flip", "p_wilcoxon", "p_floor"]  # fmt: skip
-NOT_RANKED = ("original", "naive", "retrain_floor")
+NOT_RANKED = (ORIGINAL, NAIVE, FLOOR)
 RANKED = {"gap/tow": True, "distance/js": False, "|gap/mia_auc|": False}
 """What methods are ranked by, and whether higher is better."""
 
@@ -91,10 +93,10 @@ def long_table(values: pd.DataFrame) -> pd.DataFrame:
     for (cell, request, method, metric), group in values.groupby(["cell", "request", "method", "metric"], sort=False):
         interval = t_interval(group["value"].to_numpy())
         seeds = " ".join(str(seed) for seed in sorted(group["seed"]))
-        ends = [interval.low, interval.high]
-        if interval.n > 1:
-            ends = np.clip(ends, *possible(metric)).tolist()
-        rows.append([cell, request, method, metric, interval.mean, interval.std, interval.n, seeds, *ends])
+        low, high = interval.low, interval.high
+        if low is not None and high is not None:
+            low, high = np.clip([low, high], *possible(metric)).tolist()
+        rows.append([cell, request, method, metric, interval.mean, interval.std, interval.n, seeds, low, high])
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -116,7 +118,7 @@ def whole_rows(values: pd.DataFrame) -> pd.DataFrame:
     `values` has the columns cell, request, method, metric, value, seeds (separated by spaces).
     """
     rows = values.rename(columns={"value": "mean"}).assign(std=float("nan"), ci_low=float("nan"), ci_high=float("nan"))
-    return rows.assign(n=rows["seeds"].str.split().str.len())[COLUMNS]
+    return rows.assign(n=rows["seeds"].str.split().str.len())[COLUMNS].astype({"mean": float, "n": int})
 
 
 def paired_table(values: pd.DataFrame) -> pd.DataFrame:
@@ -131,8 +133,8 @@ def paired_table(values: pd.DataFrame) -> pd.DataFrame:
     }
     pairs = {}
     for (cell, request, method, metric), ours in by_key.items():
-        naive = by_key.get((cell, request, "naive", metric), {})
-        if method != "naive" and set(ours) & set(naive):
+        naive = by_key.get((cell, request, NAIVE, metric), {})
+        if method != NAIVE and set(ours) & set(naive):
             pairs[cell, request, method, metric] = ours, naive
     rows = [
         [*key, pair.interval.mean, pair.interval.low, pair.interval.high, pair.interval.n,
@@ -152,7 +154,22 @@ def paired_shown(paired: pd.DataFrame, order: Iterable[str]) -> pd.DataFrame:
     return wide.rename_axis(index="method", columns=None).reset_index()
 
 
-def _difference(row: object) -> str:
+def paired_markdown(paired: pd.DataFrame, order: Iterable[str]) -> str:
+    """The differences to naive of one cell, with the p values that its number of seeds allows; empty without any."""
+    if not len(paired):
+        return ""
+    floor = float(paired["p_floor"].min())
+    verdict = (
+        ": no difference of this cell can be significant at 5 % without assuming normality" if floor > 0.05 else ""
+    )
+    return (
+        f"### Differences to naive, paired by seed\n\n{markdown(paired_shown(paired, order))}\nDifference [95 % t "
+        f"interval], p of the exact sign-flip test. With {int(paired['n'].max())} pairs no exact p can go below "
+        f"{floor:.4g}{verdict}; the intervals rest on normality. Every metric is in paired.csv.\n"
+    )
+
+
+def _difference(row: Any) -> str:
     if pd.isna(row.ci_low):
         return f"{row.difference:+.3f}"
     return f"{row.difference:+.3f} [{row.ci_low:+.3f}, {row.ci_high:+.3f}] p {row.p_sign_flip:.3g}"
@@ -207,7 +224,7 @@ def wide_table(long: pd.DataFrame, order: Iterable[str], headings: Mapping[str, 
     return wide.rename_axis(index="method", columns=None).reset_index()
 
 
-def _mean_and_deviation(row: object) -> str:
+def _mean_and_deviation(row: Any) -> str:
     digits = 1 if row.metric in ("time/total_s", "time/speedup") else 3
     mean = f"{row.mean:.{digits}f}"
     return mean if pd.isna(row.std) else f"{mean} ± {row.std:.{digits}f}"
@@ -237,8 +254,13 @@ def chain_shown(chain: pd.DataFrame) -> pd.DataFrame:
 
 def markdown(table: pd.DataFrame) -> str:
     """A Markdown table, its columns aligned for reading as plain text too."""
-    cells = [list(map(str, table.columns)), *(list(map(str, row)) for row in table.itertuples(index=False))]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(table.columns))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in cells]
+    rows = [list(map(str, table.columns)), *(list(map(str, row)) for row in table.itertuples(index=False))]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(table.columns))]
+    lines = ["| " + " | ".join(text.ljust(width) for text, width in zip(row, widths)) + " |" for row in rows]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     return "\n".join([lines[0], rule, *lines[1:]]) + "\n"
+
+
+def listed(sentences: Iterable[str]) -> str:
+    """A Markdown list."""
+    return "".join(f"- {sentence}\n" for sentence in sentences)

@@ -5,26 +5,36 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 
 import pandas as pd
 
-from audio_mu.data.catalog import Barred
-from audio_mu.store import queries
-from audio_mu.store.artifacts import list_files, read_csv, read_json
+from audio_mu.data.catalog import Barred, composed
+from audio_mu.progress import say
+from audio_mu.requests import ledger_file
+from audio_mu.store import queries, registry
+from audio_mu.store.artifacts import read_csv, read_json
 from audio_mu.store.handle import Store
-from audio_mu.store.queries import Finished
+from audio_mu.store.locks import registry_locked
+from audio_mu.store.queries import Finished, has_tags
+from audio_mu.store.registry import Version
 from audio_mu.store.runs import Run, lone_run
 
 STAGE, ROLE = "ledger", "entry"
 ANSWERED, ERASING, ERASED = "answered", "erasing", "erased"
+STATES = (ANSWERED, ERASING, ERASED)
+MOVING = "moving"
+"""Tag of an entry whose models are going into service: alias → registered model and version, as JSON."""
 RECORDINGS, NONMEMBERS, ANSWERS = "recordings.csv", "nonmembers.csv", "answers.json"
 RETIRED = "retired"
 """Tag of a run whose models were removed for a request, with its hash: figures stay, models are not to be had."""
-COLUMNS = ("clip_id", "label", "speaker", "part", "audio_hash")
+COLUMNS = ("clip_id", "label", "speaker", "part", "audio_hash", "source_hash")
+SCOPE = "scope"
+"""Column of request.csv and recordings.csv: person or class where the row's whole speaker or class was asked for."""
+OF_RECORDINGS, OF_PERSON, OF_CLASS = "recordings", "person", "class"
 
 
 @dataclass(frozen=True)
@@ -42,9 +52,9 @@ class Answer:
 class Entry:
     """One answered request.
 
-    `recordings`: clip_id, label, speaker, part, audio_hash of every forgotten clip and of every other copy of its
-    audio, `forgotten` telling them apart. `nonmembers`: the same of the test clips that membership was measured
-    against: their places in the split stay theirs, so that nobody else changes sides when their files are deleted too.
+    `recordings`: clip_id, label, speaker, part, audio_hash, source_hash of every forgotten clip, of every other copy
+    of its audio and of what was asked for without having been trained on, `forgotten` telling the first apart, and
+    their `scope`. `nonmembers`: the same of the test clips that membership was measured against.
     """
 
     run_id: str
@@ -52,6 +62,13 @@ class Entry:
     recordings: pd.DataFrame
     nonmembers: pd.DataFrame
     answers: Mapping[str, Answer]
+    twins: tuple[str, ...] = ()
+    """Runs of further entries of the same request: two commands have answered it at once."""
+
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        """Every run that holds it in the store."""
+        return (self.run_id, *self.twins)
 
     @property
     def request(self) -> str:
@@ -69,6 +86,11 @@ class Entry:
         return self.tags["state"]
 
     @property
+    def answering_runs(self) -> tuple[str, ...]:
+        """Ids of the runs whose models answered it."""
+        return tuple(run for answer in self.answers.values() for run in answer.runs.values())
+
+    @property
     def gone(self) -> bool:
         """Whether its recordings may not be read any more."""
         return self.state != ANSWERED
@@ -80,29 +102,51 @@ class Entry:
 
     @cached_property
     def hashes(self) -> frozenset[str]:
-        """Hashes of their audio."""
-        return frozenset(self.recordings["audio_hash"])
+        """Hashes of their audio, as a clip and as the file has it."""
+        columns = [name for name in ("audio_hash", "source_hash") if name in self.recordings]
+        return frozenset(self.recordings[columns].to_numpy().ravel()) - {""}
+
+    @cached_property
+    def speakers(self) -> frozenset[str]:
+        """The people that it is about, `composed`: nothing that they say is learnt again, however new."""
+        return frozenset(map(composed, self._within(OF_PERSON, "speaker")))
+
+    @cached_property
+    def classes(self) -> frozenset[str]:
+        """The classes that it is about, in its own data set."""
+        return self._within(OF_CLASS, "label")
+
+    def _within(self, scope: str, column: str) -> frozenset[str]:
+        found = self.recordings
+        return frozenset(found.loc[found[SCOPE] == scope, column] if SCOPE in found else ()) - {""}
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """The answered requests of one data set, the first answered first."""
+    """The answered requests of a data set in every experiment of a store, the first answered first.
+
+    `elsewhere`: those of all other data sets.
+    """
 
     entries: tuple[Entry, ...] = ()
+    elsewhere: tuple[Entry, ...] = ()
 
     @property
     def barred(self) -> Barred:
-        """What may not be read: the recordings of erased requests."""
+        """What may not be read: the recordings of erased requests, and whatever else their people say."""
         gone = [entry for entry in self.entries if entry.gone]
+        away = [entry for entry in self.elsewhere if entry.gone]
         return Barred(
             ids=frozenset().union(*(entry.ids for entry in gone)),
-            hashes=frozenset().union(*(entry.hashes for entry in gone)),
+            hashes=frozenset().union(*(entry.hashes for entry in (*gone, *away))),
             labels=frozenset(label for entry in self.entries for label in entry.recordings["label"]),
+            speakers=frozenset().union(*(entry.speakers for entry in (*gone, *away))),
+            classes=frozenset().union(*(entry.classes for entry in gone)),
         )
 
     def left_out(self, ledger: str) -> tuple[Entry, ...]:
         """The entries whose recordings are left out: all of them, or with `ledger=ignore` those that are gone."""
-        return tuple(entry for entry in self.entries if entry.gone or ledger == "respect")
+        return tuple(entry for entry in (*self.entries, *self.elsewhere) if entry.gone or ledger == "respect")
 
     def of_model(self, name: str) -> list[Entry]:
         """The entries that a registered model has answered, in order."""
@@ -116,10 +160,58 @@ class Ledger:
 
 
 def read_ledger(store: Store, dataset_name: str | None = None) -> Ledger:
-    """The ledger of a data set, or of all."""
-    tags = {"stage": STAGE, "role": ROLE} | ({"dataset_name": dataset_name} if dataset_name else {})
-    found = [_entry(store, run) for run in queries.find(store, tags)]
-    return Ledger(tuple(sorted(found, key=lambda entry: entry.tags["answered_at"])))
+    """The ledger of a data set, or of all: one for the registry, whatever the experiment.
+
+    What a command that was killed has left half in service goes into service first.
+    """
+    finish_interrupted(store)
+    keep_file(store)
+    return _read(store, dataset_name)
+
+
+def keep_file(store: Store) -> None:
+    """Bring the file of `AUDIO_MU_LEDGER` up to date, and tell what it knows and the store does not."""
+    if ledger_file.path() is not None:
+        entries = _read(store).entries
+        ledger_file.keep(ledger_file.Known(e.hash, e.tags["dataset_name"], e.state, e.hashes) for e in entries)
+
+
+def _read(store: Store, dataset_name: str | None = None) -> Ledger:
+    found = [_entry(store, run) for run in queries.find(store, {"stage": STAGE, "role": ROLE}, everywhere=True)]
+    every = list(_in_order(_each_once(found)))
+    own = tuple(entry for entry in every if dataset_name in (None, entry.tags["dataset_name"]))
+    return Ledger(own, tuple(entry for entry in every if dataset_name not in (None, entry.tags["dataset_name"])))
+
+
+def _each_once(entries: Iterable[Entry]) -> list[Entry]:
+    """Entries of one request and data set as one: the first one's, with the answers of all and the furthest state."""
+    together: dict[tuple[str, str], list[Entry]] = {}
+    for entry in sorted(entries, key=lambda entry: entry.tags["answered_at"]):
+        together.setdefault((entry.hash, entry.tags.get("dataset_name", "")), []).append(entry)
+    return [_as_one(same) if len(same) > 1 else same[0] for same in together.values()]
+
+
+def _as_one(same: Sequence[Entry]) -> Entry:
+    furthest = max((entry.state for entry in same), key=STATES.index)
+    return Entry(
+        same[0].run_id,
+        {**same[0].tags, "state": furthest},
+        pd.concat([entry.recordings for entry in same]).drop_duplicates("clip_id", ignore_index=True),
+        pd.concat([entry.nonmembers for entry in same]).drop_duplicates("clip_id", ignore_index=True),
+        {name: answer for entry in same for name, answer in entry.answers.items()},
+        tuple(entry.run_id for entry in same[1:]),
+    )
+
+
+def _in_order(entries: Sequence[Entry]) -> Iterator[Entry]:
+    """Each entry behind the one that it names as `previous`: clocks of two machines differ."""
+    left = sorted(entries, key=lambda entry: entry.tags.get("answered_at", ""))
+    while left:
+        waiting = {entry.hash for entry in left}
+        free = [entry for entry in left if entry.tags.get("previous", "") not in waiting - {entry.hash}]
+        chosen = (free or left)[0]  # a circle is nothing that `enter` writes
+        left.remove(chosen)
+        yield chosen
 
 
 def _entry(store: Store, run: Finished) -> Entry:
@@ -127,51 +219,72 @@ def _entry(store: Store, run: Finished) -> Entry:
         run.id,
         run.tags,
         read_csv(store, run.id, RECORDINGS, dtype=str),
-        _nonmembers(store, run.id),
+        read_csv(store, run.id, NONMEMBERS, dtype=str),
         {name: Answer(**answer) for name, answer in read_json(store, run.id, ANSWERS).items()},
     )
 
 
-def _nonmembers(store: Store, run_id: str) -> pd.DataFrame:
-    """An earlier version wrote ids alone, and removed them with an erasure: what is not known is missing."""
-    there = NONMEMBERS in list_files(store, run_id)
-    known = read_csv(store, run_id, NONMEMBERS, dtype=str) if there else pd.DataFrame()
-    return known.reindex(columns=list(COLUMNS))
+def enter(store: Store, ledger: Ledger, entry: Entry, aliases: Mapping[str, Version] | None = None) -> Entry:
+    """Write a request, with the answer of one registered model, into the ledger, and put that into service.
 
-
-@dataclass(frozen=True)
-class Answered:
-    """What enters the ledger when a registered model has answered a request. `tags`: of the data set and request."""
-
-    tags: Mapping[str, str]
-    model: str
-    answer: Answer
-    recordings: pd.DataFrame
-    nonmembers: pd.DataFrame
-
-
-def enter(store: Store, ledger: Ledger, answered: Answered) -> None:
-    """Write a request into the ledger; a request that is in it already gets this model's answer added or renewed."""
-    known = next((entry for entry in ledger.entries if entry.hash == answered.tags["request_hash"]), None)
-    answers = {**(known.answers if known else {}), answered.model: answered.answer}
+    `entry` has no run yet. A request that is in the ledger already gets this model's answer added or renewed. The
+    entry is whole before the first of the `aliases` moves, and counts from the last one on: whoever is killed in
+    between leaves what `finish_interrupted` needs.
+    """
+    known = next((other for other in ledger.entries if other.hash == entry.hash), None)
+    ((model, answer),) = entry.answers.items()
+    answers = {**(known.answers if known else {}), model: answer}
     tags = {
-        **answered.tags,
+        **entry.tags,
         "state": ANSWERED,
-        "registered_model": answered.model,
-        "cell": answered.answer.cell,
-        "method": answered.answer.method,
-        "versions_before": json.dumps(answered.answer.before),
-        "versions_after": json.dumps(answered.answer.after),
+        "registered_model": model,
+        "cell": answer.cell,
+        "method": answer.method,
+        "versions_before": json.dumps(answer.before),
+        "versions_after": json.dumps(answer.after),
     }
     if known is None:
-        run = lone_run(store, STAGE, ROLE, f"ledger {answered.tags['request']}", tags)
+        runs = [lone_run(store, STAGE, ROLE, f"ledger {entry.request}", tags)]
         tags["answered_at"] = datetime.now(UTC).isoformat(timespec="milliseconds")
         tags["previous"] = ledger.entries[-1].hash if ledger.entries else ""
     else:
-        run = Run(store, known.run_id, "")
-    run.csv(RECORDINGS, answered.recordings)
-    run.csv(NONMEMBERS, answered.nonmembers)
-    run.text(ANSWERS, json.dumps({name: dataclasses.asdict(answer) for name, answer in answers.items()}, indent=1))
-    run.tags(tags)
-    if known is None:
-        store.client.set_terminated(run.id)  # only a whole entry is found
+        runs = [Run(store, run_id, "") for run_id in known.run_ids]
+    for run in runs:
+        run.csv(RECORDINGS, entry.recordings)
+        run.csv(NONMEMBERS, entry.nonmembers)
+        run.text(ANSWERS, json.dumps({name: dataclasses.asdict(given) for name, given in answers.items()}, indent=1))
+        run.tags(tags)
+    moving = json.dumps({alias: [version.name, version.version] for alias, version in (aliases or {}).items()})
+    runs[0].tags({MOVING: moving})
+    _put_into_service(store, runs[0].id, moving)
+    keep_file(store)
+    return dataclasses.replace(entry, run_id=runs[0].id, tags={**entry.tags, **tags})
+
+
+def _put_into_service(store: Store, run_id: str, moving: str) -> None:
+    for alias, (name, number) in json.loads(moving).items():
+        if (version := registry.by_number(store, name, number)) is not None:  # not deleted since
+            registry.set_alias(store, version, alias)
+    Run(store, run_id, "").tags({MOVING: ""})
+    store.client.set_terminated(run_id)  # only a whole entry is found
+
+
+def finish_interrupted(store: Store) -> list[Mapping[str, str]]:
+    """Put into service what a killed command has entered and not finished; the tags of these entries."""
+    if not _unfinished(store):
+        return []
+    with registry_locked(store):  # whoever is at it right now ends first
+        found = _unfinished(store)
+        for run_id, tags in found:
+            _put_into_service(store, run_id, tags[MOVING])
+            say(
+                f"ledger: the command that answered request {tags['request']} ({tags['request_hash'][:8]}) was killed "
+                "while it put its models into service: done now"
+            )
+    return [tags for _, tags in found]
+
+
+def _unfinished(store: Store) -> list[tuple[str, Mapping[str, str]]]:
+    condition = " and ".join([f"tags.{MOVING} != ''", *has_tags({"stage": STAGE, "role": ROLE})])
+    found = queries.every(store.client.search_runs, queries.experiments(store), condition)
+    return [(run.info.run_id, run.data.tags) for run in found]

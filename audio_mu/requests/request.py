@@ -1,26 +1,21 @@
-"""A deletion request: which training clips to forget, and what that makes of the other sets."""
+"""A deletion request: the training clips to forget, and the other sets that follow from them."""
 
 from __future__ import annotations
 
-import math
-import random
-import re
-import unicodedata
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 import pandas as pd
 
 from audio_mu.config import RequestParameters
-from audio_mu.data.catalog import looks
+from audio_mu.data.catalog import as_id, composed
 from audio_mu.data.clips import Clips
 from audio_mu.data.splits import Split
 from audio_mu.errors import UserError
-from audio_mu.requests.request_file import ID_COLUMNS, as_id, read_lines, shortened
+from audio_mu.requests.named import DRAWS
+from audio_mu.requests.request_file import ID_COLUMNS, read_lines
 from audio_mu.system.hashing import hash_of
 
-SHOWN = 5  # how many wrong lines an error quotes
 ENOUGH_NONMEMBERS = 10  # held-out clips of the same speakers and classes below which the classes are let go
 
 
@@ -32,7 +27,8 @@ class Request:
     the removed class, of the same speaker). `nonmembers` = the test clips that a membership attack on `forget`
     may use, copies of training clips left out; `nonmembers_are` says in words which. `speaker_confounded`: they
     come from other speakers than `forget`, so that an attack may tell voices apart and not membership.
-    `requested` = the clips that were asked for, without the copies that were added.
+    `requested` = the clips that were asked for, without the copies that were added; `untrained` = those asked for that
+    were never trained on: nothing is to be unlearned for them. `people` and `classes` are whom it is about as a whole.
 
     `hash` identifies the kind of request, the clips' ids and their audio; `clips_hash` the same without the kind.
     A request is replayed with the parameters of its run, or as `forget=list` with the `request.csv` of its run: the
@@ -50,6 +46,9 @@ class Request:
     nonmembers_are: str
     speaker_confounded: bool
     requested: np.ndarray
+    untrained: np.ndarray
+    people: tuple[str, ...]
+    classes: tuple[str, ...]
     hash: str
     clips_hash: str
 
@@ -76,7 +75,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Earlier:
-    """An answered request among the clips: those it forgot, and the test clips its membership is measured against."""
+    """An answered request: the clips that it forgot, and the test clips its membership is measured against."""
 
     clips: np.ndarray
     nonmembers: np.ndarray
@@ -87,32 +86,34 @@ def resolve_request(config: RequestParameters, clips: Clips, split: Split) -> Re
 
     Items: ceil(|train| · p / 100), drawn without replacement by numpy's Generator(forget_seed) over the sorted
     ids, the same for all model seeds. Classes: Random(forget_seed).sample over the class indices, or the named
-    ones; the test set loses them. Speakers: drawn likewise over the sorted speakers of the training set, or
-    named. List: the ids of a file. Copies of requested recordings in the training set are added unless
-    `duplicates=ignore`. Raises `UserError` where the request names what is not there or one of several speakers whose
-    names look the same, or leaves nothing.
+    classes; the test set loses them. Speakers: drawn likewise over the sorted speakers of the training set, or
+    named. List: the ids of a file, or its people. Copies of requested recordings in the training set are added unless
+    `duplicates=ignore`. Raises `UserError` where a name is not there, where a named speaker looks the same as a
+    speaker that is not named, and where the request leaves nothing.
     """
-    draw = {"item": _items, "class": _classes, "speaker": _speakers, "list": _listed}[config.forget]
-    forget, matches_test, name = draw(config, clips, split)
-    requested = np.sort(forget)
-    if config.duplicates == "together":
-        wanted = {clips.hashes[i] for i in requested}
-        forget = np.array([i for i in split.train.tolist() if clips.hashes[i] in wanted], dtype=np.int64)
-    else:
-        forget = requested
+    drawn = DRAWS[config.forget](config, clips, split)
+    requested, kind = np.sort(drawn.forget), drawn.kind or config.forget
+    forget = (
+        _with_copies(clips, split, [*requested, *drawn.untrained]) if config.duplicates == "together" else requested
+    )
+    if len(forget) == 0:
+        raise UserError(
+            f"forget={config.forget!r} names {len(drawn.untrained)} recordings, none of which was trained on: there is "
+            "nothing to unlearn; delete their files"
+        )
     remain = np.setdiff1d(split.train, forget, assume_unique=True)
     if len(remain) == 0:
         raise UserError(f"forget={config.forget!r} takes all {len(forget)} training clips: ask for fewer")
-    held_out = split.test[matches_test[split.test]]
-    test = np.setdiff1d(split.test, held_out, assume_unique=True) if config.forget == "class" else split.test
+    held_out = split.test[drawn.matches[split.test]]
+    test = np.setdiff1d(split.test, held_out, assume_unique=True) if kind == "class" else split.test
     if len(test) == 0:
         raise UserError(f"forget={config.forget!r} leaves no test clips: ask for fewer classes")
-    named = [[clips.ids[i], clips.hashes[i]] for i in forget.tolist()]
-    request_hash = hash_of([config.forget, named])
-    nonmembers = _nonmembers(config.forget, clips, split, forget, held_out)
+    named, others = ([[clips.ids[i], clips.hashes[i]] for i in rows.tolist()] for rows in (forget, drawn.untrained))
+    request_hash = hash_of([kind, named, *([others] if others else [])])
+    nonmembers = _nonmembers(kind, clips, split, forget, held_out)
     return Request(
-        kind=config.forget,
-        name=name or f"list-{request_hash[:8]}",
+        kind=kind,
+        name=drawn.name or f"list-{request_hash[:8]}",
         forget=forget,
         remain=remain,
         test=test,
@@ -121,9 +122,19 @@ def resolve_request(config: RequestParameters, clips: Clips, split: Split) -> Re
         nonmembers_are=nonmembers.words,
         speaker_confounded=nonmembers.speaker_confounded,
         requested=requested,
+        untrained=drawn.untrained,
+        people=drawn.people,
+        classes=drawn.classes,
         hash=request_hash,
         clips_hash=hash_of(named),
     )
+
+
+def _with_copies(clips: Clips, split: Split, asked: list[int]) -> np.ndarray:
+    """The training clips that are one of those asked for, or a copy by the clip's audio or by the file's."""
+    wanted = {hash_ for i in asked for hash_ in (clips.hashes[i], clips.sources[i])}
+    ours = [i for i in split.train.tolist() if not wanted.isdisjoint((clips.hashes[i], clips.sources[i]))]
+    return np.array(ours, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -149,7 +160,7 @@ def _nonmembers(kind: str, clips: Clips, split: Split, forget: np.ndarray, held_
         return _nonmembers_of_list(clips, split, forget, ours)
     pool = split.nonmembers if kind == "item" else np.intersect1d(held_out, split.nonmembers, assume_unique=True)
     words = _counted(pool, "test clips" if kind == "item" else "held-out clips of the same classes")
-    if split.kind == "random" or not len(pool):
+    if split.kind in ("random", "study") or not len(pool):
         return _Nonmembers(pool, words, False)
     shared = np.isin(speakers[pool], ours).any()
     return _Nonmembers(pool, words if shared else f"{words}; {_other_speakers(ours)}", not shared)
@@ -181,139 +192,36 @@ def _other_speakers(ours: np.ndarray) -> str:
 
 
 def request_table(config: RequestParameters, clips: Clips, request: Request) -> pd.DataFrame:
-    """The request as evidence: clip_id, label, speaker, audio_hash, requested (false: a copy that was added).
+    """The request as evidence: clip_id, label, speaker, audio_hash, source_hash, requested (false: a copy that was
+    added), trained (false: asked for, and never trained on) and scope (person, class, recordings).
 
     The other columns of a request file (reason, requester, date) follow, empty for the copies.
     """
-    asked = set(request.requested.tolist())
+    asked = {*request.requested.tolist(), *request.untrained.tolist()}
+    rows = [*request.forget.tolist(), *request.untrained.tolist()]
+    whole = {**dict.fromkeys(request.people, "person"), **dict.fromkeys(request.classes, "class")}
+    labels = {i: clips.class_names[clips.labels[i]] for i in rows}
     table = pd.DataFrame(
         {
-            "clip_id": [clips.ids[i] for i in request.forget],
-            "label": [clips.class_names[clips.labels[i]] for i in request.forget],
-            "speaker": [clips.speakers[i] for i in request.forget],
-            "audio_hash": [clips.hashes[i] for i in request.forget],
-            "requested": [i in asked for i in request.forget.tolist()],
+            "clip_id": [clips.ids[i] for i in rows],
+            "label": [labels[i] for i in rows],
+            "speaker": [clips.speakers[i] for i in rows],
+            "audio_hash": [clips.hashes[i] for i in rows],
+            "source_hash": [clips.sources[i] for i in rows],
+            "requested": [i in asked for i in rows],
+            "trained": [place < len(request.forget) for place in range(len(rows))],
+            "scope": [whole.get(labels[i] if request.classes else clips.speakers[i], "recordings") for i in rows],
         }
     )
-    if request.kind != "list":
+    if config.forget != "list":
         return table
     assert config.forget_list is not None  # Config refuses forget=list without it
     roots = (clips.root, clips.root.resolve())
     ids = set(table["clip_id"])
-    noted = {
-        line.entry if line.entry in ids else as_id(line.entry, roots): {
-            name: value for name, value in line.columns.items() if name not in (*table.columns, *ID_COLUMNS)
-        }
-        for line in read_lines(config.forget_list)
-    }
-    others = pd.DataFrame([noted.get(id_, {}) for id_ in table["clip_id"]], dtype=object).fillna("")
-    return pd.concat([table, others], axis=1)
-
-
-Drawn = tuple[np.ndarray, np.ndarray, str]
-
-
-def _items(config: RequestParameters, clips: Clips, split: Split) -> Drawn:
-    # Exactly: 8.8 % of 375 is 33, which floating-point numbers make 33.000000000000004 and its ceiling 34.
-    n = math.ceil(len(split.train) * Fraction(str(config.forget_percentage)) / 100)
-    forget = np.random.default_rng(config.forget_seed).choice(split.train, size=n, replace=False)
-    return forget, np.zeros(len(clips), dtype=bool), f"item-{config.forget_percentage:g}"
-
-
-def _classes(config: RequestParameters, clips: Clips, split: Split) -> Drawn:
-    names = config.forget_class_names
-    unknown = sorted(set(names) - set(clips.class_names))
-    if unknown:
-        raise UserError(f"forget_class_names has unknown classes {unknown}: choose from {list(clips.class_names)}")
-    n_classes = len(clips.class_names)
-    count = len(names) or config.forget_classes_num
-    if count >= n_classes:
-        raise UserError(f"forget_classes_num={count} but there are {n_classes} classes: at least one must remain")
-    drawn = random.Random(config.forget_seed).sample(range(n_classes), count)
-    chosen = [clips.class_names.index(name) for name in names] or drawn
-    matches = np.isin(clips.labels.numpy(), chosen)
-    return _train_matches(split, matches, "forget=class"), matches, _name("class", names, count)
-
-
-def _speakers(config: RequestParameters, clips: Clips, split: Split) -> Drawn:
-    trained = sorted({clips.speakers[i] for i in split.train} - {""})
-    composed = {unicodedata.normalize("NFC", name): name for name in trained}  # é may be one character or two
-    names = tuple(
-        dict.fromkeys(
-            name if name in trained else composed.get(unicodedata.normalize("NFC", name), name)
-            for name in config.forget_speakers
-        )
-    )
-    unknown = sorted(set(names) - set(trained))
-    if unknown:
-        sought = set(map(looks, unknown))
-        meant = [name for name in trained if looks(name) in sought]
-        raise UserError(
-            f"forget_speakers has {unknown}, not among the {len(trained)} speakers of the training set "
-            f"({', '.join(trained[:SHOWN])}, …)"
-            + (f": did you mean {' or '.join(map(ascii, meant[:SHOWN]))}?" if meant else "")
-        )
-    chosen_looks = {looks(name): name for name in names}
-    left = [name for name in trained if name not in names and looks(name) in chosen_looks]
-    if left:
-        raise UserError(
-            f"forget_speakers={chosen_looks[looks(left[0])]!a} leaves out {left[0]!a}, which looks the same: "
-            "name both, or rename one"
-        )
-    count = len(names) or config.forget_speakers_num
-    if count >= len(trained):
-        raise UserError(f"forget_speakers_num={count} but the training set has {len(trained)} speakers: ask for fewer")
-    chosen = names or random.Random(config.forget_seed).sample(trained, count)
-    matches = np.isin(np.array(clips.speakers), chosen)
-    return _train_matches(split, matches, "forget=speaker"), matches, _name("speaker", names, count)
-
-
-def _name(kind: str, names: tuple[str, ...], count: int) -> str:
-    """The request's name in tags, notes and file names: with the names in it where they fit there as they are."""
-    joined = "+".join(names)
-    fits = re.fullmatch(r"[\w.+-]+", joined) and len(joined.encode()) <= 100
-    return f"{kind}-{joined if fits else count}"
-
-
-def _train_matches(split: Split, matches: np.ndarray, what: str) -> np.ndarray:
-    forget = split.train[matches[split.train]]
-    if len(forget) == 0:
-        raise UserError(f"{what} matches no training clip: choose others")
-    return forget
-
-
-def _listed(config: RequestParameters, clips: Clips, split: Split) -> Drawn:
-    assert config.forget_list is not None  # Config refuses forget=list without it
-    position = {id_: i for i, id_ in enumerate(clips.ids)}
-    roots = (clips.root, clips.root.resolve())
-    trained, tested = set(split.train.tolist()), set(split.test.tolist())
-    unreadable = {id_ for id_, _ in clips.skipped}
-    problems: dict[str, list[str]] = {}
-    chosen: dict[int, None] = {}
+    noted = {}
     for line in read_lines(config.forget_list):
-        entry = line.entry
-        id_ = entry if entry in position else as_id(entry, roots)
-        index = position.get(id_)
-        if index is None:
-            problem = "left out as unreadable" if id_ in unreadable else "unknown"
-        elif index in chosen:
-            problem = "repeated"
-        elif index in tested:
-            problem = "in the test set"
-        elif index not in trained:
-            problem = "in no set (the validation list is unused)"
-        elif line.columns.get("audio_hash", "") not in ("", clips.hashes[index]):
-            problem = "not the recording of that audio_hash"
-        else:
-            chosen[index] = None
-            continue
-        problems.setdefault(problem, []).append(f"line {line.number} {shortened(entry)!r}")
-    if problems:
-        found = "; ".join(
-            f"{len(lines)} {problem} ({', '.join(lines[:SHOWN])}{', …' if len(lines) > SHOWN else ''})"
-            for problem, lines in problems.items()
-        )
-        raise UserError(f"forget_list={str(config.forget_list)!r}: {found}: mend or remove these lines")
-    if not chosen:
-        raise UserError(f"forget_list={str(config.forget_list)!r} names no clip: give one id or path a line")
-    return np.array(list(chosen), dtype=np.int64), np.zeros(len(clips), dtype=bool), ""
+        notes = {name: value for name, value in line.columns.items() if name not in (*table.columns, *ID_COLUMNS)}
+        noted[composed(line.entry if line.of_person or line.entry in ids else as_id(line.entry, roots))] = notes
+    keys = map(composed, table["speaker" if request.people else "clip_id"])
+    others = pd.DataFrame([noted.get(key, {}) for key in keys], dtype=object).fillna("")
+    return pd.concat([table, others], axis=1)

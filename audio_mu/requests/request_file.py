@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from audio_mu.errors import UserError
-from audio_mu.system.reading import read_text
+from audio_mu.system.reading import delimiter_of, read_text
 
 LONGEST = 80  # characters of a line that an error quotes
 ID_COLUMNS = ("clip_id", "id", "path")
+PERSON_COLUMN = "speaker"
 
 
 def shortened(entry: str) -> str:
@@ -21,50 +22,42 @@ def shortened(entry: str) -> str:
 
 @dataclass(frozen=True)
 class Line:
-    """One entry of a request file: its line number, the id or path, and the row's other columns."""
+    """One entry of a request file: its line number, the id, path or person, and the row's other columns."""
 
     number: int
     entry: str
+    of_person: bool = False
+    had_blanks: bool = False
     columns: Mapping[str, str] = field(default_factory=dict)
-
-
-def read_list(path: Path) -> list[tuple[int, str]]:
-    """(line number, id or path) of each entry of a request file; see `read_lines`."""
-    return [(line.number, line.entry) for line in read_lines(path)]
 
 
 def read_lines(path: Path) -> list[Line]:
     """The entries of a request file.
 
-    A CSV with a column `clip_id`, `id` or `path` (others, such as reason, requester, date, are kept; an
-    `audio_hash` is checked), or plain text with one entry a line. Empty lines are passed over; a CSV row without
-    an id is an empty entry, which names no clip. Raises `UserError` where the file is neither.
+    A CSV with a column `clip_id`, `id` or `path`, or else `speaker`, which names people (others, such as reason,
+    requester, date, are kept; a hash is checked), with commas, semicolons or tabs between them; or plain text with one
+    entry a line. Empty lines are passed over; a CSV row without an id is an empty entry, which names no clip. Raises
+    `UserError` where the file is neither.
     """
     try:
         text = read_text(path)
     except (OSError, ValueError) as error:
         raise UserError(f"forget_list={str(path)!r} cannot be read ({error}): save it as UTF-8 text") from None
     lines = text.split("\n")  # not splitlines, which would cut ids at rarer characters too
+    delimiter = delimiter_of(lines[0])
     try:
-        header = [column.strip() for column in next(csv.reader(lines[:1]), [])]
-        known = [column for column in ID_COLUMNS if column in header]
+        header = [column.strip() for column in next(csv.reader(lines[:1], delimiter=delimiter), [])]
+        known = [column for column in (*ID_COLUMNS, PERSON_COLUMN) if column in header]
         if not known:
             return [Line(i, line.strip()) for i, line in enumerate(lines, 1) if line.strip()]
         column = header.index(known[0])
-        reader = csv.reader(lines[1:])
+        of_person = known[0] == PERSON_COLUMN
+        reader = csv.reader(lines[1:], delimiter=delimiter)
         rows = [(reader.line_num + 1, row) for row in reader if any(cell.strip() for cell in row)]
         return [
-            Line(number, row[column].strip() if len(row) > column else "", dict(zip(header, map(str.strip, row))))
+            Line(number, own.strip(), of_person, own != own.strip(), dict(zip(header, map(str.strip, row))))
             for number, row in rows
+            for own in ["".join(row[column : column + 1])]
         ]
     except csv.Error as error:
         raise UserError(f"forget_list={str(path)!r} is not a readable CSV ({error}): mend it") from None
-
-
-def as_id(entry: str, roots: tuple[Path, ...]) -> str:
-    """The clip id that an entry means: a path below one of the roots, or an id in another spelling."""
-    path = Path(entry)
-    for root in roots:
-        if path.is_absolute() and path.is_relative_to(root):
-            return path.relative_to(root).as_posix()
-    return entry.replace("\\", "/").removeprefix("./")

@@ -1,87 +1,157 @@
-"""Artifacts of runs: reading tables, arrays and JSON, and listing files."""
+"""Artifacts of runs: files below one address, on this machine or behind a server."""
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from mlflow.entities import FileInfo
 from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
-from mlflow.utils.file_utils import local_file_uri_to_path
-from mlflow.utils.uri import is_local_uri
 
 from audio_mu.errors import UserError, one_line
 from audio_mu.store.handle import Store
+from audio_mu.store.private import HALF_WRITTEN
+from audio_mu.system.writing import write_atomic
 
 LARGEST_ARRAYS = 8 << 30
 
 
-def local_folder(uri: str) -> Path | None:
-    """The folder behind an artifact URI, None where it is not on this machine."""
-    return Path(local_file_uri_to_path(uri)) if is_local_uri(uri) else None
+class Files:
+    """The artifacts below one address, as paths. Writing replaces a file as a whole."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri, self._repository = uri, (repository := get_artifact_repository(uri))
+        # None where they are not on this machine.
+        self.folder = Path(repository.artifact_dir) if isinstance(repository, LocalArtifactRepository) else None
+
+    def listed(self, folder: str | None = None) -> list[str]:
+        """Paths of the files of one folder, or at the top."""
+        return [entry.path for entry in self._entries(folder) if not entry.is_dir]
+
+    def paths(self, folder: str | None = None) -> Iterator[str]:
+        """Paths of all files, those in folders too."""
+        for entry in self._entries(folder):
+            if entry.is_dir:
+                yield from self.paths(entry.path)
+            else:
+                yield entry.path
+
+    def _entries(self, folder: str | None) -> list[FileInfo]:
+        """What a folder holds; a link is no artifact, wherever it leads."""
+        if folder and self._is_link(folder):
+            return []
+        return [entry for entry in self._repository.list_artifacts(folder) if not self._is_link(entry.path)]
+
+    def _is_link(self, path: str) -> bool:
+        return self.folder is not None and (self.folder / path).resolve() != self.folder.resolve() / path
+
+    def links(self) -> list[Path]:
+        """The links in the folder, none of which is followed."""
+        if self.folder is None:
+            return []
+        return sorted(path for path in self.folder.rglob("*") if path.is_symlink())
+
+    @contextmanager
+    def opened(self, path: str) -> Iterator[Path]:
+        """A file to be read on this machine: where it is, or a copy that is gone afterwards."""
+        if self.folder is not None:  # copies would take most of a comparison's reading
+            yield Path(self._repository.download_artifacts(path))
+        else:
+            with tempfile.TemporaryDirectory() as folder:  # MLflow's own copy would stay behind
+                yield Path(self._repository.download_artifacts(path, folder))
+
+    def read(self, path: str) -> bytes:
+        """The bytes of a file."""
+        with self.opened(path) as local:
+            return local.read_bytes()
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a file, whole or not at all."""
+        if self.folder is not None:
+            write_atomic(self.folder / path, data)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            local = Path(folder) / Path(path).name
+            local.write_bytes(data)
+            parent = Path(path).parent.as_posix()
+            self._repository.log_artifact(str(local), None if parent == "." else parent)
+
+    def delete(self, path: str | None = None) -> None:
+        """Delete a file, or everything."""
+        self._repository.delete_artifacts(path)
+
+    def half_written(self) -> list[Path]:
+        """Files that a killed writer has left, which no listing shows; a store on another machine has its own."""
+        return sorted(self.folder.rglob(f"{HALF_WRITTEN}*")) if self.folder is not None else []
 
 
-def _artifacts(store: Store, run_id: str) -> ArtifactRepository:
-    """Where a run's artifacts are.
-
-    Not through the client's `download_artifacts`, which asks the store four times for each file.
-    """
+def files_of(store: Store, run_id: str) -> Files:
+    """The artifacts of a run, without the client, which asks the store four times for each file."""
     if run_id not in store.artifact_roots:
         store.artifact_roots[run_id] = store.client.get_run(run_id).info.artifact_uri
-    return get_artifact_repository(store.artifact_roots[run_id])
+    return Files(store.artifact_roots[run_id])
+
+
+def list_files(store: Store, run_id: str, folder: str | None = None) -> list[str]:
+    """Paths of a run's artifacts in a folder, or at the top."""
+    return files_of(store, run_id).listed(folder)
 
 
 def read_npz(store: Store, run_id: str, path: str) -> dict[str, np.ndarray]:
     """The arrays of an artifact, at most `LARGEST_ARRAYS` bytes. Raises `UserError` where they cannot be read."""
-    with _artifact(store, run_id, path) as local:
+    with _readable(store, run_id, path) as local:
         with zipfile.ZipFile(local) as packed:
             if sum(member.file_size for member in packed.infolist()) > LARGEST_ARRAYS:
                 raise ValueError(f"it unpacks to more than {LARGEST_ARRAYS:,} bytes")
-        with np.load(local, allow_pickle=False) as content:
-            return {name: content[name] for name in content.files}
+        return unpacked(local)
 
 
 def read_csv(store: Store, run_id: str, path: str, **options: Any) -> pd.DataFrame:
     """The table of an artifact, numbers to the last digit. Raises `UserError` where it is none."""
-    with _artifact(store, run_id, path) as local:
+    with _readable(store, run_id, path) as local:
         return pd.read_csv(local, float_precision="round_trip", keep_default_na=False, **options)
 
 
 def read_json(store: Store, run_id: str, path: str) -> Any:
     """The content of a JSON artifact. Raises `UserError` where it is none."""
-    with _artifact(store, run_id, path) as local:
+    with _readable(store, run_id, path) as local:
         return json.loads(local.read_text())
 
 
+def packed(arrays: Mapping[str, Any]) -> bytes:
+    """Arrays as an npz file; nothing in it needs unpickling."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def unpacked(file: Path | io.BytesIO) -> dict[str, np.ndarray]:
+    """The arrays of an npz file, none of them unpickled. Raises what numpy and zipfile raise."""
+    with np.load(file, allow_pickle=False) as content:
+        return {name: content[name] for name in content.files}
+
+
 @contextmanager
-def _artifact(store: Store, run_id: str, path: str) -> Iterator[Path]:
+def _readable(store: Store, run_id: str, path: str) -> Iterator[Path]:
     """An artifact's file; whatever is wrong with it is told in one line."""
     try:
-        place = _artifacts(store, run_id)
-        if isinstance(place, LocalArtifactRepository):
-            yield Path(place.download_artifacts(path))  # where it is: copies take most of a comparison's reading
-        else:
-            with tempfile.TemporaryDirectory() as folder:  # MLflow's own copy would stay behind
-                yield Path(place.download_artifacts(path, folder))
+        with files_of(store, run_id).opened(path) as local:
+            yield local
     except (MlflowException, OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, MemoryError,
             zipfile.BadZipFile, zlib.error, struct.error) as error:  # fmt: skip
         raise UserError(
             f"{path} of run {run_id} cannot be read ({type(error).__name__}: {one_line(error)}): restore it, or make "
             "it again with force=true"
         ) from None
-
-
-def list_files(store: Store, run_id: str, folder: str | None = None) -> list[str]:
-    """Paths of a run's artifacts in a folder, or at the top."""
-    return [entry.path for entry in _artifacts(store, run_id).list_artifacts(folder) if not entry.is_dir]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
 import socket
 import sqlite3
 import time
-import warnings
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import cast
 from urllib.parse import quote, urlsplit
@@ -21,14 +19,16 @@ from mlflow.tracking import MlflowClient
 
 from audio_mu.errors import UserError, one_line
 from audio_mu.progress import say
-from audio_mu.store.artifacts import local_folder
-from audio_mu.store.faults import Patient, explain
-from audio_mu.store.handle import Store
-from audio_mu.store.runs import GIVEN_RUN, RUNNING, Run, process_tags
+from audio_mu.store.artifacts import Files
+from audio_mu.store.faults import Patient, explain, open_connections
+from audio_mu.store.handle import SQLITE, Store, sqlite_address, sqlite_file
+from audio_mu.store.places import is_own_run
+from audio_mu.store.private import close_connections, quiet, schema
+from audio_mu.store.queries import PAGE, RUNNING, every
+from audio_mu.store.runs import GIVEN_RUN, Run, process_tags
 from audio_mu.system.processes import is_gone, users_of
 from audio_mu.system.writing import locked, sweep
 
-MOST_RUNNING = 10_000  # runs looked at for processes that are gone
 CLOCK_TOLERANCE = 0.1  # seconds
 FILLED_AT_CREATION = {"experiments", "workspaces"}  # tables with a row before anybody has written one
 SECONDS_OF_CREATION = 30  # after which another process is no longer waited for
@@ -39,29 +39,42 @@ def open_store() -> Store:
 
     Raises `UserError` where it cannot be opened.
     """
-    _quiet()
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
-    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
-        uri = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
+    quiet()
+    open_connections()  # from the first one on
+    given = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_address(Path.cwd() / "mlflow.db")
+    file = sqlite_file(given)
+    # Of the address that names a file as a URI of SQLite's own every word counts.
+    uri = given if file is None or "uri=" in given else sqlite_address(file, given.partition("?")[2])
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     _tell_silence(uri)
     try:
-        if uri.startswith("sqlite:///"):
-            client, experiment_id = _open_sqlite(Path(uri.removeprefix("sqlite:///")))
-        else:
-            client, experiment_id = _open()
+        client, experiment_id = _open() if file is None else _open_sqlite(file, uri)
     except Exception as error:
         told = explain(error) or f"is it a tracking store of this MLflow version? ({one_line(error)})"
         raise UserError(f"MLFLOW_TRACKING_URI={uri!r} cannot be used: {told}") from None
+    if file is not None:
+        _remove_strays(file, given, uri)
     store = Store(client, experiment_id, uri)
-    if given := os.environ.get(GIVEN_RUN):
-        Run(store, given, "").tags(process_tags())
+    if run := os.environ.get(GIVEN_RUN):
+        Run(store, run, "").tags(process_tags())
     end_orphans(store)
     return store
 
 
-def _open_sqlite(file: Path) -> tuple[MlflowClient, str]:
+def _remove_strays(file: Path, *addresses: str) -> None:
+    """Remove the empty folders that MLflow has made because it takes an encoded address for a path."""
+    for address in addresses:
+        folder = Path(address.removeprefix(SQLITE).partition("?")[0]).parent
+        while "%" in str(folder) and not file.is_relative_to(folder.absolute()):
+            try:
+                folder.rmdir()
+            except OSError:  # it is not there, or not empty
+                break
+            folder = folder.parent
+
+
+def _open_sqlite(file: Path, uri: str) -> tuple[MlflowClient, str]:
     with locked(file):  # two creators at once break the schema
         for _ in range(SECONDS_OF_CREATION):
             try:
@@ -70,7 +83,7 @@ def _open_sqlite(file: Path) -> tuple[MlflowClient, str]:
                 # MLflow takes seconds to create its tables and cannot go on where it was killed.
                 if not _is_half_made(file):
                     raise
-            _forget_connection(file)
+            close_connections(uri)
             if users_of(file):  # `mlflow run` creates it at this moment, and asks no lock
                 time.sleep(1)
                 continue
@@ -80,33 +93,20 @@ def _open_sqlite(file: Path) -> tuple[MlflowClient, str]:
         return _open()
 
 
-def _forget_connection(file: Path) -> None:
-    """Close what MLflow keeps open of a database file."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    SqlAlchemyStore._get_or_create_engine(f"sqlite:///{file}").dispose()
-
-
 def _is_half_made(file: Path) -> bool:
     """Whether a database holds some of what this MLflow version creates, nothing else, and nothing in it yet."""
     if not file.is_file():
         return False
-    from alembic.script import ScriptDirectory
-    from mlflow.store.db.base_sql_model import Base
-    from mlflow.store.db.utils import _get_alembic_config
-
-    script = ScriptDirectory.from_config(_get_alembic_config(""))
-    revisions, expected = {known.revision for known in script.walk_revisions()}, set(Base.metadata.tables)
+    tables, revisions, newest = schema()
     with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as database:
         try:
             names = {name for (name,) in database.execute("select name from sqlite_master where type = 'table'")}
-            reached = set()
-            if "alembic_version" in names:
-                reached = {version for (version,) in database.execute("select version_num from alembic_version")}
+            told = database.execute("select version_num from alembic_version") if "alembic_version" in names else ()
+            reached = {version for (version,) in told}
             own = {name for name in names if not name.startswith(("alembic_", "_alembic_", "sqlite_"))}
-            if not (own <= expected and reached <= revisions):
+            if not (own <= tables and reached <= revisions):
                 return False  # another program's, or a newer MLflow's
-            whole = own == expected and reached == set(script.get_heads())
+            whole = own == tables and reached == newest
             filled = {name for name in own if database.execute(f'select 1 from "{name}" limit 1').fetchone()}
             return not whole and filled <= FILLED_AT_CREATION
         except sqlite3.Error:
@@ -114,31 +114,20 @@ def _is_half_made(file: Path) -> bool:
 
 
 def _open() -> tuple[MlflowClient, str]:
+    """A client, and the id of the experiment that MLflow's variables name, which is made where it is missing."""
     client = cast(MlflowClient, Patient(MlflowClient()))
-    return client, _experiment(client)
-
-
-def _experiment(client: MlflowClient) -> str:
-    given = os.environ.get("MLFLOW_EXPERIMENT_ID")
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
-    if given is None and name:
-        found = client.get_experiment_by_name(name)
-        if found is None:
-            with suppress(MlflowException):  # another process has made it in between
-                return client.create_experiment(name)
+    given, name = os.environ.get("MLFLOW_EXPERIMENT_ID"), os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    if given is not None or not name:
+        return client, client.get_experiment(given or "0").experiment_id
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return client, client.create_experiment(name)
+        except MlflowException:
             found = client.get_experiment_by_name(name)
-        return found.experiment_id
-    return client.get_experiment(given or "0").experiment_id
-
-
-def _quiet() -> None:
-    for logger in ("alembic", "mlflow.utils.requirements_utils", "mlflow.models.model"):
-        logging.getLogger(logger).setLevel(logging.ERROR)
-    # It prints the traceback of an error that it raises as well.
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    # torch's own exporter warns about itself on every model that MLflow saves.
-    warnings.filterwarnings("ignore", message=".*No complete tensor found in the group.*")
-    warnings.filterwarnings("ignore", message=".*given buffer is not writable.*")
+            if found is None:  # no other process has made it in between
+                raise
+    return client, found.experiment_id
 
 
 def _tell_silence(uri: str) -> None:
@@ -154,7 +143,9 @@ def _tell_silence(uri: str) -> None:
 
 def end_orphans(store: Store) -> None:
     """Mark the experiment's RUNNING runs of this host whose process is gone as KILLED; others' are left alone."""
-    for found in store.client.search_runs([store.experiment_id], RUNNING, max_results=MOST_RUNNING):
+    root = store.client.get_experiment(store.experiment_id).artifact_location
+    # All of them before the first one ends: the pages that follow would begin further on.
+    for found in list(every(store.client.search_runs, [store.experiment_id], RUNNING, max_results=PAGE)):
         tags = found.data.tags
         if tags.get("pid", "").isdigit():
             gone = tags.get("host") == platform.node() and is_gone(int(tags["pid"]), tags.get("pid_started", ""))
@@ -162,7 +153,8 @@ def end_orphans(store: Store) -> None:
             gone = tags.get("mlflow.source.type") == "PROJECT" and not _has_maker(store, found)
         if gone:
             store.client.set_terminated(found.info.run_id, "KILLED")
-            if (folder := local_folder(found.info.artifact_uri)) is not None:
+            address = found.info.artifact_uri
+            if is_own_run(root, address, found.info.run_id) and (folder := Files(address).folder) is not None:
                 sweep(folder, "**/.*.tmp")
 
 
@@ -172,10 +164,10 @@ def _has_maker(store: Store, run: StoredRun) -> bool:
     It has the database open, and was there before the run or was given it; ancestors of this process do not count.
     True where that cannot be known: the store is on a server.
     """
-    if not store.uri.startswith("sqlite:///"):
+    if store.database is None:
         return True
     made = run.info.start_time / 1000
     return any(
         given == run.info.run_id or process_start <= made + CLOCK_TOLERANCE
-        for process_start, given in users_of(Path(store.uri.removeprefix("sqlite:///")), GIVEN_RUN)
+        for process_start, given in users_of(store.database, GIVEN_RUN)
     )

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import errno
-import functools
+import gc
+import os
 import random
 import time
 from collections.abc import Iterator
-from typing import Any
+from contextlib import contextmanager, suppress
+from functools import cache, wraps
+from typing import Any, cast
 
+from mlflow.tracking import MlflowClient
+from sqlalchemy import event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry, Pool
+
+from audio_mu.errors import one_line
 from audio_mu.progress import say
 from audio_mu.system.writing import DISK_FULL
 
@@ -34,6 +43,8 @@ TOLD = (
 PASSING = ("database is locked", "unique constraint failed", "duplicate key value", "giving up after", "deadlock")
 """What two writers at once can meet, and one who tries again does not."""
 PATIENCE = 120.0  # seconds; MLflow itself waits 20 for a locked SQLite database
+SHOWN = 160  # characters of an error
+HTTP_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
 
 def explain(error: BaseException) -> str | None:
@@ -46,11 +57,13 @@ def explain(error: BaseException) -> str | None:
             return f"{cause.filename!r} cannot be accessed ({cause.strerror}): change its rights, {AGAIN}"
         # torch writes models through C++ and names no errno.
         if isinstance(cause, RuntimeError) and ("PytorchStreamWriter" in str(cause) or "iostream" in str(cause)):
-            return f"a model cannot be written, the disk is full or fails ({_short(cause)}): free space, {AGAIN}"
+            return (
+                f"a model cannot be written, the disk is full or fails ({one_line(cause, SHOWN)}): free space, {AGAIN}"
+            )
         if type(cause).__module__.partition(".")[0] in STORE_MODULES:
             for signs, told in TOLD:
                 if any(sign in str(cause).lower() for sign in signs):
-                    return f"{told} ({_short(cause)})"
+                    return f"{told} ({one_line(cause, SHOWN)})"
     return None
 
 
@@ -63,10 +76,6 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def _passes(error: Exception) -> bool:
     exists = getattr(error, "error_code", "") == "RESOURCE_ALREADY_EXISTS"  # found by a constraint too, but for good
     return not exists and any(sign in str(error).lower() for sign in PASSING)
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160]
 
 
 class Patient:
@@ -84,7 +93,7 @@ class Patient:
         if not callable(call) or name.startswith("_"):
             return call
 
-        @functools.wraps(call)
+        @wraps(call)
         def patient(*arguments: Any, **options: Any) -> Any:
             start, told = time.monotonic(), False
             while True:
@@ -95,8 +104,50 @@ class Patient:
                     if waited > self.patience or not _passes(error):
                         raise
                     if waited > 10 and not told:
-                        say(f"the tracking store is busy, waiting up to {self.patience:.0f} s ({_short(error)})")
-                        told = True
+                        told, busy = True, f"the tracking store is busy, waiting up to {self.patience:.0f} s"
+                        say(f"{busy} ({one_line(error, SHOWN)})")
                     time.sleep(random.uniform(0.1, 0.5))
 
         return patient
+
+
+@contextmanager
+def in_a_hurry(client: MlflowClient) -> Iterator[None]:
+    """Have a patient client try once: nobody waits minutes for the end of what has failed."""
+    own, before = cast(Patient, client), os.environ.get(HTTP_RETRIES)
+    own.patience, os.environ[HTTP_RETRIES] = 0.0, "1"
+    try:
+        yield
+    finally:
+        own.patience = PATIENCE
+        os.environ.pop(HTTP_RETRIES) if before is None else os.environ.update({HTTP_RETRIES: before})
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether an interrupt is behind an error: MLflow and SQLAlchemy may raise their own on the way out of it."""
+    return any(not isinstance(cause, Exception) for cause in _causes(error))
+
+
+@cache
+def open_connections() -> dict[ConnectionPoolEntry, DBAPIConnection]:
+    """The database connections of this process, kept up to date by SQLAlchemy's pools from now on."""
+    connections: dict[ConnectionPoolEntry, DBAPIConnection] = {}
+    event.listen(Pool, "connect", lambda connection, entry: connections.update({entry: connection}))
+    event.listen(Pool, "close", lambda _, entry: connections.pop(entry, None))
+    return connections
+
+
+def drop_transactions(interrupt: BaseException) -> None:
+    """Undo what an interrupt has broken off: its locks would keep the store from taking the end of its runs.
+
+    The frames that it came through hold cursors, and with these the locks even of closed connections: its traceback
+    goes.
+    """
+    for cause in _causes(interrupt):
+        if cause.__traceback__ is not None:
+            cause.__traceback__.tb_next = None
+            cause.__traceback__ = None
+    gc.collect()
+    for connection in list(open_connections().values()):
+        with suppress(Exception):  # of whatever database it is
+            connection.rollback()

@@ -3,8 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from mlflow.tracking import MlflowClient
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+SQLITE = "sqlite:///"
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The SQLite file that an address means, as SQLAlchemy reads it: decoded, without its query; None for others."""
+    try:
+        url = make_url(uri)
+    except ArgumentError:
+        return None
+    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
+        return None
+    name = str(url.database)
+    return Path(name.removeprefix("file:") if "uri" in url.query else name).absolute()
+
+
+def sqlite_address(file: Path, query: str = "") -> str:
+    """The address of an SQLite file, with as little encoded as SQLAlchemy needs: MLflow decodes none of it.
+
+    It makes the folder that the address names as it stands.
+    """
+    name = str(file).replace("%", "%25").replace("?", "%3F")
+    return f"{SQLITE}{name}" + (f"?{query}" if query else "")
 
 
 @dataclass(frozen=True)
@@ -16,3 +42,8 @@ class Store:
     uri: str
     artifact_roots: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
     """Run id → address of its artifacts, which never changes; filled by whoever reads a run."""
+
+    @property
+    def database(self) -> Path | None:
+        """The SQLite file that the store is in, None for any other store."""
+        return sqlite_file(self.uri)

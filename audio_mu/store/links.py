@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 
 from audio_mu.store.handle import Store
+from audio_mu.store.private import SHARED_VIEW
 
 LOCAL_UI = "http://127.0.0.1:5000"
 VIEW = "audio-mu"
-VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
+VIEW_TAG = SHARED_VIEW + VIEW
 
 
 def share_charts(store: Store, cell: str) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
 
 from mlflow.entities import Run as StoredRun
+from mlflow.store.entities import PagedList
 
 from audio_mu.store.handle import Store
 
 PAGE = 1_000
+RUNNING = "attributes.status = 'RUNNING'"
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -23,36 +28,43 @@ class Finished:
     start_time: int
 
 
-def _finished(run: StoredRun) -> Finished:
-    return Finished(
-        run.info.run_id, run.info.run_name, dict(run.data.tags), dict(run.data.metrics), run.info.start_time
-    )
-
-
-def find(store: Store, tags: Mapping[str, str], limit: int | None = None) -> list[Finished]:
-    """Finished runs of the experiment that carry all these tags, the newest first."""
-    condition = " and ".join(
-        ["attributes.status = 'FINISHED'", *(f"tags.`{key}` = '{_quoted(value)}'" for key, value in tags.items())]
-    )
-    found: list[Finished] = []
+def every(search: Callable[..., PagedList[Found]], *arguments: Any, **options: Any) -> Iterator[Found]:
+    """Everything that a search of MLflow's client finds, which gives it a page at a time."""
     token = None
     while True:
-        page = store.client.search_runs(
-            [store.experiment_id],
-            condition,
-            max_results=min(PAGE, limit or PAGE),
-            order_by=["attributes.start_time DESC"],
-            page_token=token,
-        )
-        found += [_finished(run) for run in page]
-        store.artifact_roots.update((run.info.run_id, run.info.artifact_uri) for run in page)
+        page = search(*arguments, **options, page_token=token)
+        yield from page
         token = page.token
-        if not token or (limit is not None and len(found) >= limit):
-            return found[:limit]
+        if not token:
+            return
 
 
-def _quoted(value: str) -> str:
-    return value.replace("'", "\\'")
+def experiments(store: Store) -> list[str]:
+    """Ids of the experiments of the store that are not deleted."""
+    return [found.experiment_id for found in every(store.client.search_experiments, max_results=PAGE)]
+
+
+def find(store: Store, tags: Mapping[str, str], limit: int | None = None, everywhere: bool = False) -> list[Finished]:
+    """Finished runs that carry all these tags, the newest first; of the experiment, or `everywhere` of all."""
+    found = every(
+        store.client.search_runs,
+        experiments(store) if everywhere else [store.experiment_id],
+        " and ".join(["attributes.status = 'FINISHED'", *has_tags(tags)]),
+        max_results=min(PAGE, limit or PAGE),
+        order_by=["attributes.start_time DESC"],
+    )
+    return [_finished(store, run) for run in islice(found, limit)]
+
+
+def _finished(store: Store, run: StoredRun) -> Finished:
+    info, data = run.info, run.data
+    store.artifact_roots[info.run_id] = info.artifact_uri
+    return Finished(info.run_id, info.run_name, dict(data.tags), dict(data.metrics), info.start_time)
+
+
+def has_tags(tags: Mapping[str, str]) -> list[str]:
+    """The conditions of a search for runs with these tags."""
+    return ["tags.`{}` = '{}'".format(key, value.replace("'", "\\'")) for key, value in tags.items()]
 
 
 def newest(store: Store, tags: Mapping[str, str]) -> Finished | None:

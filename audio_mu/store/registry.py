@@ -2,43 +2,34 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
-from unittest.mock import patch
+from typing import TYPE_CHECKING
 
 import mlflow
 import numpy as np
-import torch
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
-from torch import Tensor, nn
 
-from audio_mu.errors import UserError
-from audio_mu.store.artifacts import local_folder
+from audio_mu.errors import UserError, one_line
+from audio_mu.store.artifacts import Files
 from audio_mu.store.handle import Store
+from audio_mu.store.private import traced_as
 from audio_mu.store.runs import Run
-from audio_mu.store.weights import BadWeights, read_weights
 from audio_mu.system.writing import flush
 
-SERVING_PINS = ("mlflow", "numpy", "torch", "torchaudio")
+if TYPE_CHECKING:  # `report` and `erase` look versions up and need no torch
+    import torch
+    from torch import Tensor, nn
 
-
-def _serving_requirements() -> list[str]:
-    """The pins that serving needs, taken from the project's one list."""
-    listed = Path(__file__).resolve().parents[2] / "requirements.txt"
-    if listed.is_file():
-        lines = listed.read_text().splitlines()
-        return [line for line in lines if line.split("==")[0].lower() in SERVING_PINS]
-    from importlib.metadata import version
-
-    return [f"{name}=={version(name)}" for name in SERVING_PINS]
+SERVED_BY = ("mlflow", "numpy", "torch", "torchaudio")  # packages that a served model needs, as they are here
 
 
 class Traced:
@@ -49,15 +40,14 @@ class Traced:
 
     def __init__(self, module: nn.Module, n_inputs: int) -> None:
         self.module, self.n_inputs = module.eval(), n_inputs
-
-    @property
-    def example(self) -> np.ndarray:
-        """Two rows: the exporter does not see from one that their number may vary."""
-        return np.zeros((2, self.n_inputs), dtype=np.float32)
+        # Two rows: the exporter does not see from one that their number may vary.
+        self.example = np.zeros((2, n_inputs), dtype=np.float32)
 
     @cached_property
     def program(self) -> torch.export.ExportedProgram:
         """The graph, as MLflow would have it traced."""
+        import torch
+
         rows_vary = [{0: torch.export.Dim.AUTO}]
         return torch.export.export(self.module, (torch.from_numpy(self.example),), dynamic_shapes=rows_vary)
 
@@ -71,25 +61,22 @@ def log_model(run: Run, traced: Traced, name: str, n_outputs: int, metadata: Map
         Schema([TensorSpec(np.dtype("float32"), (-1, traced.n_inputs))]),
         Schema([TensorSpec(np.dtype("float32"), (-1, n_outputs))]),
     )
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's exporter about itself
-        program = traced.program
-        # MLflow traces every model that it logs, which takes longer than all the rest, and takes no traced one.
-        with patch.object(torch.export, "export", lambda *_, **__: program):
+        with traced_as(traced.program):
             info = mlflow.pytorch.log_model(
                 traced.module,
                 name=name,
                 input_example=traced.example,
                 signature=signature,
-                pip_requirements=_serving_requirements(),
+                pip_requirements=[f"{package}=={version(package)}" for package in SERVED_BY],
                 metadata=dict(metadata),
                 run_id=run.id,
                 # It would load every model again to answer the example: a third of the time of logging one.
                 validate_serving_input=False,
             )
     # On the disk before the run says FINISHED: the machine may be switched off.
-    folder = local_folder(run.store.client.get_logged_model(info.model_id).artifact_location)
+    folder = Files(run.store.client.get_logged_model(info.model_id).artifact_location).folder
     if folder is not None:
         flush(folder)
     return info.model_uri
@@ -106,15 +93,27 @@ def load_state(model_uri: str) -> dict[str, Tensor]:
 
     Raises `UserError` where the store does not have it, or has something else in its place.
     """
+    from audio_mu.store.weights import BadWeights, read_weights
+
     try:
         with tempfile.TemporaryDirectory() as folder:  # MLflow's own copy would stay behind
             local = Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=folder))
             return read_weights(local / "data" / "model.pt2")
-    except (MlflowException, BadWeights) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"model {model_uri} of this store cannot be read ({reason}): restore it, or make it again with force=true"
-        ) from None
+    except (MlflowException, BadWeights, OSError) as error:
+        raise _unreadable(model_uri, one_line(error)) from None
+
+
+def check_weights(model_uri: str) -> None:
+    """Raise `UserError` where the weights of a logged model cannot be read, or are not all finite numbers."""
+    for name, value in load_state(model_uri).items():
+        if not value.isfinite().all():
+            raise _unreadable(model_uri, f"{name} is not finite")
+
+
+def _unreadable(model_uri: str, why: str) -> UserError:
+    return UserError(
+        f"model {model_uri} of this store cannot be read ({why}): restore it, or make it again with force=true"
+    )
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ class Version:
 
 
 def _version(found: ModelVersion) -> Version:
-    return Version(found.name, str(found.version), found.run_id, found.source, dict(found.tags))
+    return Version(found.name, str(found.version), found.run_id or "", found.source or "", dict(found.tags))
 
 
 def register(store: Store, name: str, model_uri: str, run_id: str, tags: Mapping[str, str], about: str) -> Version:
@@ -153,20 +152,19 @@ def set_alias(store: Store, version: Version, alias: str) -> None:
 
 def by_alias(store: Store, name: str, alias: str) -> Version | None:
     """The version behind an alias, or None."""
-    try:
-        return _version(store.client.get_model_version_by_alias(name, alias))
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
+    return _or_none(store.client.get_model_version_by_alias, name, alias)
 
 
 def by_number(store: Store, name: str, version: str) -> Version | None:
     """A version by its number, or None where it is deleted."""
+    return _or_none(store.client.get_model_version, name, version)
+
+
+def _or_none(get: Callable[[str, str], ModelVersion], *names: str) -> Version | None:
     try:
-        return _version(store.client.get_model_version(name, version))
+        return _version(get(*names))
     except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
 
@@ -191,4 +189,6 @@ def as_numpy(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
 
 def as_tensors(state: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     """The reverse of `as_numpy`."""
+    import torch
+
     return {name: torch.from_numpy(value) for name, value in state.items()}

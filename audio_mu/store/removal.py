@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import sqlite3
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
+from urllib.parse import quote
 
 from mlflow.entities import LifecycleStage, LoggedModel, ViewType
 from mlflow.entities import Run as StoredRun
-from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
+from audio_mu.store.artifacts import Files
 from audio_mu.store.handle import Store
-from audio_mu.store.queries import PAGE
+from audio_mu.store.places import is_own_model, is_own_run
+from audio_mu.store.private import collect_model, collects, model_record
+from audio_mu.store.queries import PAGE, every
 from audio_mu.store.registry import Version
-
-SQLITE = "sqlite:///"
-HALF_WRITTEN = ".artifact.uploading."
-"""How MLflow's names of files begin that are being written."""
 
 
 @dataclass(frozen=True)
 class AnyRun:
-    """A run of any status. `active`: not deleted; `models`: ids of the models that it logged."""
+    """A run of any status. `active`: not deleted; `models`: ids of the models that it logged.
+
+    `root`: the address below which its experiment's artifacts lie; `is_own`: its own do. Where they do not, whoever
+    wrote the run has named a folder of somebody else's.
+    """
 
     id: str
     name: str
@@ -36,11 +36,12 @@ class AnyRun:
     active: bool
     status: str
     models: frozenset[str]
+    root: str
 
-    @property
-    def finished(self) -> bool:
-        """Whether it has ended well."""
-        return self.status == "FINISHED"
+    @cached_property
+    def is_own(self) -> bool:
+        """Whether its artifacts lie where MLflow puts them."""
+        return is_own_run(self.root, self.artifact_uri, self.id)
 
     @property
     def files(self) -> Files:
@@ -49,116 +50,86 @@ class AnyRun:
 
 
 def every_run(store: Store) -> list[AnyRun]:
-    """All runs of the experiment, those that were deleted but not collected among them, the oldest first."""
-    logged = _models_of_runs(store)
-    found: list[AnyRun] = []
-    token = None
-    while True:
-        page = store.client.search_runs(
-            [store.experiment_id],
-            run_view_type=ViewType.ALL,
-            max_results=PAGE,
-            order_by=["attributes.start_time ASC"],
-            page_token=token,
-        )
-        found += [_any_run(run, logged) for run in page]
-        token = page.token
-        if not token:
-            return found
+    """All runs of the experiments that are ours, those that were deleted but not collected among them, oldest first.
+
+    The registry and its ledger are one for all experiments: whatever was trained elsewhere may hold a recording too.
+    """
+    roots = _experiments_of_ours(store)
+    logged: dict[str, set[str]] = {}  # run → its models, but for the deleted ones
+    for model in every(store.client.search_logged_models, list(roots)):
+        logged.setdefault(model.source_run_id or "", set()).add(model.model_id)
+    found = every(
+        store.client.search_runs,
+        list(roots),
+        run_view_type=ViewType.ALL,
+        max_results=PAGE,
+        order_by=["attributes.start_time ASC"],
+    )
+    return [_any_run(run, logged, roots[run.info.experiment_id]) for run in found]
 
 
-def _any_run(run: StoredRun, logged: Mapping[str, set[str]]) -> AnyRun:
+def _experiments_of_ours(store: Store) -> dict[str, str]:
+    """Id → artifact root of this command's experiment and of all that hold a run of this package."""
+    found = every(store.client.search_experiments, ViewType.ALL, max_results=PAGE)
+    roots = {experiment.experiment_id: experiment.artifact_location for experiment in found}
+
+    def has_ours(id_: str) -> bool:
+        ours = "tags.contract_version != ''"
+        return bool(store.client.search_runs([id_], ours, run_view_type=ViewType.ALL, max_results=1))
+
+    return {id_: root for id_, root in roots.items() if id_ == store.experiment_id or has_ours(id_)}
+
+
+def _any_run(run: StoredRun, logged: Mapping[str, set[str]], root: str) -> AnyRun:
     info, data = run.info, run.data
     outputs = run.outputs.model_outputs if run.outputs is not None else []
     models = frozenset({*logged.get(info.run_id, ()), *(output.model_id for output in outputs)})
-    active = info.lifecycle_stage == LifecycleStage.ACTIVE
-    uri = info.artifact_uri
-    return AnyRun(info.run_id, info.run_name, dict(data.tags), dict(data.params), uri, active, info.status, models)
-
-
-class Files:
-    """The artifacts below one address, as paths; writing replaces a file as a whole."""
-
-    def __init__(self, uri: str) -> None:
-        self._repository = get_artifact_repository(uri)
-
-    def paths(self, folder: str | None = None) -> Iterator[str]:
-        """Paths of all files, those in folders too."""
-        for entry in self._repository.list_artifacts(folder):
-            if entry.is_dir:
-                yield from self.paths(entry.path)
-            else:
-                yield entry.path
-
-    def read(self, path: str) -> bytes:
-        """The bytes of a file; nothing of it is left behind."""
-        with tempfile.TemporaryDirectory() as folder:
-            return Path(self._repository.download_artifacts(path, folder)).read_bytes()
-
-    def write(self, path: str, data: bytes) -> None:
-        """Replace a file."""
-        with tempfile.TemporaryDirectory() as folder:
-            local = Path(folder) / Path(path).name
-            local.write_bytes(data)
-            parent = Path(path).parent.as_posix()
-            self._repository.log_artifact(str(local), None if parent == "." else parent)
-
-    def delete(self, path: str | None = None) -> None:
-        """Delete a file, or everything."""
-        self._repository.delete_artifacts(path)
-
-    def half_written(self) -> list[Path]:
-        """Files that a killed writer has left, which no listing shows; a store on another machine has its own."""
-        if not isinstance(self._repository, LocalArtifactRepository):
-            return []
-        return sorted(Path(self._repository.artifact_dir).rglob(f"{HALF_WRITTEN}*"))
-
-
-def _models_of_runs(store: Store) -> dict[str, set[str]]:
-    """Run id → ids of the models that it logged and that are not deleted."""
-    found: dict[str, set[str]] = {}
-    token = None
-    while True:
-        page = store.client.search_logged_models([store.experiment_id], page_token=token)
-        for model in page:
-            found.setdefault(model.source_run_id or "", set()).add(model.model_id)
-        token = page.token
-        if not token:
-            return found
+    return AnyRun(
+        info.run_id, info.run_name, dict(data.tags), dict(data.params), info.artifact_uri,
+        info.lifecycle_stage == LifecycleStage.ACTIVE, info.status, models, root,
+    )  # fmt: skip
 
 
 def logged_model(store: Store, model_id: str) -> LoggedModel | None:
-    """A logged model, deleted but not collected ones too; None where nothing of it is in the store.
+    """A logged model of which something can still be removed from here, whether it was deleted before or not.
 
-    Nor is a record of which this process can remove no more: deleted, without files, behind a tracking server.
+    None where the store has nothing of it. None too for a model that was deleted behind a tracking server and has no
+    files left: its record stays hidden until `mlflow gc` runs on the server.
     """
-    model = _record(store, model_id, allow_deleted=True)
-    if model is None or collects(store) or _record(store, model_id, allow_deleted=False) is not None:
+    model = model_record(store.client, model_id, deleted=True)
+    if model is None or collects(store.client) or model_record(store.client, model_id, deleted=False) is not None:
         return model
     return model if any(Files(model.artifact_location).paths()) else None
+
+
+def logged_models(store: Store, run: AnyRun) -> list[LoggedModel]:
+    """The models of a run of which something can still be removed; see `logged_model`.
+
+    None whose files lie elsewhere than where MLflow puts them: see `foreign`.
+    """
+    found = (logged_model(store, model_id) for model_id in sorted(run.models))
+    return [model for model in found if model is not None and _is_own(run, model)]
+
+
+def _is_own(run: AnyRun, model: LoggedModel) -> bool:
+    return is_own_model(run.root, model.artifact_location, model.model_id)
+
+
+def foreign(store: Store, run: AnyRun) -> dict[str, str]:
+    """Address → what has it, of a run and its models, where it is not the store's own: nothing there is touched."""
+    found = {} if run.is_own else {run.artifact_uri: f"run {run.name} ({run.id[:8]})"}
+    models = (model_record(store.client, model_id, deleted=True) for model_id in sorted(run.models))
+    elsewhere = (model for model in models if model is not None and not _is_own(run, model))
+    return found | {model.artifact_location: f"model of run {run.name} ({run.id[:8]})" for model in elsewhere}
 
 
 def remove_model(store: Store, model: LoggedModel) -> None:
     """Delete a logged model's files, then its record, so that an interruption leaves something to find."""
     Files(model.artifact_location).delete()
-    if collects(store):  # as `mlflow gc` does
-        _backend(store)._hard_delete_logged_model(model.model_id)
-    elif _record(store, model.model_id, allow_deleted=False) is not None:  # the server's `mlflow gc` collects it
+    if collects(store.client):
+        collect_model(store.client, model.model_id)
+    elif model_record(store.client, model.model_id, deleted=False) is not None:
         store.client.delete_logged_model(model.model_id)
-
-
-def _record(store: Store, model_id: str, allow_deleted: bool) -> LoggedModel | None:
-    try:
-        return _backend(store).get_logged_model(model_id, allow_deleted=allow_deleted)
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"):
-            return None
-        raise
-
-
-def collects(store: Store) -> bool:
-    """Whether records can be removed for good; a tracking server only hides them."""
-    return hasattr(_backend(store), "_hard_delete_logged_model")
 
 
 def aliases_of(store: Store, version: Version) -> list[str]:
@@ -175,14 +146,9 @@ def remove_version(store: Store, version: Version) -> None:
     store.client.delete_model_version(version.name, version.version)
 
 
-def compact(store: Store) -> bool:
-    """Rewrite an SQLite file without what was deleted in it; whether the store is one."""
-    if not store.uri.startswith(SQLITE):
-        return False
-    with closing(sqlite3.connect(store.uri.removeprefix(SQLITE), timeout=60)) as database:
-        database.execute("VACUUM")
-    return True
-
-
-def _backend(store: Store):
-    return store.client._tracking_client.store
+def compact(store: Store) -> None:
+    """Rewrite an SQLite file without what was deleted in it."""
+    if store.database is not None:
+        address = f"file:{quote(str(store.database))}?mode=rw"  # never made where it is not
+        with closing(sqlite3.connect(address, uri=True, timeout=60)) as database:
+            database.execute("VACUUM")

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-import gc
-import io
 import json
 import os
 import platform
-import sqlite3
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache, cached_property
+from functools import cache, partial
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
-from mlflow.tracking import MlflowClient
 
-from audio_mu.store.artifacts import local_folder
-from audio_mu.store.faults import PATIENCE
+from audio_mu.store.artifacts import files_of, packed
+from audio_mu.store.faults import drop_transactions, in_a_hurry, is_interrupt
 from audio_mu.store.handle import Store
+from audio_mu.store.queries import RUNNING, has_tags
 from audio_mu.system.processes import since
-from audio_mu.system.writing import write_atomic
 
-CONTRACT_VERSION = "1"
+CONTRACT_VERSION = "2"
 GIVEN_RUN = "MLFLOW_RUN_ID"  # where `mlflow run` puts the id of the run that it has made
-HTTP_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-RUNNING = "attributes.status = 'RUNNING'"
 BATCH_LIMIT = 1_000  # metrics that one call may carry
 DIGEST_LENGTH = 32  # MLflow keeps 36 characters of a data set's digest
 
@@ -45,17 +37,12 @@ class Run:
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if error is None:
             self.store.client.set_terminated(self.id, "FINISHED")
             return
-        # What ended the run is to be told, not that the store does not take its end: the next command mends that.
-        if not issubclass(kind, Exception):
-            _drop_transactions()
-        with suppress(Exception), _in_a_hurry(self.store.client):
-            self.store.client.set_terminated(self.id, "FAILED" if issubclass(kind, Exception) else "KILLED")
+        with _broken_off(self.store, error) as status:
+            self.store.client.set_terminated(self.id, status)
 
     def tags(self, tags: Mapping[str, str]) -> None:
         """Set tags, all in one call."""
@@ -91,29 +78,15 @@ class Run:
 
     def npz(self, path: str, **arrays: np.ndarray) -> None:
         """Write arrays; nothing in them needs unpickling."""
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)
-        self.bytes(path, buffer.getvalue())
+        self.bytes(path, packed(arrays))
 
     def bytes(self, path: str, data: bytes) -> None:
         """Write an artifact of any kind, whole or not at all."""
-        folder = self._folder
-        if folder is not None:
-            write_atomic(folder / path, data)
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            local = Path(folder) / Path(path).name
-            local.write_bytes(data)
-            parent = Path(path).parent.as_posix()
-            self.store.client.log_artifact(self.id, str(local), None if parent == "." else parent)
+        files_of(self.store, self.id).write(path, data)
 
     def address(self, path: str) -> str:
         """Where an artifact can be opened: its file if it is on this machine, else its URI."""
-        return f"{self.store.client.get_run(self.id).info.artifact_uri.removeprefix('file://')}/{path}"
-
-    @cached_property
-    def _folder(self) -> Path | None:
-        return local_folder(self.store.client.get_run(self.id).info.artifact_uri)
+        return f"{files_of(self.store, self.id).uri.removeprefix('file://')}/{path}"
 
     def note(self, markdown: str) -> None:
         """The run's description in the UI."""
@@ -121,16 +94,10 @@ class Run:
 
     def dataset(self, name: str, digest: str, n_clips: int, context: str) -> None:
         """Log a data set as this run's input."""
-        entity = Dataset(
-            name=name,
-            digest=digest[:DIGEST_LENGTH],
-            source_type="recordings",
-            source=json.dumps({"name": name}),
-            profile=json.dumps({"clips": n_clips}),
-        )
-        self.store.client.log_inputs(
-            self.id, datasets=[DatasetInput(entity, [InputTag("mlflow.data.context", context)])]
-        )
+        source, profile = json.dumps({"name": name}), json.dumps({"clips": n_clips})
+        entity = Dataset(name, digest[:DIGEST_LENGTH], "recordings", source, profile=profile)
+        used = DatasetInput(entity, [InputTag("mlflow.data.context", context)])
+        self.store.client.log_inputs(self.id, datasets=[used])
 
 
 def open_run(
@@ -154,7 +121,7 @@ def open_run(
 
 
 def child_run(
-    store, parent: Run, stage: str, role: str, name: str, tags: Mapping[str, str], params: Mapping[str, str]
+    store: Store, parent: Run, stage: str, role: str, name: str, tags: Mapping[str, str], params: Mapping[str, str]
 ) -> Run:
     """A run below another one, with the resolved parameters under their plain names."""
     run = _create(
@@ -164,68 +131,57 @@ def child_run(
     return run
 
 
-def lone_run(store, stage: str, role: str, name: str, tags: Mapping[str, str]) -> Run:
+def lone_run(store: Store, stage: str, role: str, name: str, tags: Mapping[str, str]) -> Run:
     """A run that belongs to no command's: it stays when that is deleted."""
     return _create(store, name, {**_common_tags(), "stage": stage, "role": role, **tags})
 
 
-def _create(store, name: str, tags: Mapping[str, str]) -> Run:
+def _create(store: Store, name: str, tags: Mapping[str, str]) -> Run:
     created = store.client.create_run(store.experiment_id, run_name=name, tags=dict(tags))
+    store.artifact_roots[created.info.run_id] = created.info.artifact_uri
     return Run(store, created.info.run_id, name)
 
 
-def end_own_runs(store, error: BaseException) -> None:
+def end_own_runs(store: Store, error: BaseException) -> None:
     """End what is RUNNING of this process: an interrupt may come between the making of a run and its work."""
-    if not isinstance(error, Exception):
-        _drop_transactions()
-    own = (f"tags.`{key}` = '{value}'" for key, value in process_tags().items())
-    with suppress(Exception), _in_a_hurry(store.client):
-        for run in store.client.search_runs([store.experiment_id], " and ".join([RUNNING, *own])):
-            Run(store, run.info.run_id, run.info.run_name).__exit__(type(error), error, None)
-
-
-@cache
-def _git_tags() -> tuple[tuple[str, str], ...]:
-    folder = Path(__file__).resolve().parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=20
-        ).stdout.strip()
-
-    try:
-        return ("git_commit", git("rev-parse", "HEAD")), (
-            "git_dirty",
-            str(bool(git("status", "--porcelain", "--untracked-files=no"))).lower(),
-        )
-    except (OSError, subprocess.SubprocessError):
-        return (("git_commit", "unknown"), ("git_dirty", "unknown"))
-
-
-def _common_tags() -> dict[str, str]:
-    return {"contract_version": CONTRACT_VERSION, **process_tags(), **dict(_git_tags())}
-
-
-def process_tags() -> dict[str, str]:
-    return {"host": platform.node(), "pid": str(os.getpid()), "pid_started": since(os.getpid())}
-
-
-def _drop_transactions() -> None:
-    """Roll back what an interrupt has broken off in this process: it would lock the SQLite store against its end."""
-    for thing in gc.get_objects():
-        if type(thing) is sqlite3.Connection:
-            with suppress(sqlite3.Error):
-                thing.rollback()
+    with _broken_off(store, error) as status:
+        own = " and ".join([RUNNING, *has_tags(process_tags())])
+        for run in store.client.search_runs([store.experiment_id], own):
+            store.client.set_terminated(run.info.run_id, status)
 
 
 @contextmanager
-def _in_a_hurry(client: MlflowClient) -> Iterator[None]:
-    """Try once: nobody waits minutes for the end of what has failed."""
-    client.patience = 0.0
-    before = os.environ.get(HTTP_RETRIES)
-    os.environ[HTTP_RETRIES] = "1"
+def _broken_off(store: Store, error: BaseException) -> Iterator[str]:
+    """The status of runs that an error has ended: KILLED after an interrupt, else FAILED.
+
+    The error is to be told, not that the store does not take the end of its run: the next command mends that.
+    """
+    interrupted = is_interrupt(error)
+    if interrupted:
+        drop_transactions(error)
+    with suppress(Exception), in_a_hurry(store.client):
+        yield "KILLED" if interrupted else "FAILED"
+
+
+@cache
+def code_tags(file: Path) -> dict[str, str]:
+    """The commit that a source file is of, and whether the work tree has changes.
+
+    Empty where git does not track the file: a package that is installed inside somebody's work tree is none of it.
+    """
+    git = partial(subprocess.check_output, cwd=file.parent, text=True, stderr=subprocess.DEVNULL, timeout=20)
     try:
-        yield
-    finally:
-        client.patience = PATIENCE
-        os.environ.pop(HTTP_RETRIES) if before is None else os.environ.update({HTTP_RETRIES: before})
+        git(["git", "ls-files", "--error-unmatch", file.name])
+        changed = git(["git", "status", "--porcelain", "--untracked-files=no"]).strip()
+        return {"git_commit": git(["git", "rev-parse", "HEAD"]).strip(), "git_dirty": str(bool(changed)).lower()}
+    except (OSError, subprocess.SubprocessError):
+        return {}
+
+
+def _common_tags() -> dict[str, str]:
+    return {"contract_version": CONTRACT_VERSION, **process_tags(), **code_tags(Path(__file__).resolve())}
+
+
+def process_tags() -> dict[str, str]:
+    """The tags that name this process."""
+    return {"host": platform.node(), "pid": str(os.getpid()), "pid_started": since(os.getpid())}

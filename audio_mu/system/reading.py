@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import stat
 from collections import Counter
 from pathlib import Path
@@ -17,7 +18,7 @@ LARGEST_TEXT = 256 << 20
 
 
 def read_text(path: Path, limit: int = LARGEST_TEXT) -> str:
-    """The UTF-8 text of a regular file, without a byte order mark.
+    """The UTF-8 text of a regular file, without a byte order mark; UTF-16, as spreadsheets write it, with one.
 
     Raises OSError where it cannot be read, and ValueError where it is no such text or longer than `limit` bytes.
     """
@@ -27,10 +28,16 @@ def read_text(path: Path, limit: int = LARGEST_TEXT) -> str:
         data = stream.read(limit + 1)
     if len(data) > limit:
         raise ValueError(f"it is larger than {limit:,} bytes")
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
-        return data.decode("utf-8-sig")
+        return data.decode(encoding)
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8 text, see byte {error.start}") from None
+
+
+def delimiter_of(header: str) -> str:
+    """What parts the columns of a table: the one of comma, semicolon and tab that its header has most of."""
+    return max(",;\t", key=header.count)
 
 
 class _PlainLoader(yaml.SafeLoader):

@@ -1,19 +1,16 @@
-"""Unlearning methods: importing this package fills the registry with every family."""
+"""Unlearning methods: importing this package fills the registry from every module in it."""
 
-from audio_mu.unlearning import (  # noqa: F401
-    distillation,
-    gradient,
-    pruning,
-    relabelling,
-    retraining,
-    saliency,
-    sparsity,
-)
+from importlib import import_module
+from pkgutil import iter_modules
+
 from audio_mu.unlearning.registry import METHODS, Method, choose, method, own_method
 from audio_mu.unlearning.search import choice, log_uniform, of_recipe_rate
-from audio_mu.unlearning.task import Outcome, Settings, Task, UndeclaredSet, run_method
+from audio_mu.unlearning.task import Settings, Task, UndeclaredSet, Unlearned, run_method
 
 __all__ = [
-    "METHODS", "Method", "Outcome", "Settings", "Task", "UndeclaredSet", "choice", "choose", "log_uniform",
+    "METHODS", "Method", "Settings", "Task", "UndeclaredSet", "Unlearned", "choice", "choose", "log_uniform",
     "method", "of_recipe_rate", "own_method", "run_method",
 ]  # fmt: skip
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

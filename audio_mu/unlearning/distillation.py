@@ -1,9 +1,10 @@
-"""Methods in which a teacher says what to answer."""
+"""Methods in which the network learns the answers of a teacher."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch.optim.lr_scheduler import MultiStepLR
 
 from audio_mu.training import Batch, Objective, OptimizerSettings, cross_entropy
 from audio_mu.unlearning.registry import method
+from audio_mu.unlearning.search import IMPAIR, REPAIR, choice, log_uniform
 from audio_mu.unlearning.task import Task
 
 
@@ -32,7 +34,7 @@ def imitate(task: Task, teacher: nn.Module, name: str, temperature: float = 1.0)
     return match
 
 
-@method(reads={"forget", "remain"}, raises_forget_loss=True)
+@method(reads={"forget", "remain"}, raises_forget_loss=True, search=IMPAIR | REPAIR)
 def stochastic_teacher(task: Task) -> nn.Module:
     """Learn from a random teacher on the forget set, then from the original on the remain set (Zhang et al. 2022).
 
@@ -45,10 +47,19 @@ def stochastic_teacher(task: Task) -> nn.Module:
 
 
 RATE_DROPS = (3, 5, 9)
-"""Epochs, counted from 0, from which SCRUB's rate is a tenth of what it was."""
+"""Epochs, counted from 0, at whose start SCRUB's rate falls to a tenth."""
 
 
-@method(reads={"forget", "remain"}, raises_forget_loss=True)
+@method(
+    reads={"forget", "remain"},
+    raises_forget_loss=True,
+    search={
+        "msteps": choice(1, 2, 3, 5),
+        "alpha": log_uniform(0.05, 5),
+        "epochs": choice(3, 5, 10),
+        "learning_rate": log_uniform(0.0005, 0.05),
+    },
+)
 def scrub(
     task: Task,
     *,
@@ -78,7 +89,7 @@ def scrub(
     def stay(network: nn.Module, batch: Batch) -> Tensor:
         return gamma * cross_entropy(network, batch) + alpha * temperature**2 * towards(network, batch)
 
-    common = {"epochs": 1, "optimizer": optimizer, "batch_size": batch_size}
+    common: dict[str, Any] = {"epochs": 1, "optimizer": optimizer, "batch_size": batch_size}
     for epoch in range(epochs):
         if epoch < msteps:
             task.fit(network, "forget", leave, purpose=f"forget {epoch}", **common)
@@ -88,7 +99,15 @@ def scrub(
     return network
 
 
-@method(reads={"forget", "remain"}, raises_forget_loss=True)
+@method(
+    reads={"forget", "remain"},
+    raises_forget_loss=True,
+    search={
+        "remain_share": choice(0.1, 0.3, 0.6, 1.0),
+        "epochs": choice(1, 2, 3, 5),
+        "learning_rate": log_uniform(0.00003, 0.003),
+    },
+)
 def bad_teacher(task: Task, *, remain_share: float = 0.3, epochs: int = 1, learning_rate: float = 0.0001) -> nn.Module:
     """Learn from a random teacher on the forget set and from the original elsewhere (Chundawat et al. 2023).
 
@@ -110,7 +129,11 @@ def bad_teacher(task: Task, *, remain_share: float = 0.3, epochs: int = 1, learn
     return task.fit(network, forget.joined(remain), match, epochs=epochs, optimizer=optimizer, purpose="match")
 
 
-@method(reads={"forget"}, raises_forget_loss=True)
+@method(
+    reads={"forget"},
+    raises_forget_loss=True,
+    search={"epochs": choice(1, 2, 3, 5), "learning_rate": log_uniform(0.0001, 0.03)},
+)
 def delete(task: Task, *, epochs: int = 1, learning_rate: float = 0.001) -> nn.Module:
     """Keep the original's answers on the forget set but for the true class (Zhou et al. 2025).
 
@@ -127,4 +150,4 @@ def delete(task: Task, *, epochs: int = 1, learning_rate: float = 0.001) -> nn.M
         student = functional.log_softmax(network(batch.features), dim=1)
         return functional.kl_div(student, target[batch.rows], reduction="batchmean")
 
-    return task.impair(task.base(), match, epochs=epochs, page_rate=learning_rate)
+    return task.impair(task.base(), match, epochs=epochs, published_rate=learning_rate)

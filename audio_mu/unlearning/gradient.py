@@ -6,15 +6,16 @@ from torch import Tensor, nn
 
 from audio_mu.training import Batch, cross_entropy
 from audio_mu.unlearning.registry import method
-from audio_mu.unlearning.task import PAGE_RATE, Task
+from audio_mu.unlearning.search import IMPAIR, REPAIR, choice, log_uniform
+from audio_mu.unlearning.task import PUBLISHED_RATE, Task
 
 
 def bounded_rate(task: Task) -> float:
     """0.01 · min(1, b / |F|): the study's rate for steps that push away, without its growth on small requests."""
-    return PAGE_RATE * min(1.0, task.settings.batch_size / task.n_forget)
+    return PUBLISHED_RATE * min(1.0, task.settings.batch_size / task.n_forget)
 
 
-@method(reads={"forget", "remain"}, raises_forget_loss=True)
+@method(reads={"forget", "remain"}, raises_forget_loss=True, search=IMPAIR | REPAIR)
 def gradient_ascent(task: Task) -> nn.Module:
     """Ascend the cross-entropy of the forget set for an epoch, then repair (Graves et al. 2021, as in the study).
 
@@ -24,11 +25,19 @@ def gradient_ascent(task: Task) -> nn.Module:
     def ascend(network: nn.Module, batch: Batch) -> Tensor:
         return -cross_entropy(network, batch)
 
-    network = task.impair(task.base(), ascend, page_rate=bounded_rate(task))
+    network = task.impair(task.base(), ascend, published_rate=bounded_rate(task))
     return task.repair(network)
 
 
-@method(reads={"forget", "remain"}, raises_forget_loss=True)
+@method(
+    reads={"forget", "remain"},
+    raises_forget_loss=True,
+    search={
+        "remain_weight": choice(0.8, 0.9, 0.95, 0.99, 0.999),
+        "epochs": choice(3, 5, 10),
+        "learning_rate": log_uniform(0.001, 0.05),
+    },
+)
 def neggrad_plus(
     task: Task, *, remain_weight: float = 0.95, epochs: int = 10, learning_rate: float = 0.01
 ) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Methods that zero the smallest weights, and those that let them grow again."""
+"""Methods that zero the smallest weights, for good or to let them grow again."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from audio_mu.cosine_curve import CUTS, RATES
 from audio_mu.unlearning.registry import method
+from audio_mu.unlearning.search import REPAIR, choice
 from audio_mu.unlearning.task import Task, flat_parameters
 
 REINITIALISED = 0.99  # a prune rate from which hardly anything of the base is left
@@ -59,14 +60,14 @@ def keep_mask(network: nn.Module, found: Magnitudes, rate: float) -> list[torch.
 
 @torch.no_grad()
 def apply_mask(network: nn.Module, mask: list[torch.Tensor]) -> None:
-    """Zero what the mask does not keep."""
+    """Zero the entries that the mask does not keep."""
     for parameter, keep in zip(network.parameters(), mask, strict=True):
         parameter.mul_(keep)
 
 
 @torch.no_grad()
 def regrow(network: nn.Module, mask: list[torch.Tensor], fresh: nn.Module) -> None:
-    """Give what the mask does not keep the values of a freshly initialised network."""
+    """Give the entries that the mask does not keep the values of a freshly initialised network."""
     for parameter, keep, grown in zip(network.parameters(), mask, fresh.parameters(), strict=True):
         parameter.copy_(torch.where(keep, parameter, grown))
 
@@ -90,7 +91,7 @@ def _prune_and_regrow(task: Task, cut: str) -> nn.Module:
     return task.repair(network)
 
 
-@method(reads={"remain"})
+@method(reads={"remain"}, search={"prune_rate": choice(0.5, 0.7, 0.8, 0.9, 0.95, 0.98)} | REPAIR)
 def omp(task: Task, *, prune_rate: float = 0.95) -> nn.Module:
     """One-shot magnitude pruning: zero the smallest weights of the whole network for good, then repair (the study).
 
@@ -103,25 +104,25 @@ def omp(task: Task, *, prune_rate: float = 0.95) -> nn.Module:
     return task.repair(network, after_step=lambda: apply_mask(network, mask))
 
 
-@method(reads={"remain"})
+@method(reads={"remain"}, search=REPAIR)
 def cosine(task: Task) -> nn.Module:
     """Prune at the cosine cut, regrow from a fresh initialisation, repair (the study)."""
     return _prune_and_regrow(task, "cosine")
 
 
-@method(reads={"remain"})
+@method(reads={"remain"}, search=REPAIR)
 def pop(task: Task) -> nn.Module:
     """Prune at the post-optimal cut, regrow from a fresh initialisation, repair (the study)."""
     return _prune_and_regrow(task, "post_optimal")
 
 
-@method(reads={"remain"})
+@method(reads={"remain"}, search=REPAIR)
 def orthogonal(task: Task) -> nn.Module:
     """Prune at the orthogonal cut, regrow from a fresh initialisation, repair (an ablation of the study)."""
     return _prune_and_regrow(task, "orthogonal")
 
 
-@method(reads={"remain"})
+@method(reads={"remain"}, search=REPAIR)
 def cosine_thesis(task: Task) -> nn.Module:
     """Prune at the cosine cut, without regrowth and without a mask, repair (the study's first version)."""
     network = task.base()
@@ -129,7 +130,7 @@ def cosine_thesis(task: Task) -> nn.Module:
     return task.repair(network)
 
 
-@method(reads={"remain"})
+@method(reads={"remain"}, search=REPAIR)
 def pop_thesis(task: Task) -> nn.Module:
     """Prune at the cosine cut + 0.10 (0.95 where that gives 0.96 or more), then as `cosine_thesis`."""
     network = task.base()

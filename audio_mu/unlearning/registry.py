@@ -1,4 +1,4 @@
-"""The methods by name: what each reads, which requests it supports, its hyper-parameters."""
+"""The methods by name, with their declarations: sets, requests, hyper-parameters and their ranges."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import nn
 
 from audio_mu.config import REPAIR_FIELDS
 from audio_mu.errors import UserError, suggest
-from audio_mu.names import STUDY
+from audio_mu.names import NAIVE, ORIGINAL, STUDY
 from audio_mu.own_code import digest_of, is_reference, load
-from audio_mu.unlearning.search import IMPAIRS, RANGES, Range
+from audio_mu.unlearning.search import IMPAIRS, Range
 
 REQUESTS = frozenset({"item", "class", "speaker", "list"})
 Scrub = Callable[..., nn.Module]
@@ -23,8 +23,10 @@ Scrub = Callable[..., nn.Module]
 class Method:
     """A registered method. `hyper_parameters` are the keyword-only arguments of `scrub` with their defaults.
 
-    `raises_forget_loss`: its impair step exists to raise the loss on the forget set. `search`: what `tune` may try.
-    `reference` and `digest`: of a method outside the package its `place:name` and the hash of its file, else empty.
+    `raises_forget_loss`: its impair step exists to raise the loss on the forget set. `search`: the values that `tune`
+    may try. `needs`: an attribute that the network must have beside its logits. `retrains_only`: it reads the base
+    recipe and no repair setting, so that one result serves every cell of a request. `reference` and `digest`: the
+    `place:name` of a method outside the package and the hash of its file, else empty.
     """
 
     name: str
@@ -34,6 +36,8 @@ class Method:
     hyper_parameters: Mapping[str, Any]
     raises_forget_loss: bool
     search: Mapping[str, Range]
+    needs: str = ""
+    retrains_only: bool = False
     reference: str = ""
     digest: str = ""
 
@@ -41,16 +45,11 @@ class Method:
     def configurable(self) -> tuple[str, ...]:
         """Names that a configuration may set: its hyper-parameters, and the repair settings that it can read.
 
-        One that does not read the forget set has nothing to impair, one that does not read the remain set nothing to
-        repair; naive follows the base recipe alone.
+        A method that does not read the forget set has nothing to impair. A method that does not read the remain set
+        has nothing to repair.
         """
         shared = (s for s in REPAIR_FIELDS if ("forget" if s in IMPAIRS else "remain") in self.reads)
-        return (*self.hyper_parameters, *(shared if self.name != "naive" else ()))
-
-    @property
-    def summary(self) -> str:
-        """First line of the method's documentation."""
-        return (inspect.getdoc(self.scrub) or "").splitlines()[0]
+        return (*self.hyper_parameters, *(() if self.retrains_only else shared))
 
 
 METHODS: dict[str, Method] = {}
@@ -62,19 +61,21 @@ def method(
     requests: frozenset[str] | set[str] = REQUESTS,
     raises_forget_loss: bool = False,
     search: Mapping[str, Range] | None = None,
+    needs: str = "",
+    retrains_only: bool = False,
 ) -> Callable[[Scrub], Scrub]:
     """Register `scrub(task, *, hyper-parameters) -> network` under its function's name.
 
-    `search` declares what `tune` may try (see `audio_mu.unlearning.search`). Raises ValueError for unknown sets or
-    requests, a name that is taken, an argument without a default or with a shared setting's name, or a range of what
-    the method does not have.
+    The declarations are those of `Method`; ranges for `search` are made by the functions of
+    `audio_mu.unlearning.search`. Raises ValueError for unknown sets or requests, a name that is taken, an argument
+    without a default or with the name of a shared setting, and a range for an argument that the method lacks.
     """
     if reads - {"forget", "remain"} or set(requests) - REQUESTS:
         raise ValueError(f"reads={reads} or requests={requests} are not known")
 
     def register(scrub: Scrub) -> Scrub:
         name = scrub.__name__
-        if name in METHODS or name in ("original", "study", "all"):
+        if name in METHODS or name in (ORIGINAL, "study", "all"):
             raise ValueError(f"the method name {name!r} is taken")
         _, *arguments = inspect.signature(scrub).parameters.values()
         if any(a.kind is not a.KEYWORD_ONLY or a.default is a.empty for a in arguments):
@@ -88,7 +89,9 @@ def method(
             requests=frozenset(requests),
             hyper_parameters={a.name: a.default for a in arguments},
             raises_forget_loss=raises_forget_loss,
-            search=RANGES.get(name, {}) if search is None else search,
+            search=search or {},
+            needs=needs,
+            retrains_only=retrains_only,
         )
         unknown = sorted(set(registered.search) - set(registered.configurable))
         if unknown:
@@ -102,8 +105,8 @@ def method(
 def own_method(reference: str) -> str:
     """Register the function `place:name` of a file or module outside the package; return the method's name.
 
-    A function without `@method` counts as one that reads both sets and supports every request. Raises `UserError`
-    where there is no such function, or where it cannot be registered.
+    A function without `@method` counts as a method that reads both sets and supports every request. Raises
+    `UserError` where the function is not there or cannot be registered.
     """
     place, _, name = reference.rpartition(":")
     digest = digest_of(reference)
@@ -139,7 +142,7 @@ def choose(names: Sequence[str], request: str) -> tuple[str, ...]:
             chosen[own_method(name)] = None
         elif name in METHODS:
             chosen[name] = None
-        elif name != "original":
+        elif name != ORIGINAL:
             choice = f"choose study, all or {', '.join(METHODS)}"
             raise UserError(f"methods={name!r} is not known: {suggest(name, list(METHODS), choice)}")
     if not names:
@@ -151,4 +154,4 @@ def choose(names: Sequence[str], request: str) -> tuple[str, ...]:
                 f"methods={name!r} does not support forget={request!r}, only {', '.join(sorted(supported))}: "
                 "leave it out or ask otherwise"
             )
-    return tuple(sorted(chosen, key=lambda name: name != "naive"))
+    return tuple(sorted(chosen, key=lambda name: name != NAIVE))

@@ -9,6 +9,7 @@ from torch.nn import functional
 from audio_mu.training import Batch
 from audio_mu.unlearning.gradient import bounded_rate
 from audio_mu.unlearning.registry import method
+from audio_mu.unlearning.search import IMPAIR, REPAIR
 from audio_mu.unlearning.task import Task
 
 
@@ -18,7 +19,7 @@ def other_labels(labels: Tensor, n_classes: int, draw: torch.Generator) -> Tenso
     return (labels + shift) % n_classes
 
 
-@method(reads={"forget", "remain"}, raises_forget_loss=True)
+@method(reads={"forget", "remain"}, raises_forget_loss=True, search=IMPAIR | REPAIR)
 def amnesiac(task: Task) -> nn.Module:
     """Train the forget set on wrong labels, drawn once, for an epoch, then repair (Graves et al. 2021).
 
@@ -30,11 +31,11 @@ def amnesiac(task: Task) -> nn.Module:
     def mislabelled(network: nn.Module, batch: Batch) -> Tensor:
         return functional.cross_entropy(network(batch.features), wrong[batch.rows])
 
-    network = task.impair(task.base(), mislabelled, page_rate=0.001)
+    network = task.impair(task.base(), mislabelled, published_rate=0.001)
     return task.repair(network)
 
 
-@method(reads={"forget", "remain"}, raises_forget_loss=True)
+@method(reads={"forget", "remain"}, raises_forget_loss=True, search=IMPAIR | REPAIR)
 def label_smoothing(task: Task) -> nn.Module:
     """Train the forget set towards the uniform distribution for an epoch, then repair (the study).
 
@@ -44,5 +45,5 @@ def label_smoothing(task: Task) -> nn.Module:
     def smooth(network: nn.Module, batch: Batch) -> Tensor:
         return functional.cross_entropy(network(batch.features), batch.labels, label_smoothing=1.0)
 
-    network = task.impair(task.base(), smooth, page_rate=bounded_rate(task))
+    network = task.impair(task.base(), smooth, published_rate=bounded_rate(task))
     return task.repair(network)

@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import nn
 
+from audio_mu.models import AudioClassifier
 from audio_mu.unlearning.registry import method
+from audio_mu.unlearning.search import REPAIR, choice, log_uniform
 from audio_mu.unlearning.task import Task
 
 
-@method(reads={"remain"})
+@method(reads={"remain"}, retrains_only=True)
 def naive(task: Task) -> nn.Module:
     """Retrain on the remain set alone, from the base's initialisation, with the base recipe: the gold standard."""
     return task.retrain("remain")
 
 
-@method(reads={"remain"})
+@method(reads={"remain"}, search=REPAIR)
 def fine_tune(task: Task) -> nn.Module:
     """The repair step alone: train the original on the remain set."""
     return task.repair(task.base())
 
 
+def _last_block(network: nn.Module) -> list[nn.Module]:
+    """The modules of the last block and of the head; `needs="last_block"` makes sure that the network has them."""
+    return cast(AudioClassifier, network).last_block()
+
+
 def _train_last_block_alone(network: nn.Module) -> None:
     """Let the last block and the head want gradients, and nothing else."""
     network.requires_grad_(False)
-    for module in network.last_block():
+    for module in _last_block(network):
         module.requires_grad_(True)
 
 
-@method(reads={"remain"})
+@method(
+    reads={"remain"},
+    needs="last_block",
+    search={"epochs": choice(3, 5, 10, 20), "learning_rate": log_uniform(0.001, 0.1)},
+)
 def cf_k(task: Task, *, epochs: int = 10, learning_rate: float = 0.01) -> nn.Module:
     """Catastrophic forgetting of the last layers: fine-tune them on the remain set, the rest frozen (Goel et al. 2022).
 
@@ -36,11 +49,15 @@ def cf_k(task: Task, *, epochs: int = 10, learning_rate: float = 0.01) -> nn.Mod
     """
     network = task.base()
     _train_last_block_alone(network)
-    task.repair(network, epochs=epochs, page_rate=learning_rate)
+    task.repair(network, epochs=epochs, published_rate=learning_rate)
     return network.requires_grad_(True)
 
 
-@method(reads={"remain"})
+@method(
+    reads={"remain"},
+    needs="last_block",
+    search={"epochs": choice(5, 10, 20, 30), "learning_rate": log_uniform(0.001, 0.1)},
+)
 def eu_k(task: Task, *, epochs: int | None = None, learning_rate: float = 0.01) -> nn.Module:
     """Exact unlearning of the last layers: re-initialise, then train them on the remain set (Goel et al. 2022).
 
@@ -48,8 +65,8 @@ def eu_k(task: Task, *, epochs: int | None = None, learning_rate: float = 0.01) 
     trained for, unless `epochs` says otherwise.
     """
     network = task.base()
-    for module, fresh in zip(network.last_block(), task.fresh("last block").last_block(), strict=True):
+    for module, fresh in zip(_last_block(network), _last_block(task.fresh("last block")), strict=True):
         module.load_state_dict(fresh.state_dict())
     _train_last_block_alone(network)
-    task.repair(network, epochs=task.settings.n_epochs if epochs is None else epochs, page_rate=learning_rate)
+    task.repair(network, epochs=task.settings.n_epochs if epochs is None else epochs, published_rate=learning_rate)
     return network.requires_grad_(True)

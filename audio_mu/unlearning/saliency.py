@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from audio_mu.models.attention import SelfAttention
 from audio_mu.training import Batch, cross_entropy, gradient_sum, mean_squared_gradient
 from audio_mu.unlearning.registry import method
+from audio_mu.unlearning.search import choice, log_uniform
 from audio_mu.unlearning.task import Task
 
 
@@ -26,7 +28,15 @@ def largest(scores: list[Tensor], share: float) -> list[Tensor]:
     return [part.view(score.shape) for part, score in zip(parts, scores, strict=True)]
 
 
-@method(reads={"forget", "remain"}, raises_forget_loss=True)
+@method(
+    reads={"forget", "remain"},
+    raises_forget_loss=True,
+    search={
+        "mask_share": choice(0.1, 0.3, 0.5, 0.7),
+        "epochs": choice(1, 3, 5, 10),
+        "learning_rate": log_uniform(0.0001, 0.03),
+    },
+)
 def salun(task: Task, *, mask_share: float = 0.5, epochs: int = 10, learning_rate: float = 0.01) -> nn.Module:
     """Train the weights that matter to the forget set on random labels for it (Fan et al. 2024).
 
@@ -50,7 +60,7 @@ def salun(task: Task, *, mask_share: float = 0.5, epochs: int = 10, learning_rat
         return functional.cross_entropy(network(batch.features), labels)
 
     optimizer = task.optimizer(network, learning_rate, task.settings.impair_learning_rate)
-    common = {"epochs": 1, "optimizer": optimizer, "after_step": set_back}
+    common: dict[str, Any] = {"epochs": 1, "optimizer": optimizer, "after_step": set_back}
     for epoch in range(epochs):
         task.fit(network, "forget", mislabelled, purpose=f"forget {epoch}", **common)
         with task.repairing():
@@ -58,7 +68,16 @@ def salun(task: Task, *, mask_share: float = 0.5, epochs: int = 10, learning_rat
     return network
 
 
-@method(reads={"forget", "remain"}, raises_forget_loss=True)
+@method(
+    reads={"forget", "remain"},
+    raises_forget_loss=True,
+    needs="head",
+    search={
+        "share": choice(0.1, 0.2, 0.3, 0.5, 0.7),
+        "learning_rate": log_uniform(0.0003, 0.03),
+        "kept_update": choice(0.03, 0.1, 0.3, 1.0),
+    },
+)
 def msg(
     task: Task,
     *,
@@ -102,18 +121,18 @@ def msg(
         )
 
 
-def _replaceable(network: nn.Module, linear_layers: bool) -> list[nn.Parameter]:
+def _replaceable(network: nn.Module, linear_layers: bool) -> list[Tensor]:
     """Weights of the convolutions and, in networks with attention, of the linear layers before the head."""
     modules = list(network.modules())
-    kinds: tuple[type[nn.Module], ...] = (nn.Conv2d,)
+    kinds: tuple[type[nn.Conv2d | nn.Linear], ...] = (nn.Conv2d,)
     if linear_layers and any(isinstance(module, SelfAttention) for module in modules):
         kinds += (nn.Linear,)
     return [module.weight for module in modules if isinstance(module, kinds) and module is not network.head]
 
 
 @torch.no_grad()
-def _replace_least_disputed(task: Task, network: nn.Module, layers: list[nn.Parameter], share: float) -> list[Tensor]:
-    """Draw the `share` of each layer with the smallest |∇CE(remain) - ∇CE(forget)| anew; masks of what was kept."""
+def _replace_least_disputed(task: Task, network: nn.Module, layers: list[Tensor], share: float) -> list[Tensor]:
+    """Draw the `share` of each layer with the smallest |∇CE(remain) - ∇CE(forget)| anew; masks of the kept weights."""
     forget, remain = task.examples("forget"), task.examples("remain")
     sample = torch.randperm(len(remain), generator=task.draw("sample"))[: len(forget)].to(remain.indices.device)
     with torch.enable_grad():
@@ -135,8 +154,8 @@ def _triangle(n_steps: int) -> Callable[[int], float]:
     return lambda step: max(0.0, 1 - abs(step + 1 - middle) / middle)
 
 
-def _slowed(layers: list[nn.Parameter], kept: list[Tensor], factor: float) -> Callable[[], None]:
-    """After each step: take back all but `factor` of what moved the kept weights.
+def _slowed(layers: list[Tensor], kept: list[Tensor], factor: float) -> Callable[[], None]:
+    """After each step: take back the movement of the kept weights, all but `factor` of it.
 
     Scaling their gradients would do nothing under Adam, whose updates do not depend on the gradients' scale.
     """
@@ -151,7 +170,11 @@ def _slowed(layers: list[nn.Parameter], kept: list[Tensor], factor: float) -> Ca
     return slow_down
 
 
-@method(reads={"forget", "remain"}, raises_forget_loss=True)
+@method(
+    reads={"forget", "remain"},
+    raises_forget_loss=True,
+    search={"alpha": log_uniform(0.5, 20), "dampening": log_uniform(0.1, 1)},
+)
 def ssd(task: Task, *, alpha: float | None = None, dampening: float = 1.0) -> nn.Module:
     """Dampen the weights that matter more to the forget set than to all of training (Foster et al. 2024).
 

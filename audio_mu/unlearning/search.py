@@ -1,13 +1,12 @@
-"""What `tune` may try: ranges of the methods' hyper-parameters, in a small declarative form.
+"""Ranges of hyper-parameters from which `tune` draws, in a small declarative form.
 
-The names are a method's own keyword arguments, or the four repair settings that every method shares
-(`REPAIR_FIELDS`). No figure depends on this file: it is no part of a step's fingerprint.
+A method declares its ranges with `@method(search={name: range})`. The names are its own keyword arguments, or the
+four repair settings that all methods share (`REPAIR_FIELDS`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -69,55 +68,6 @@ def of_recipe_rate(low: float, high: float) -> LogUniform:
     return LogUniform(low, high, of_recipe=True)
 
 
-_IMPAIR = {"impair_learning_rate": of_recipe_rate(0.03, 10), "n_epoch_impair": choice(1, 2, 3)}
-_REPAIR = {"repair_learning_rate": of_recipe_rate(0.1, 3)}
-
-RANGES: Mapping[str, Mapping[str, Range]] = {
-    "gradient_ascent": _IMPAIR | _REPAIR,
-    "stochastic_teacher": _IMPAIR | _REPAIR,
-    "amnesiac": _IMPAIR | _REPAIR,
-    "label_smoothing": _IMPAIR | _REPAIR,
-    "omp": {"prune_rate": choice(0.5, 0.7, 0.8, 0.9, 0.95, 0.98)} | _REPAIR,
-    "cosine": _REPAIR,
-    "pop": _REPAIR,
-    "orthogonal": _REPAIR,
-    "cosine_thesis": _REPAIR,
-    "pop_thesis": _REPAIR,
-    "fine_tune": _REPAIR,
-    "cf_k": {"epochs": choice(3, 5, 10, 20), "learning_rate": log_uniform(0.001, 0.1)},
-    "eu_k": {"epochs": choice(5, 10, 20, 30), "learning_rate": log_uniform(0.001, 0.1)},
-    "neggrad_plus": {
-        "remain_weight": choice(0.8, 0.9, 0.95, 0.99, 0.999),
-        "epochs": choice(3, 5, 10),
-        "learning_rate": log_uniform(0.001, 0.05),
-    },
-    "msg": {
-        "share": choice(0.1, 0.2, 0.3, 0.5, 0.7),
-        "learning_rate": log_uniform(0.0003, 0.03),
-        "kept_update": choice(0.03, 0.1, 0.3, 1.0),
-    },
-    "salun": {
-        "mask_share": choice(0.1, 0.3, 0.5, 0.7),
-        "epochs": choice(1, 3, 5, 10),
-        "learning_rate": log_uniform(0.0001, 0.03),
-    },
-    "scrub": {
-        "msteps": choice(1, 2, 3, 5),
-        "alpha": log_uniform(0.05, 5),
-        "epochs": choice(3, 5, 10),
-        "learning_rate": log_uniform(0.0005, 0.05),
-    },
-    "ssd": {"alpha": log_uniform(0.5, 20), "dampening": log_uniform(0.1, 1)},
-    "bad_teacher": {
-        "remain_share": choice(0.1, 0.3, 0.6, 1.0),
-        "epochs": choice(1, 2, 3, 5),
-        "learning_rate": log_uniform(0.00003, 0.003),
-    },
-    "l1_sparse": {
-        "penalty": log_uniform(0.00001, 0.005),
-        "epochs": choice(3, 5, 10),
-        "learning_rate": log_uniform(0.001, 0.1),
-    },
-    "delete": {"epochs": choice(1, 2, 3, 5), "learning_rate": log_uniform(0.0001, 0.03)},
-}
-"""Method → what to search. A method that is not named here declares its ranges with itself, or has none."""
+IMPAIR: dict[str, Range] = {"impair_learning_rate": of_recipe_rate(0.03, 10), "n_epoch_impair": choice(1, 2, 3)}
+REPAIR: dict[str, Range] = {"repair_learning_rate": of_recipe_rate(0.1, 3)}
+"""Ranges for methods with the two steps of the study."""

@@ -7,10 +7,18 @@ from torch import Tensor, nn
 
 from audio_mu.training import Batch, cross_entropy
 from audio_mu.unlearning.registry import method
+from audio_mu.unlearning.search import choice, log_uniform
 from audio_mu.unlearning.task import Task
 
 
-@method(reads={"remain"})
+@method(
+    reads={"remain"},
+    search={
+        "penalty": log_uniform(0.00001, 0.005),
+        "epochs": choice(3, 5, 10),
+        "learning_rate": log_uniform(0.001, 0.1),
+    },
+)
 def l1_sparse(task: Task, *, penalty: float = 0.0005, epochs: int = 10, learning_rate: float = 0.01) -> nn.Module:
     """Fine-tune on the remain set under an L1 penalty that fades linearly (Jia et al. 2023).
 
@@ -26,4 +34,4 @@ def l1_sparse(task: Task, *, penalty: float = 0.0005, epochs: int = 10, learning
         magnitude = torch.stack([parameter.abs().sum() for parameter in network.parameters()]).sum()
         return cross_entropy(network, batch) + strength * magnitude
 
-    return task.repair(task.base(), sparse, epochs=epochs, page_rate=learning_rate, before_epoch=fade)
+    return task.repair(task.base(), sparse, epochs=epochs, published_rate=learning_rate, before_epoch=fade)

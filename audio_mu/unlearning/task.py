@@ -1,4 +1,4 @@
-"""What a method may use, and the run of one method: half of the methods' contract holds by construction here."""
+"""The run of a method, and everything that a method may use. Half of the methods' contract holds by construction."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from audio_mu.training import (
 )
 from audio_mu.unlearning.registry import METHODS
 
-PAGE_RATE = 0.01
+PUBLISHED_RATE = 0.01
 """The rate of the study's recipe. A rate r of a method's definition means recipe rate · r / 0.01."""
 
 
@@ -39,7 +39,7 @@ class UndeclaredSet(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """The base recipe and the repair settings. A rate that is None follows the recipe; a given one is exact."""
+    """The base recipe and the repair settings. A rate that is None follows the recipe; a given rate is exact."""
 
     optimizer: OptimizerSettings
     batch_size: int
@@ -51,8 +51,11 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The unlearned network, seconds of wall and CPU time, and what the method recorded about itself."""
+class Unlearned:
+    """The unlearned network, seconds of wall and CPU time, and the method's own records.
+
+    `rates`: the learning rates in effect, `impair_learning_rate` and `repair_learning_rate`, of steps that trained.
+    """
 
     network: nn.Module
     impair_seconds: float
@@ -61,6 +64,7 @@ class Outcome:
     figures: Mapping[str, float]
     curves: Mapping[str, tuple[tuple[int, float], ...]]
     warnings: tuple[str, ...]
+    rates: Mapping[str, float]
 
     @property
     def total_seconds(self) -> float:
@@ -69,7 +73,7 @@ class Outcome:
 
 
 class Task:
-    """One method on one base model: copies, fresh networks, the declared sets, seeded draws and timed training.
+    """A method's work on a base model: copies, fresh networks, the declared sets, seeded draws and timed training.
 
     `initialise(seed)` builds a network of the base's architecture with weights drawn from the seed.
     `checkpoint`, where given, scores a network after each epoch of training from scratch, outside the clock.
@@ -91,10 +95,12 @@ class Task:
         self._base, self._initialise, self._sets = base, initialise, sets
         self._checkpoint = checkpoint
         self._device = next(base.parameters()).device
+        self._step = "impair"
         self._repair = self._paused = self._paused_cpu = 0.0
         self.figures: dict[str, float] = {}
         self.curves: dict[str, tuple[tuple[int, float], ...]] = {}
         self.warnings: list[str] = []
+        self.rates: dict[str, float] = {}
 
     def base(self) -> nn.Module:
         """A copy of the base model, to change."""
@@ -103,7 +109,7 @@ class Task:
 
     @cached_property
     def original(self) -> nn.Module:
-        """The base model, frozen, sharing no storage with what a method changes."""
+        """The base model, frozen; it shares no storage with the copies that a method changes."""
         return copy.deepcopy(self._base).requires_grad_(False).eval()
 
     def fresh(self, purpose: str) -> nn.Module:
@@ -130,11 +136,16 @@ class Task:
         return endless_batches(self.examples(name), self.settings.batch_size, self.draw(purpose))
 
     def optimizer(
-        self, network: nn.Module, page_rate: float, override: float | None = None, *, weight_decay: float | None = None
+        self,
+        network: nn.Module,
+        published_rate: float,
+        override: float | None = None,
+        *,
+        weight_decay: float | None = None,
     ) -> torch.optim.Optimizer:
         """The recipe's optimiser with fresh state; `override` is the user's exact rate, where given."""
         recipe = self.settings.optimizer
-        rate = recipe.learning_rate * page_rate / PAGE_RATE if override is None else override
+        rate = recipe.learning_rate * published_rate / PUBLISHED_RATE if override is None else override
         decay = recipe.weight_decay if weight_decay is None else weight_decay
         return replace(recipe, learning_rate=rate, weight_decay=decay).build(network.parameters())
 
@@ -143,41 +154,29 @@ class Task:
         network: nn.Module,
         objective: Objective,
         *,
-        page_rate: float = PAGE_RATE,
+        published_rate: float = PUBLISHED_RATE,
         epochs: int | None = None,
         **hooks: Any,
     ) -> nn.Module:
         """Train on the forget set, for the impair epochs unless told; the clock books it as impairing."""
-        return self.fit(
-            network,
-            "forget",
-            objective,
-            epochs=self.settings.n_epoch_impair if epochs is None else epochs,
-            optimizer=self.optimizer(network, page_rate, self.settings.impair_learning_rate),
-            purpose="impair",
-            **hooks,
-        )
+        epochs = self.settings.n_epoch_impair if epochs is None else epochs
+        optimizer = self.optimizer(network, published_rate, self.settings.impair_learning_rate)
+        return self.fit(network, "forget", objective, epochs=epochs, optimizer=optimizer, purpose="impair", **hooks)
 
     def repair(
         self,
         network: nn.Module,
         objective: Objective = cross_entropy,
         *,
-        page_rate: float = PAGE_RATE,
+        published_rate: float = PUBLISHED_RATE,
         epochs: int | None = None,
         **hooks: Any,
     ) -> nn.Module:
         """Train on the remain set, for the repair epochs unless told; the clock books it as repairing."""
+        epochs = self.settings.n_epoch_repair if epochs is None else epochs
         with self.repairing():
-            return self.fit(
-                network,
-                "remain",
-                objective,
-                epochs=self.settings.n_epoch_repair if epochs is None else epochs,
-                optimizer=self.optimizer(network, page_rate, self.settings.repair_learning_rate),
-                purpose="repair",
-                **hooks,
-            )
+            optimizer = self.optimizer(network, published_rate, self.settings.repair_learning_rate)
+            return self.fit(network, "remain", objective, epochs=epochs, optimizer=optimizer, purpose="repair", **hooks)
 
     def fit(
         self,
@@ -192,6 +191,8 @@ class Task:
         **hooks: Any,
     ) -> nn.Module:
         """Train `network` in place on a declared set or on clips of one; see `audio_mu.training.fit` for the hooks."""
+        if epochs and "lr" in optimizer.defaults:  # the rate before any schedule
+            self.rates[f"{self._step}_learning_rate"] = float(optimizer.defaults["lr"])
         fit(
             network,
             self.examples(clips) if isinstance(clips, str) else clips,
@@ -226,11 +227,12 @@ class Task:
     @contextmanager
     def repairing(self) -> Iterator[None]:
         """Book the block's time as repairing; everything else of a method counts as impairing."""
-        start = self._now()
-        paused = self._paused
+        start, paused = self._now(), self._paused
+        self._step = "repair"
         try:
             yield
         finally:
+            self._step = "impair"
             self._repair += self._now() - start - (self._paused - paused)
 
     def _outside_the_clock(self, function: Callable[[nn.Module], float]) -> Callable[[nn.Module], float]:
@@ -249,14 +251,14 @@ class Task:
             torch.cuda.synchronize(self._device)
         return time.perf_counter()
 
-    def run(self, hyper_parameters: Mapping[str, Any]) -> Outcome:
+    def run(self, hyper_parameters: Mapping[str, Any]) -> Unlearned:
         """Run the method once, with every global draw seeded and the clock around all of it."""
         with seeded(derive(self.seed, self._method.name)):
             start, start_cpu = self._now(), time.process_time()
             network = self._method.scrub(self, **hyper_parameters)
             total = self._now() - start - self._paused
             cpu = time.process_time() - start_cpu - self._paused_cpu
-        return Outcome(
+        return Unlearned(
             network=network.eval(),
             impair_seconds=total - self._repair,
             repair_seconds=self._repair,
@@ -264,6 +266,7 @@ class Task:
             figures=dict(self.figures),
             curves=dict(self.curves),
             warnings=tuple(self.warnings),
+            rates=dict(self.rates),
         )
 
 
@@ -279,7 +282,7 @@ def run_method(
     request: str,
     hyper_parameters: Mapping[str, Any] | None = None,
     checkpoint: Callable[[nn.Module], float] | None = None,
-) -> Outcome:
+) -> Unlearned:
     """Unlearn with a registered method. The base model is left as it was.
 
     Raises `UserError`, before anything is trained, for an unknown method, hyper-parameter, or an unsupported kind

@@ -113,7 +113,8 @@ def _newest(store: Store, tags: Mapping[str, str]) -> Finished | None:
 def load_attack(store: Store, run: Finished) -> Attack:
     """The attack models of a run, loaded without unpickling."""
     about = read_json(store, run.id, "attack.json")
-    outputs = store.client.get_run(run.id).outputs.model_outputs
+    found = store.client.get_run(run.id).outputs
+    outputs = found.model_outputs if found else []
     uris = {store.client.get_logged_model(o.model_id).name: f"models:/{o.model_id}" for o in outputs}
     networks: list[nn.Module] = []
     for i in range(about["n_models"]):

@@ -14,18 +14,14 @@ from audio_mu.errors import UserError
 from audio_mu.progress import say
 from audio_mu.requests.ledger import Ledger, read_ledger
 from audio_mu.store import registry
-from audio_mu.store.artifacts import list_files, read_npz
 from audio_mu.store.handle import Store
 from audio_mu.store.registry import Version
-from audio_mu.workflows.data import Data, load_data
+from audio_mu.workflows.data import Data, data_of_bases
 from audio_mu.workflows.fingerprints import network_source
-from audio_mu.workflows.train import losses_table
+from audio_mu.workflows.train import losses_table, stored_logits
 
 CHOOSING = ("data_dir", "speaker_pattern", "bad_files")
 """Parameters that decide which recordings there are and whose."""
-
-UNLEARNED = "unlearned"
-"""Alias of the unlearned model in service; of one seed's `unlearned-seed-NN`."""
 
 
 def origin(version: Version) -> str:
@@ -71,18 +67,20 @@ def find_bases(store: Store, config: Config) -> tuple[Bases, Data]:
             + " `mlflow run . -e train` first, with the same dataset, pipeline and architecture"
         )
     tried = _with_recipe(config, name, candidates[config.training.seeds[0]][0])
-    data = load_data(tried, ledger)
+    data = data_of_bases(tried, store, ledger)
     versions = {seed: _fitting(store, tried, found, data, seed) for seed, found in candidates.items()}
     _refuse_edited(config, name, versions)
     _refuse_differing(name, versions)
     chosen = _with_recipe(config, name, next(iter(versions.values())))
     if chosen.data != tried.data:
-        data = load_data(chosen, ledger)
+        data = data_of_bases(chosen, store, ledger)
+    data = data.tested_on(set.intersection(*({*base_logits(store, version)} for version in versions.values())))
     bases = Bases(chosen, versions)
     if data.left_out:
-        names = ", ".join(entry.request for entry in data.left_out)
+        for found in data.left_out:
+            say(f"ledger: request {found.request}: {found.told}")
         kind = f"unlearned ones ({bases.origin.partition('/')[2]})" if bases.origin else "trained without them"
-        say(f"ledger: the recordings of {names} are left out; the base models are {kind}")
+        say(f"ledger: the base models are {kind}")
     return bases, data
 
 
@@ -117,7 +115,7 @@ def _fitting(store: Store, config: Config, candidates: Sequence[Version], data: 
             return version
     newest = candidates[0]
     known = newest.tags["clips_digest"]
-    if data.left_out and known == data.clips.digest:
+    if data.left_out and known == data.untouched:
         names = ", ".join(entry.request for entry in data.left_out)
         raise UserError(
             f"{newest.name} seed {seed} was trained on recordings of answered requests ({names}): run "
@@ -161,12 +159,11 @@ def _refuse_differing(name: str, versions: Mapping[int, Version]) -> None:
 
 def base_logits(store: Store, version: Version) -> dict[str, np.ndarray]:
     """Clip id → logits [classes] of everything that the run behind a version evaluated, trained or unlearned."""
-    stored = [read_npz(store, version.run_id, path) for path in list_files(store, version.run_id, "logits")]
-    return {str(id_): row for part in stored for id_, row in zip(part["clip_id"], part["logits"], strict=True)}
+    return stored_logits(store, version.run_id)
 
 
 def base_losses(store: Store, version: Version, data: Data) -> pd.DataFrame:
-    """clip_id, label, speaker, loss, member of the training and test clips under a version."""
+    """clip_id, label, speaker, loss, member, audio_hash of the training and test clips under a version."""
     logits = base_logits(store, version)
     sets = {"train": data.split.train, "test": data.split.test}
     return losses_table(data, {n: np.stack([logits[data.clips.ids[i]] for i in rows]) for n, rows in sets.items()})

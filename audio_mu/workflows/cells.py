@@ -2,73 +2,87 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from audio_mu.audit.across_seeds import FLOOR
+from audio_mu.audit.across_seeds import NO_AUDIT, AuditInput, CellAudit, StoredLogits, audit_cell
 from audio_mu.errors import UserError
-from audio_mu.names import OTHERS, STUDY
+from audio_mu.names import FLOOR, NAIVE, ORIGINAL, in_order
 from audio_mu.report import tables
-from audio_mu.report.evidence import LEARNED
+from audio_mu.report.rule import LEARNED
 from audio_mu.store import queries
-from audio_mu.store.artifacts import read_csv
+from audio_mu.store.artifacts import read_csv, read_json, read_npz
 from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
 
 CURVE_PREFIXES = ("epoch/", "prune/")
-ORDER = ("original", *STUDY, *OTHERS)
+PER_CLIP = "audit/per_clip.csv"
 
 
 @dataclass(frozen=True)
 class CellRuns:
     """The newest finished run per method and seed of one cell."""
 
-    cell: str
+    id: str
     request: str
-    runs: dict[tuple[str, str], Finished]
+    runs: Mapping[tuple[str, int], Finished]
+
+    @classmethod
+    def from_runs(cls, found: Iterable[Finished]) -> CellRuns:
+        """The cell of some runs that share it, the newest first."""
+        newest = queries.newest_by(found, "method", "seed")
+        runs = {(method, int(seed)): run for (method, seed), run in newest.items()}
+        tags = next(iter(runs.values())).tags
+        return cls(tags["cell"], tags["request"], runs)
+
+    @property
+    def any_run(self) -> Finished:
+        """The run that is asked for what all runs of the cell share."""
+        return next(iter(self.runs.values()))
+
+    @property
+    def title(self) -> str:
+        """Data, network and request, for headings."""
+        tags = self.any_run.tags
+        return (
+            f"{tags['dataset_name']}, {tags['split']} split, {tags['architecture']} on {tags['pipeline']}, request "
+            f"{self.request}"
+        )
+
+    @property
+    def folder(self) -> str:
+        """The name under which a comparison keeps the cell's figures and report."""
+        return f"{self.request}-{self.id[:6]}"
 
     @property
     def methods(self) -> list[str]:
-        """Original and naive first, then the package's in their order, then the user's own."""
-        present = {method for method, _ in self.runs}
-        return [method for method in ORDER if method in present] + sorted(present - set(ORDER))
+        """The methods in the order of tables."""
+        return in_order({method for method, _ in self.runs})
 
     @property
     def rows(self) -> list[str]:
         """The methods, with the distances of retrained models to each other below naive."""
         known = self.methods
-        after = known.index("naive") + 1 if "naive" in known else len(known)
+        after = known.index(NAIVE) + 1 if NAIVE in known else len(known)
         return [*known[:after], FLOOR, *known[after:]]
-
-    @property
-    def split(self) -> str:
-        """How its data were split; empty for runs that do not say."""
-        return next(iter(self.runs.values())).tags.get("split", "")
-
-    def seeds(self, method: str) -> list[int]:
-        """The seeds that a method has, sorted."""
-        return list(self.of(method))
-
-    @property
-    def any_run(self) -> Finished:
-        """A run that says what all of the cell share. Raises `UserError` where none has its audit."""
-        for run in self.runs.values():
-            if "audit" in run.tags:
-                return run
-        raise UserError(
-            f"the runs of request {self.request} (cell {self.cell}) carry no audit, an earlier version made them: run "
-            "`mlflow run . -e unlearn -P force=true` with the same parameters first"
-        )
 
     def of(self, method: str) -> dict[int, Finished]:
         """Seed → run of a method, seeds rising."""
-        return {int(seed): self.runs[name, seed] for name, seed in sorted(self.runs, key=_seed) if name == method}
+        return {seed: self.runs[of, seed] for of, seed in sorted(self.runs) if of == method}
+
+    @property
+    def seeds(self) -> list[int]:
+        """Every seed that some method of the cell has, rising."""
+        return sorted({seed for _, seed in self.runs})
 
     @property
     def not_learned(self) -> list[int]:
         """Seeds on which retraining failed though the same training with the forgotten recordings did not."""
-        naive, original = (self.of(method) for method in ("naive", "original"))
+        naive, original = (self.of(method) for method in (NAIVE, ORIGINAL))
         return [
             seed
             for seed, run in naive.items()
@@ -78,18 +92,18 @@ class CellRuns:
     def values(self) -> pd.DataFrame:
         """Every metric of every run, and whether naive has learned: cell, request, method, metric, seed, value."""
         rows = [
-            (self.cell, self.request, method, metric, int(seed), value)
+            (self.id, self.request, method, metric, seed, value)
             for method in self.methods
             for (of, seed), run in self.runs.items()
             if of == method
             for metric, value in run.metrics.items()
             if not metric.startswith(CURVE_PREFIXES)
         ]
-        failed, known = self.not_learned, self.of("naive").keys() & self.of("original").keys()
+        failed, known = self.not_learned, self.of(NAIVE).keys() & self.of(ORIGINAL).keys()
         rows += [
-            (self.cell, self.request, method, LEARNED, seed, float(seed not in failed))
+            (self.id, self.request, method, LEARNED, seed, float(seed not in failed))
             for method in self.methods
-            for seed in self.seeds(method)
+            for seed in self.of(method)
             if seed in known
         ]
         return pd.DataFrame(rows, columns=["cell", "request", "method", "metric", "seed", "value"])
@@ -99,28 +113,112 @@ class CellRuns:
         return tables.long_table(self.values())
 
 
-def audited_long(store: Store, cell: CellRuns) -> pd.DataFrame:
-    """The long table of a cell with the audits that take several seeds, where a comparison of these runs made them."""
-    own = cell.long()
-    compared = queries.newest(store, {"stage": "compare", "cell": cell.cell})
-    if compared is None or compared.start_time < max(run.start_time for run in cell.runs.values()):
-        return own
-    seeds = " ".join(sorted({seed for _, seed in cell.runs}, key=int))
-    table = read_csv(store, compared.id, "comparison.csv", na_values=[""])
-    # Numbers of other seeds than this cell's say nothing about its models.
-    audits = table[(table["cell"] == cell.cell) & ~table["metric"].isin(own["metric"])]
-    return pd.concat([own, audits[audits["seeds"] == seeds]], ignore_index=True)
-
-
-def _seed(key: tuple[str, str]) -> int:
-    return int(key[1])
-
-
-def load_cell(store: Store, cell: str) -> CellRuns:
-    """The finished runs of a cell. Raises `UserError` where there are none."""
-    found = queries.find(store, {"stage": "unlearn", "role": "method", "cell": cell})
+def load_cell(store: Store, cell: str, everywhere: bool = False) -> CellRuns:
+    """The finished runs of a cell, in this experiment or in all. Raises `UserError` where there are none."""
+    found = queries.find(store, {"stage": "unlearn", "role": "method", "cell": cell}, everywhere=everywhere)
     if not found:
         raise UserError(
             f"no finished unlearning of cell={cell!r} in this experiment: run `mlflow run . -e unlearn` first"
         )
-    return CellRuns(cell, found[0].tags["request"], queries.newest_by(found, "method", "seed"))
+    return CellRuns.from_runs(found)
+
+
+def audited_long(store: Store, cell: CellRuns) -> pd.DataFrame:
+    """The long table of a cell with the audits that take several seeds, where a comparison of these runs made them."""
+    own = cell.long()
+    compared = queries.newest(store, {"stage": "compare", "cell": cell.id})
+    if compared is None or compared.start_time < max(run.start_time for run in cell.runs.values()):
+        return own
+    table = read_csv(store, compared.id, "comparison.csv", na_values=[""])
+    # Numbers of other seeds than this cell's say nothing about its models.
+    audits = table[(table["cell"] == cell.id) & ~table["metric"].isin(own["metric"])]
+    return pd.concat([own, audits[audits["seeds"] == " ".join(map(str, cell.seeds))]], ignore_index=True)
+
+
+@dataclass(frozen=True)
+class ComparedCell:
+    """A cell in a comparison. `about`: the evidence that any of its runs logged. `n_left`: forget clips in its lists.
+
+    `long`, `paired`: its rows of the long table and of the differences to naive.
+    """
+
+    runs: CellRuns
+    about: Mapping[str, Any]
+    n_left: int
+    audit: CellAudit
+    long: pd.DataFrame
+    paired: pd.DataFrame
+
+    @property
+    def erased(self) -> str:
+        """The effect of an erasure on the cell, in words; empty where nothing is missing."""
+        once = self.about["request"]["n_forget"]
+        if self.n_left == once:
+            return ""
+        if not self.n_left:
+            return (
+                f"the {once} recordings of this request are erased: the figures are those logged before; audits "
+                "across seeds, figures of losses and the report would need the recordings' lists and are left out"
+            )
+        return (
+            f"{once - self.n_left} of the {once} recordings of this request are erased: audits across seeds "
+            f"and figures of losses are of the {self.n_left} left, the other figures those logged before"
+        )
+
+
+def compare_cell(store: Store, runs: CellRuns) -> ComparedCell:
+    """Average a cell over its seeds and audit it across them."""
+    about = read_json(store, runs.any_run.id, "audit/audit.json")
+    clips = read_csv(store, runs.any_run.id, PER_CLIP, usecols=["clip_id", "role"], dtype=str)
+    n_left = int((clips["role"] == "forget").sum())
+    nonmembers = clips.loc[clips["role"] == "nonmember", "clip_id"].to_numpy(str)
+    audit = audit_cell(_audit_input(store, runs, about["nonmembers"]["set"], nonmembers)) if n_left else NO_AUDIT
+    own = {"cell": runs.id, "request": runs.request}
+    values = pd.concat([runs.values(), audit.by_seed.assign(**own)], ignore_index=True)
+    long = pd.concat([tables.long_table(values), tables.whole_rows(audit.whole.assign(**own))], ignore_index=True)
+    return ComparedCell(runs, about, n_left, audit, long, tables.paired_table(values))
+
+
+def _audit_input(store: Store, runs: CellRuns, nonmember_set: str, nonmember_ids: np.ndarray) -> AuditInput:
+    """The cell's logits as the audits read them."""
+
+    def arrays(run: Finished) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        forget = read_npz(store, run.id, "logits/forget.npz")
+        if not len(nonmember_ids):
+            return forget, {name: values[:0] for name, values in forget.items()}
+        held_out = read_npz(store, run.id, f"logits/{nonmember_set}.npz")
+        fair = np.isin(held_out["clip_id"], nonmember_ids)
+        return forget, {name: values[fair] for name, values in held_out.items()}
+
+    def read(method: str, seed: int) -> StoredLogits:
+        forget, nonmembers = arrays(runs.runs[method, seed])
+        return StoredLogits(forget["logits"], nonmembers["logits"])
+
+    forget, nonmembers = arrays(runs.any_run)
+    seeds = {method: list(runs.of(method)) for method in runs.methods}
+    return AuditInput(forget["clip_id"].tolist(), forget["label"], nonmembers["label"], seeds, read)
+
+
+@dataclass(frozen=True)
+class ClipLosses:
+    """Losses under the models of a cell: method → a row for each recording, by its id, and a column for each seed."""
+
+    forget: Mapping[str, pd.DataFrame]
+    nonmembers: Mapping[str, pd.DataFrame]
+
+    @property
+    def of_all_seeds(self) -> dict[str, np.ndarray]:
+        """Method → the losses of the forget clips under all its models."""
+        return {method: table.to_numpy().ravel() for method, table in self.forget.items()}
+
+
+def read_losses(store: Store, cell: CellRuns) -> ClipLosses:
+    """The losses of the forget clips and of the non-members, from each run's table."""
+    forget: dict[str, pd.DataFrame] = {}
+    nonmembers: dict[str, pd.DataFrame] = {}
+    wanted = {"usecols": ["clip_id", "role", "loss"], "index_col": "clip_id", "dtype": {"clip_id": str}}
+    for method in cell.methods:
+        read = {seed: read_csv(store, run.id, PER_CLIP, **wanted) for seed, run in cell.of(method).items()}
+        for role, losses in (("forget", forget), ("nonmember", nonmembers)):
+            losses[method] = pd.DataFrame({seed: t.loc[t["role"] == role, "loss"] for seed, t in read.items()})
+    return ClipLosses(forget, nonmembers)

@@ -11,14 +11,11 @@ from audio_mu.compute.jobs import make_network
 from audio_mu.config import Config
 from audio_mu.data.datasets import check_folder
 from audio_mu.data.features import feature_shape
-from audio_mu.errors import UserError
+from audio_mu.errors import UserError, one_line
 from audio_mu.models import AudioClassifier
 from audio_mu.own_code import is_reference, load
-from audio_mu.unlearning import choose
+from audio_mu.unlearning import METHODS, choose
 from audio_mu.workflows.method_settings import check_methods
-
-NEEDS = {"cf_k": "last_block", "eu_k": "last_block", "msg": "head"}
-"""Methods that ask the network for more than logits; a network of the user's own may lack it."""
 
 
 def check(config: Config) -> None:
@@ -49,11 +46,11 @@ def _check_own_network(config: Config, methods: tuple[str, ...], shape: tuple[in
         with torch.no_grad():
             answer = network(torch.zeros(2, 1, *shape))
     except Exception as error:  # whatever the user's class raises is the user's to mend
-        about = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        about = f"{type(error).__name__}: {one_line(error)}"
         raise UserError(f"{where} fails on features of {shape[0]} x {shape[1]} ({about}): mend it") from error
     if getattr(answer, "shape", None) != (2, 3):
         raise UserError(f"{where} answers 2 clips of 3 classes with {getattr(answer, 'shape', answer)!r}: give [2, 3]")
-    missing = [(f"methods={name!r}", NEEDS[name]) for name in methods if name in NEEDS]
+    missing = [(f"methods={name!r}", METHODS[name].needs) for name in methods if METHODS[name].needs]
     missing += [("deep_audits=true", "penultimate")] if config.methods.deep_audits else []
     for asks, attribute in missing:
         if not hasattr(network, attribute):

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from itertools import zip_longest
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from audio_mu.audit.across_seeds import NO_AUDIT, Cell, CellAudit, StoredLogits, audit_cell
+from audio_mu.audit.across_seeds import CellAudit
 from audio_mu.audit.one_model import CONFOUNDED, few_clips
 from audio_mu.config import Config
 from audio_mu.errors import UserError
+from audio_mu.names import NAIVE
 from audio_mu.progress import say
 from audio_mu.report import figures, tables
-from audio_mu.report.published import published, published_table
+from audio_mu.report.published import published_markdown
 from audio_mu.requests.ledger import read_ledger
 from audio_mu.store import queries
-from audio_mu.store.artifacts import read_csv, read_json, read_npz
+from audio_mu.store.artifacts import read_csv
 from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Run
-from audio_mu.workflows.cells import CellRuns
-from audio_mu.workflows.gather import title_of, write_report
+from audio_mu.workflows.cells import CellRuns, ClipLosses, ComparedCell, compare_cell, read_losses
+from audio_mu.workflows.gather import write_report
 from audio_mu.workflows.request_history import chain_table
 from audio_mu.workflows.stage import base_tags, stage_run
 
-UNLEARNED = {"stage": "unlearn", "role": "method"}
+METHOD_RUNS = {"stage": "unlearn", "role": "method"}
 CELLS_OF_RANKING = 3
-WHOLE, TABLE = "whole", "table"
-SCREEN = (WHOLE, TABLE, TABLE, TABLE)
-"""What of each cell is printed, the newest first: everything, its table, nothing."""
+TABLES_ON_SCREEN = 3
+"""After the newest cell, which is printed whole, so many cells are printed as tables; the files hold every cell."""
 NETWORK_TAGS = ("dataset_name", "pipeline", "architecture")
 POOL = "ranked.csv"
 POOLED = [*NETWORK_TAGS, "request", "cell", "method", "metric", "mean"]
@@ -39,73 +37,39 @@ POOLED = [*NETWORK_TAGS, "request", "cell", "method", "metric", "mean"]
 
 def compare(config: Config, store: Store, parent: Run | None = None, cell: str | None = None) -> pd.DataFrame:
     """Compare the methods of every cell of this data set and network, or of one cell; return the long table."""
-    wanted = {**UNLEARNED, **base_tags(config)} | ({"cell": cell} if cell else {})
-    cells = _cells(queries.find(store, wanted))
-    if not cells:
+    found = queries.find(store, {**METHOD_RUNS, **base_tags(config)} | ({"cell": cell} if cell else {}))
+    if not found:
         raise UserError(
             f"no finished unlearning of {config.registered_model} in this experiment: run `mlflow run . -e unlearn` "
             "first, with the same dataset, pipeline and architecture"
         )
     chain = chain_table(store, read_ledger(store, config.data.label), config.registered_model)
-    kept = {runs.cell: _kept(store, runs) for runs in cells}
-    audits = {runs.cell: audit_cell(_stored(store, runs)) if kept[runs.cell].now else NO_AUDIT for runs in cells}
-    values = pd.concat([_values(runs, audits[runs.cell]) for runs in cells], ignore_index=True)
-    whole = pd.concat([_whole(runs, audits[runs.cell]) for runs in cells], ignore_index=True)
-    long = pd.concat([tables.long_table(values), tables.whole_rows(whole)], ignore_index=True)
-    paired = tables.paired_table(values)
-    with stage_run(store, parent, "compare", config, {"cell": cells[0].cell, "request": cells[0].request}) as run:
+    by_cell: dict[str, list[Finished]] = {}
+    for finished in found:
+        by_cell.setdefault(finished.tags["cell"], []).append(finished)
+    cells = [compare_cell(store, CellRuns.from_runs(runs)) for runs in by_cell.values()]
+    newest = cells[0].runs
+    long = pd.concat([compared.long for compared in cells], ignore_index=True)
+    with stage_run(store, parent, "compare", config, {"cell": newest.id, "request": newest.request}) as run:
         run.csv("comparison.csv", long)
-        run.csv("paired.csv", paired)
-        texts = [
-            _show(
-                store, run, config, runs, audits[runs.cell], kept[runs.cell], long[long["cell"] == runs.cell],
-                paired[paired["cell"] == runs.cell], on_screen=on_screen,
-            )
-            for runs, on_screen in zip_longest(cells, SCREEN[: len(cells)], fillvalue="")
-        ]  # fmt: skip
+        run.csv("paired.csv", pd.concat([compared.paired for compared in cells], ignore_index=True))
+        texts, report = [], ""
+        for place, compared in enumerate(cells):
+            losses = read_losses(store, compared.runs) if compared.n_left else None
+            notes = _notes(store, config, compared)
+            texts.append(_show(run, config, compared, losses, notes, place))
+            if losses is not None and not report:
+                report = write_report(store, run, config.data, compared, losses, notes, tables.chain_shown(chain))
         if len(cells) > 1:
-            left = len(cells) - len(SCREEN)
+            left = len(cells) - 1 - TABLES_ON_SCREEN
             more = f" and {left} earlier requests" if left > 0 else ""
             say(f"\nnotes and audits of earlier requests{more}: {run.address('comparison.md')}")
-        ranked = _ranking(store, run, config, cells[0], long)
+        ranked = _ranking(store, run, config, newest, long)
         run.text("comparison.md", "\n".join([*texts, ranked, _chained(run, chain)]))
-        first = long[long["cell"] == cells[0].cell]
-        run.metrics({f"{row.method}/{row.metric}": row.mean for row in first.itertuples()})
-        reported = next((runs for runs in cells if kept[runs.cell].now), None)
-        if reported is None:
-            say("no report: the recordings of these requests are erased")
-        else:
-            notes = _notes(store, config, reported, kept[reported.cell])
-            write_report(store, run, config, reported, long, notes, tables.chain_shown(chain))
+        run.metrics({f"{row.method}/{row.metric}": row.mean for row in cells[0].long.itertuples()})
+        nothing = "no report: the recordings of these requests are erased"
+        say(f"report: {run.address(report)}" if report else nothing)
     return long
-
-
-@dataclass(frozen=True)
-class Kept:
-    """How many of a cell's forget clips its lists still name, and how many there were."""
-
-    now: int
-    once: int
-
-    @property
-    def note(self) -> str:
-        """What an erasure has taken, in words; empty where nothing is missing."""
-        if self.now == self.once:
-            return ""
-        if not self.now:
-            return (
-                f"the {self.once} recordings of this request are erased: the figures are those logged before; audits "
-                "across seeds, figures of losses and the report would need the recordings' lists and are left out"
-            )
-        return (
-            f"{self.once - self.now} of the {self.once} recordings of this request are erased: audits across seeds "
-            f"and figures of losses are of the {self.now} left, the other figures those logged before"
-        )
-
-
-def _kept(store: Store, cell: CellRuns) -> Kept:
-    about = read_json(store, cell.any_run.id, "audit/audit.json")
-    return Kept(len(read_csv(store, cell.any_run.id, "losses/forget.csv")), about["request"]["n_forget"])
 
 
 def _chained(run: Run, chain: pd.DataFrame) -> str:
@@ -118,104 +82,57 @@ def _chained(run: Run, chain: pd.DataFrame) -> str:
     return f"## Requests one after another\n\n{text}"
 
 
-def _cells(found: list[Finished]) -> list[CellRuns]:
-    by_cell: dict[str, list[Finished]] = {}
-    for run in found:
-        by_cell.setdefault(run.tags["cell"], []).append(run)
-    return [
-        CellRuns(cell, runs[0].tags["request"], queries.newest_by(runs, "method", "seed"))
-        for cell, runs in by_cell.items()
-    ]
-
-
-def _stored(store: Store, cell: CellRuns) -> Cell:
-    """The cell's logits as the audits read them; which clips are non-members is in any of its runs."""
-    about = read_json(store, cell.any_run.id, "audit/audit.json")
-    clips = read_csv(store, cell.any_run.id, "audit/per_clip.csv")
-    nonmember_ids = clips.loc[clips["role"] == "nonmember", "clip_id"].to_numpy(str)
-
-    def forget_and_nonmembers(run: Finished) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        forget = read_npz(store, run.id, "logits/forget.npz")
-        if not len(nonmember_ids):
-            return forget, {name: values[:0] for name, values in forget.items()}
-        held_out = read_npz(store, run.id, f"logits/{about['nonmembers']['set']}.npz")
-        fair = np.isin(held_out["clip_id"], nonmember_ids)
-        return forget, {name: values[fair] for name, values in held_out.items()}
-
-    def read(method: str, seed: int) -> StoredLogits:
-        forget, nonmembers = forget_and_nonmembers(cell.runs[method, str(seed)])
-        return StoredLogits(forget["logits"], nonmembers["logits"])
-
-    forget, nonmembers = forget_and_nonmembers(cell.any_run)
-    seeds = {method: cell.seeds(method) for method in cell.methods}
-    return Cell(forget["clip_id"].tolist(), forget["label"], nonmembers["label"], seeds, read)
-
-
-def _values(cell: CellRuns, audit: CellAudit) -> pd.DataFrame:
-    by_seed = audit.by_seed.assign(cell=cell.cell, request=cell.request)
-    return pd.concat([cell.values(), by_seed], ignore_index=True)
-
-
-def _whole(cell: CellRuns, audit: CellAudit) -> pd.DataFrame:
-    return audit.whole.assign(cell=cell.cell, request=cell.request)
-
-
-def _show(store: Store, run: Run, config: Config, cell: CellRuns, audit: CellAudit, kept: Kept, long: pd.DataFrame,
-          paired: pd.DataFrame, on_screen: str) -> str:  # fmt: skip
-    """Figures and per-clip table of one cell into the run; its tables as Markdown, and on the screen by `SCREEN`."""
-    title = title_of(config, cell)
-    table = tables.markdown(tables.wide_table(long, cell.rows))
-    audited = tables.markdown(tables.wide_table(long, cell.rows, tables.AUDITED))
-    notes = [*_notes(store, config, cell, kept), *audit.notes]
-    in_the_study = _published(config, cell.request)
-    heading = f"\n{title} (cell {cell.cell})\n\n{table}"
-    erased = [f"note: {kept.note}"] if kept.note else []
-    whole = [
-        *(f"note: {note}" for note in notes),
-        f"{heading}\n{tables.EXPLANATION}\n\n{audited}\n{tables.AUDIT_EXPLANATION}",
-        *([f"\n{in_the_study}"] if in_the_study else []),
-    ]
-    for line in {WHOLE: whole, TABLE: [*erased, heading]}.get(on_screen, []):
-        say(line)
-    folder = f"{cell.request}-{cell.cell[:6]}"
-    drawn = {
-        "accuracy": figures.accuracy_figure(long, cell.methods, title),
-        "mia": figures.mia_figure(long, cell.methods, title),
-    }
-    if kept.now:
-        drawn["forget_loss"] = figures.forget_loss_figure(_forget_losses(store, cell), cell.methods, title)
-    for name, figure in drawn.items():
-        run.bytes(f"figures/{folder}/{name}.png", figures.as_png(figure))
+def _show(
+    run: Run, config: Config, cell: ComparedCell, losses: ClipLosses | None, notes: Sequence[str], place: int
+) -> str:
+    """Figures and per-clip table of one cell into the run, its tables on the screen; return all as Markdown."""
+    runs, audit = cell.runs, cell.audit
+    table = tables.markdown(tables.wide_table(cell.long, runs.rows))
+    audited = tables.markdown(tables.wide_table(cell.long, runs.rows, tables.AUDITED))
+    data, architecture = config.data, config.training.architecture
+    in_the_study = published_markdown(data.dataset, data.pipeline, architecture, runs.request)
+    notes = [*notes, *audit.notes]
+    heading = f"\n{runs.title} (cell {runs.id})\n\n{table}"
+    if place == 0:
+        for note in notes:
+            say(f"note: {note}")
+        say(f"{heading}\n{tables.EXPLANATION}\n\n{audited}\n{tables.AUDIT_EXPLANATION}")
+        if in_the_study:
+            say(f"\n{in_the_study}")
+    elif place <= TABLES_ON_SCREEN:
+        if cell.erased:
+            say(f"note: {cell.erased}")
+        say(heading)
+    _draw(run, cell, losses)
     if len(audit.per_clip):
-        run.csv(f"audits/{folder}/per_clip.csv", audit.per_clip.round(6))
+        run.csv(f"audits/{runs.folder}/per_clip.csv", audit.per_clip.round(6))
     parts = [
-        f"## {title}\n\ncell {cell.cell}\n\n{table}\n{tables.EXPLANATION}\n",
-        _listed(notes),
+        f"## {runs.title}\n\ncell {runs.id}\n\n{table}\n{tables.EXPLANATION}\n",
+        tables.listed(notes),
         f"### Audits\n\n{audited}\n{tables.AUDIT_EXPLANATION}\n",
-        _listed(f"{method}: {_reading(cell, audit, method)}" for method in cell.methods),
-        _paired(cell, paired),
+        tables.listed(f"{method}: {_reading(runs, audit, method)}" for method in runs.methods),
+        tables.paired_markdown(cell.paired, runs.methods),
         in_the_study,
     ]
     return "\n".join(part for part in parts if part)
 
 
-def _published(config: Config, request: str) -> str:
-    """The study's own figures for this data set, network and request, where it published any."""
-    rows = published(config.data.dataset, config.data.pipeline, config.training.architecture, request)
-    if rows.empty:
-        return ""
-    table = tables.markdown(published_table(rows))
-    notes = "".join(f"- {note}\n" for note in rows["note"].unique())
-    return f"### The study's published figures (its recordings, its runs)\n\n{table}\n{notes}"
-
-
-def _listed(sentences: Iterable[str]) -> str:
-    return "".join(f"- {sentence}\n" for sentence in sentences)
+def _draw(run: Run, cell: ComparedCell, losses: ClipLosses | None) -> None:
+    """The cell's figures as PNG into the run."""
+    methods, title = cell.runs.methods, cell.runs.title
+    drawn = {
+        "accuracy": figures.accuracy_figure(cell.long, methods, title),
+        "mia": figures.mia_figure(cell.long, methods, title),
+    }
+    if losses is not None:
+        drawn["forget_loss"] = figures.forget_loss_figure(losses.of_all_seeds, methods, title)
+    for name, figure in drawn.items():
+        run.bytes(f"figures/{cell.runs.folder}/{name}.png", figures.as_png(figure))
 
 
 def _reading(cell: CellRuns, audit: CellAudit, method: str) -> str:
-    """What all of a method's audits say together."""
-    metrics = [run.metrics for (of, _), run in cell.runs.items() if of == method]
+    """The audits of a method in a sentence."""
+    metrics = [run.metrics for run in cell.of(method).values()]
     aucs = [values["mia/auc"] for values in metrics if "mia/auc" in values]
     words = []
     if aucs:
@@ -225,54 +142,39 @@ def _reading(cell: CellRuns, audit: CellAudit, method: str) -> str:
             f"population attack AUC {np.mean(aucs):.3f}, surely above 0.5 on {seen} and below it on {over} of "
             f"{len(aucs)} seeds"
         )
-        naive = [run.metrics["mia/auc"] for (of, _), run in cell.runs.items() if of == "naive"]
-        if naive and method != "naive":
+        naive = [run.metrics["mia/auc"] for run in cell.of(NAIVE).values()]
+        if naive and method != NAIVE:
             words[-1] += f", naive's AUC {np.mean(naive):.3f}"
     else:
         words.append("no population attack: there are no non-members")
     return "; ".join([*words, *([audit.readings[method]] if method in audit.readings else [])])
 
 
-def _paired(cell: CellRuns, paired: pd.DataFrame) -> str:
-    if not len(paired):
-        return ""
-    table = tables.markdown(tables.paired_shown(paired, cell.methods))
-    n = int(paired["n"].max())
-    floor = float(paired["p_floor"].min())
-    verdict = (
-        ": no difference of this cell can be significant at 5 % without assuming normality" if floor > 0.05 else ""
-    )
-    return (
-        f"### Differences to naive, paired by seed\n\n{table}\nDifference [95 % t interval], p of the exact sign-flip "
-        f"test. With {n} pairs no exact p can go below {floor:.4g}{verdict}; the intervals rest "
-        "on normality. Every metric is in paired.csv.\n"
-    )
-
-
-def _notes(store: Store, config: Config, cell: CellRuns, kept: Kept) -> list[str]:
-    seeds = {method: set(cell.seeds(method)) for method in cell.methods}
-    # A seed that any method has is expected of every method, as are the configured ones.
-    expected = set(config.training.seeds) | set().union(*seeds.values())
-    notes = [
-        f"{method} has no finished run for seeds {sorted(expected - have)}: its mean is over {sorted(have)} only"
-        for method, have in seeds.items()
-        if expected - have
-    ]
-    failed = sorted({of for (of, _), run in cell.runs.items() if run.tags.get("not_recovered") == "true"})
+def _notes(store: Store, config: Config, cell: ComparedCell) -> list[str]:
+    """What a reader of the cell's tables must know: missing and failed runs, erased recordings, weak attacks."""
+    runs = cell.runs
+    # A seed that any method has is expected of every method, as are the configured seeds.
+    expected = {*config.training.seeds, *runs.seeds}
+    notes = [cell.erased] if cell.erased else []
+    for method in runs.methods:
+        have = runs.of(method).keys()
+        if missing := sorted(expected - have):
+            notes.append(f"{method} has no finished run for seeds {missing}: its mean is over {sorted(have)} only")
+    failed = sorted({of for (of, _), run in runs.runs.items() if run.tags.get("not_recovered") == "true"})
     if failed:
         notes.append(f"not recovered (remain accuracy more than 0.1 below naive's) on at least one seed: {failed}")
-    if lost := cell.not_learned:
+    if lost := runs.not_learned:
         notes.append(
             f"naive of seeds {lost} has learned less than half of what the original has: a retrained model that failed "
             "is no reference, and the means over the seeds rest on it: nothing is judged; leave these seeds out or "
             "train longer"
         )
-    return [*([kept.note] if kept.note else []), *notes, *_audit_notes(store, config, cell, seeds)]
+    return [*notes, *_audit_notes(store, cell)]
 
 
-def _audit_notes(store: Store, config: Config, cell: CellRuns, seeds: Mapping[str, set[int]]) -> list[str]:
-    """What the membership figures of this cell rest on."""
-    about = read_json(store, cell.any_run.id, "audit/audit.json")
+def _audit_notes(store: Store, cell: ComparedCell) -> list[str]:
+    """What the membership figures of the cell rest on."""
+    about, tags = cell.about, cell.runs.any_run.tags
     n_forget = about["request"]["n_forget"]
     notes = [f"the forget set has {n_forget} recordings{warning}"] if (warning := few_clips(n_forget)) else []
     notes.append(f"non-members of the membership attacks: {about['nonmembers']['are']}")
@@ -287,7 +189,7 @@ def _audit_notes(store: Store, config: Config, cell: CellRuns, seeds: Mapping[st
         for at, rate in refused.items()
         if rate["value"] is None and about["nonmembers"]["n"]
     ]
-    attack = store.client.get_run(cell.any_run.tags["attack_run_id"]).data.metrics
+    attack = store.client.get_run(tags["attack_run_id"]).data.metrics
     if attack.get("attack/at_chance", 0.0) > 0:
         notes.append(
             f"{attack['attack/at_chance']:.0%} of the attack models are at chance on clips that they were not trained "
@@ -298,12 +200,12 @@ def _audit_notes(store: Store, config: Config, cell: CellRuns, seeds: Mapping[st
         "training set, these recordings among it, and of most of the test set: the original's score and those of the "
         "test set are partly of clips that they know"
     )
-    if config.data.dataset == "SyntheticDigits":
+    if tags["dataset"] == "SyntheticDigits":
         notes.append(
             "SyntheticDigits: takes of one voice and digit are nearly identical, so that held-out clips are almost "
             "copies of trained ones; membership figures prove little here"
         )
-    if "naive" not in seeds:
+    if NAIVE not in cell.runs.methods:
         notes.append(
             "no naive model in this cell: distances, gaps and the speed-up are left out. The evidence is one-sided: it "
             "shows what the attacks see in the unlearned model beside the original, not whether retraining would have "
@@ -334,7 +236,7 @@ def _ranking(store: Store, run: Run, config: Config, first: CellRuns, long: pd.D
     if len(compared) < CELLS_OF_RANKING:
         return ""
     methods = [method for method in first.methods if method not in tables.NOT_RANKED]
-    named = _listed(" ".join(key) for key in compared.itertuples(index=False))
+    named = tables.listed(" ".join(key) for key in compared.itertuples(index=False))
     return (
         f"## Ranking over cells\n\nFriedman's test over\n\n{named}\n"
         f"{tables.ranking_markdown(tables.ranking(pooled, methods))}"
@@ -347,16 +249,3 @@ def _newest_cells(long: pd.DataFrame) -> dict[str, pd.DataFrame]:
     for _, table in long.groupby("cell", sort=False):
         chosen.setdefault(str(table["request"].iloc[0]), table)
     return chosen
-
-
-def _forget_losses(store: Store, cell: CellRuns) -> dict[str, np.ndarray]:
-    return {
-        method: np.concatenate(
-            [
-                read_csv(store, run.id, "losses/forget.csv")["loss"].to_numpy(float)
-                for (of, _), run in cell.runs.items()
-                if of == method
-            ]
-        )
-        for method in cell.methods
-    }

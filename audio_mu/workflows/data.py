@@ -3,80 +3,158 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from audio_mu.config import Config
+from audio_mu.data.catalog import composed, quoted
 from audio_mu.data.clips import Clips, clips_digest, load_clips
-from audio_mu.data.splits import Split, split_clips
+from audio_mu.data.splits import Sides, Split, split_clips
 from audio_mu.errors import UserError
+from audio_mu.progress import say
 from audio_mu.requests.ledger import Entry, Ledger
 from audio_mu.requests.request import Earlier
+from audio_mu.requests.sides import keep_sides, read_sides
+from audio_mu.store.handle import Store
 
 NO_LEDGER = Ledger()
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An answered request, and how many clips it leaves out: its own, others of its people or classes.
+
+    `held_out`: test clips of its people, which stay as non-members until they are erased.
+    """
+
+    entry: Entry
+    own: int
+    others: int
+    held_out: int
+
+    @property
+    def request(self) -> str:
+        """The request's name."""
+        return self.entry.request
+
+    @property
+    def told(self) -> str:
+        """In words, for one line."""
+        parts = [f"{self.own} of its recordings are left out" if self.own else "its recordings are gone"]
+        if self.others:
+            whose = "of its classes" if self.entry.classes else "of the same people"
+            parts.append(f"{self.others} more {whose} too")
+        if self.held_out:
+            parts.append(f"{self.held_out} held-out ones stay as non-members until `erase`")
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True)
 class Data:
     """The clips of a configuration and their split, in which no recording of the requests in `left_out` is.
 
-    `digest` identifies the clips that are left: `clips.digest` where the ledger leaves none out. `earlier`: name of
-    the evaluated set → an answered request whose recordings can still be read.
+    `digest` identifies the training clips, `tested` the test clips, `untouched` the training clips if the ledger left
+    none out. `earlier`: name of the evaluated set → an answered request whose recordings can still be read.
     """
 
     clips: Clips
     split: Split
-    digest: str
-    left_out: tuple[Entry, ...] = ()
+    left_out: tuple[LeftOut, ...]
+    untouched: str
     earlier: Mapping[str, Earlier] = field(default_factory=dict)
 
+    @property
+    def digest(self) -> str:
+        """The digest of the training clips, which a base model is known by."""
+        return _digest(self.clips, self.split.train)
+
+    @property
+    def tested(self) -> str:
+        """The digest of the test clips."""
+        return _digest(self.clips, self.split.test)
+
     def digest_without(self, ids: Collection[str], hashes: Collection[str]) -> str:
-        """The digest once these recordings, by id or by audio, are forgotten too."""
-        return _digest(
-            self.clips, matching(self.clips, {*ids, *_ids(self.left_out)}, {*hashes, *_hashes(self.left_out)})
-        )
+        """The digest of the training clips once these recordings, by id or by audio, are forgotten too."""
+        train = self.split.train
+        return _digest(self.clips, train[~matching(self.clips, ids, hashes)[train]])
+
+    def tested_on(self, ids: Collection[str]) -> Data:
+        """The same with those test clips alone that a model has been evaluated on; the others are told."""
+        ids = set(ids)
+        seen = np.array([id_ in ids for id_ in self.clips.ids], dtype=bool)
+        new = [self.clips.ids[i] for i in self.split.test if not seen[i]]
+        if not new:
+            return self
+        say(f"{len(new)} test recordings have come since the base models were trained: left out ({quoted(new)})")
+        test, nonmembers = (own[seen[own]] for own in (self.split.test, self.split.nonmembers))
+        return replace(self, split=replace(self.split, test=test, nonmembers=nonmembers))
 
 
-def load_data(config: Config, ledger: Ledger = NO_LEDGER) -> Data:
+def data_to_train(config: Config, store: Store, ledger: Ledger) -> Data:
+    """Clips and split; recordings that have no side yet get theirs, for good."""
+    data = load_data(config, ledger, _known(config, store))
+    if not data.split.drawn:
+        return data
+    kept = keep_sides(store, config.data, data.split.drawn)
+    overruled = any(kept[key] != side for key, side in data.split.drawn.items())
+    return load_data(config, ledger, kept) if overruled else data
+
+
+def data_of_bases(config: Config, store: Store, ledger: Ledger) -> Data:
+    """Clips and split; recordings that no training has given a side have no part in it, and are told."""
+    known = _known(config, store)
+    data = load_data(config, ledger, known, draw=not known)
+    if len(data.split.waiting):
+        waiting = [data.clips.ids[i] for i in data.split.waiting]
+        say(f"{len(waiting)} recordings have come since `train`, and wait for the next one: {quoted(waiting)}")
+    return data
+
+
+def _known(config: Config, store: Store) -> Sides:
+    return {} if config.data.split == "official" else read_sides(store, config.data)
+
+
+def load_data(config: Config, ledger: Ledger = NO_LEDGER, known: Sides | None = None, draw: bool = True) -> Data:
     """Clips and split of a configuration, without the recordings of the requests that the ledger leaves out.
 
-    The split is drawn over everything that ever was there, so that whatever is left stays on its side. Raises
-    `UserError` where there is nothing to train or test on.
+    Whoever has a side keeps it. Raises `UserError` where there is nothing to train or test on.
     """
     clips = load_clips(config.data, ledger.barred)
-    left_out = ledger.left_out(config.store.ledger)
-    out = matching(clips, _ids(left_out), _hashes(left_out))
-    split = _split(config, clips, ledger, out)
-    earlier = {ledger.set_name(entry): _earlier(clips, split, entry) for entry in left_out if not entry.gone}
-    readable = {name: found for name, found in earlier.items() if len(found.clips)}
-    return Data(clips, split, _digest(clips, out) if out.any() else clips.digest, left_out, readable)
-
-
-def _split(config: Config, clips: Clips, ledger: Ledger, out: np.ndarray) -> Split:
-    rows = {
-        id_: (part, speaker, hash_)
-        for entry in ledger.entries
-        for table in (entry.recordings, entry.nonmembers)
-        for id_, part, speaker, hash_ in table[["clip_id", "part", "speaker", "audio_hash"]].dropna().to_numpy()
-    }
-    rows |= dict(zip(clips.ids, zip(clips.parts, clips.speakers, clips.hashes)))
-    ids = sorted(rows)
-    parts, speakers, hashes = zip(*(rows[id_] for id_ in ids))
-    whole = split_clips(config.data.split, config.data.split_seed, parts, speakers, hashes)
-    position = {id_: i for i, id_ in enumerate(clips.ids) if not out[i]}
-
-    def here(indices: np.ndarray) -> np.ndarray:
-        found = (position.get(ids[i]) for i in indices)
-        return np.array([i for i in found if i is not None], dtype=np.int64)
-
-    split = Split(whole.kind, here(whole.train), here(whole.test), here(whole.nonmembers))
-    if len(split.train) == 0 or len(split.test) == 0:
+    whole = split_clips(config.data.split, config.data.split_seed, clips, known, draw)
+    out, trained = np.zeros(len(clips), dtype=bool), np.isin(np.arange(len(clips)), whole.train)
+    left_out, earlier = [], {}
+    for entry in ledger.left_out(config.store.ledger):
+        elsewhere = all(entry is not other for other in ledger.entries)
+        own, scope = of_entry(clips, entry, elsewhere)
+        others = scope & ~own & (trained | bool(entry.classes))
+        out |= own | others
+        if not elsewhere or own.any() or others.any():
+            left_out.append(LeftOut(entry, int(own.sum()), int(others.sum()), int((scope & ~own & ~others).sum())))
+        if not elsewhere and not entry.gone:
+            earlier[ledger.set_name(entry)] = entry
+    train, test, nonmembers = (rows[~out[rows]] for rows in (whole.train, whole.test, whole.nonmembers))
+    if len(train) == 0 or len(test) == 0:
         raise UserError(
-            f"the answered requests of {config.data.label} leave {len(split.train)} training and {len(split.test)} "
+            f"the answered requests of {config.data.label} leave {len(train)} training and {len(test)} "
             "test clips: both are needed; give data_dir with more recordings"
         )
-    return split
+    split = replace(whole, train=train, test=test, nonmembers=nonmembers, waiting=whole.waiting[~out[whole.waiting]])
+    found = {name: _earlier(clips, split, entry) for name, entry in earlier.items()}
+    readable = {name: known for name, known in found.items() if len(known.clips)}
+    return Data(clips, split, tuple(left_out), _digest(clips, whole.train), readable)
+
+
+def of_entry(clips: Clips, entry: Entry, elsewhere: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Which clips are recordings of an answered request, and which all of its people or classes: bool [n] each.
+
+    `elsewhere`: it is of another data set, whose ids and classes mean other recordings.
+    """
+    own = matching(clips, () if elsewhere else entry.ids, entry.hashes)
+    scope = np.array([composed(name) in entry.speakers for name in clips.speakers], dtype=bool)
+    if entry.classes and not elsewhere:
+        scope = scope | np.array([clips.class_names[label] in entry.classes for label in clips.labels.tolist()])
+    return own, scope | own
 
 
 def _earlier(clips: Clips, split: Split, entry: Entry) -> Earlier:
@@ -89,17 +167,11 @@ def _earlier(clips: Clips, split: Split, entry: Entry) -> Earlier:
 
 
 def matching(clips: Clips, ids: Collection[str], hashes: Collection[str]) -> np.ndarray:
-    """Which clips are one of these recordings, by id or by audio: bool [n]."""
-    return np.array([id_ in ids or hash_ in hashes for id_, hash_ in zip(clips.ids, clips.hashes)], dtype=bool)
+    """Which clips are one of these recordings, by id, by audio or by the file's samples: bool [n]."""
+    rows = zip(clips.ids, clips.hashes, clips.sources)
+    return np.array([id_ in ids or hash_ in hashes or source in hashes for id_, hash_, source in rows], dtype=bool)
 
 
-def _digest(clips: Clips, out: np.ndarray) -> str:
-    return clips_digest(row for row, gone in zip(clips.identity, out) if not gone)
-
-
-def _ids(entries: Iterable[Entry]) -> frozenset[str]:
-    return frozenset().union(*(entry.ids for entry in entries))
-
-
-def _hashes(entries: Iterable[Entry]) -> frozenset[str]:
-    return frozenset().union(*(entry.hashes for entry in entries))
+def _digest(clips: Clips, rows: Iterable[int]) -> str:
+    identity = clips.identity
+    return clips_digest(identity[i] for i in rows)

@@ -7,7 +7,7 @@ from audio_mu.config import Config
 from audio_mu.store.handle import Store
 from audio_mu.workflows.attack import attack
 from audio_mu.workflows.compare import compare
-from audio_mu.workflows.register import register_unlearned
+from audio_mu.workflows.register import register_unlearned, resumed
 from audio_mu.workflows.stage import stage_run
 from audio_mu.workflows.train import train
 from audio_mu.workflows.unlearn import unlearn
@@ -15,6 +15,8 @@ from audio_mu.workflows.unlearn import unlearn
 
 def run_all(config: Config, store: Store, engine: Engine) -> None:
     """Run the four stages below one run, with one pool of workers; the comparison shows this chain's cell."""
+    if resumed(config, store):
+        return
     with stage_run(store, None, "main", config) as run:
         train(config, store, engine, run)
         attack(config, store, run)

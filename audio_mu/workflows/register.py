@@ -3,187 +3,149 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from audio_mu.config import Config
 from audio_mu.data.audio import SAMPLE_RATE
-from audio_mu.errors import UserError
+from audio_mu.data.clips import Clips
+from audio_mu.errors import UserError, first_of
+from audio_mu.names import BEST, NAIVE, NONE, ORIGINAL, UNLEARNED
 from audio_mu.progress import say
 from audio_mu.report import cards
 from audio_mu.report.cards import ModelFacts, UnlearnedFacts
-from audio_mu.report.evidence import REFERENCE, RULE, best_method, closest, figures_of, judge
-from audio_mu.requests.ledger import COLUMNS, RETIRED, Answer, Answered, Ledger, enter, read_ledger
+from audio_mu.report.facts import figures_of
+from audio_mu.report.rule import RULE, Verdict, best_method, closest, judge
+from audio_mu.requests.complete import check_lists
+from audio_mu.requests.ledger import (
+    COLUMNS,
+    OF_CLASS,
+    OF_PERSON,
+    OF_RECORDINGS,
+    RETIRED,
+    SCOPE,
+    Answer,
+    Entry,
+    Ledger,
+    enter,
+    finish_interrupted,
+    read_ledger,
+)
 from audio_mu.store import registry
-from audio_mu.store.artifacts import read_csv
+from audio_mu.store.artifacts import read_csv, read_npz
 from audio_mu.store.handle import Store
+from audio_mu.store.locks import registry_locked
 from audio_mu.store.queries import Finished
 from audio_mu.store.registry import Version
 from audio_mu.store.runs import Run
 from audio_mu.system.hashing import hash_of
-from audio_mu.workflows.bases import UNLEARNED
 from audio_mu.workflows.cells import CellRuns, audited_long, load_cell
-from audio_mu.workflows.data import Data, load_data, matching
+from audio_mu.workflows.data import Data, data_of_bases, matching, of_entry
 from audio_mu.workflows.gather import make_record, request_facts, write_record
 from audio_mu.workflows.stage import base_tags
 
-NONE, BEST = "none", "best"
 PORT = 5001  # MLflow's UI has 5000
+SETS = ("forget", "remain", "test")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A method of a cell that is to go into service: its run of every configured seed."""
+
+    cell: CellRuns
+    method: str
+    runs: Mapping[int, Finished]
+    first_seed: int
+
+    @property
+    def first(self) -> Finished:
+        """The run of the first configured seed."""
+        return self.runs[self.first_seed]
 
 
 def register_unlearned(config: Config, store: Store, run: Run, cell_id: str) -> dict[int, Version]:
     """Register the models that `register` names, one for each seed; nothing for `none`.
 
-    The method must meet the rule of `audio_mu.report.evidence` in the mean over the configured seeds; `best` is the
-    one of highest ToW that does. Each seed's model becomes a version of the base's registered model behind the alias
-    `unlearned-seed-NN`, the first configured seed's behind `unlearned` too: a choice that looks at no result. Evidence
-    and model card go into the runs that made the versions and into `run`. With that the request is answered: it
-    enters the ledger. Raises `UserError`, with the reason, where the rule is not met, a model was
-    not kept, or recordings of an answered request would be in service again.
+    The method must meet the rule of `audio_mu.report.rule` in the mean over the configured seeds; `best` is the
+    method of highest ToW that does. Each seed's model becomes a version behind the alias `unlearned-seed-NN`, that of
+    the first configured seed behind `unlearned` too: a choice that looks at no result. Evidence and model card go into
+    the runs that made the versions and into `run`. With that the request is answered and enters the ledger. Raises
+    `UserError` where the rule is not met, a model was not kept, or an answered request would be in service again.
     """
     if config.methods.register == NONE:
         return {}
-    cell = _of_seeds(load_cell(store, cell_id), config.training.seeds)
-    method = _allowed_method(config, cell)
-    runs = cell.of(method)
-    missing = sorted(set(config.training.seeds) - set(runs))
-    if missing:
-        raise UserError(
-            f"register={config.methods.register!r}: {method} has no finished run for seeds {missing}: run it first"
-        )
-    models = {seed: _model(store, method, finished) for seed, finished in runs.items()}
+    with registry_locked(store):  # from the ledger's reading to the entry in it no other request is answered
+        return _register(config, store, run, cell_id)
+
+
+def _register(config: Config, store: Store, run: Run, cell_id: str) -> dict[int, Version]:
+    chosen = _chosen(config.methods.register, load_cell(store, cell_id), config.training.seeds)
+    models = {seed: _model(store, chosen.method, finished) for seed, finished in chosen.runs.items()}
     ledger = read_ledger(store, config.data.label)
-    data = load_data(config, ledger)
-    everything = pd.DataFrame(data.clips.identity, columns=list(COLUMNS))
-    forgotten = _forgotten(store, data, everything, ledger, runs[config.training.seeds[0]])
-    digest = data.digest_without(forgotten["clip_id"], forgotten["audio_hash"])
-    versions = {seed: _register(config, store, cell, method, seed, models[seed], digest) for seed in runs}
-    _attach(config, store, run, cell, method, versions)
-    for seed, version in versions.items():
-        registry.set_alias(store, version, f"{UNLEARNED}-seed-{seed}")
-    first = versions[config.training.seeds[0]]
-    registry.set_alias(store, first, UNLEARNED)
-    enter(store, ledger, _answered(config, store, cell, method, versions, forgotten, everything))
-    listed = ", ".join(f"seed {seed}: version {version.version}" for seed, version in versions.items())
-    say(f"registered {method} as {config.registered_model}, {listed}")
-    say(f"  accuracy, mean of the seeds: {_beside(cell.long(), method)}")
-    request = first.tags["request_hash"][:8]
-    say(
-        f"evidence: {run.address('evidence.html')}; request {request}, to be erased with "
-        f"`mlflow run . -e erase -P request={request}`"
-    )
-    say(
-        f"serve it (seed {config.training.seeds[0]}): MLFLOW_TRACKING_URI={store.uri} "
-        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false mlflow models serve "
-        f"-m models:/{config.registered_model}@{UNLEARNED} --env-manager local -p {PORT}"
-    )
+    _refuse_erased(ledger, chosen.first)
+    for seed, model in models.items():
+        check_lists(store, chosen.runs[seed])
+        registry.check_weights(model)
+    data = data_of_bases(config, store, ledger)
+    _refuse_crossed(config, store, chosen, data.clips, ledger)
+    forgotten = _forgotten(store, data, chosen.first)
+    digest = data.digest_without({*forgotten["clip_id"]}, {*forgotten["audio_hash"], *forgotten["source_hash"]})
+    name = config.registered_model
+    versions = {seed: _version(store, name, chosen, seed, model, digest) for seed, model in models.items()}
+    _attach(config, store, run, chosen, versions)
+    aliases = {f"{UNLEARNED}-seed-{seed}": version for seed, version in versions.items()}
+    aliases[UNLEARNED] = versions[chosen.first_seed]
+    enter(store, ledger, _answered(config, store, chosen, versions, forgotten, data.clips), aliases)
+    _tell(store, run, name, chosen, versions)
     return versions
 
 
-def _beside(long: pd.DataFrame, method: str) -> str:
-    """The accuracies that a reader wants to see beside the choice."""
-    figures = {who: figures_of(long, who) for who in (method, "original", REFERENCE)}
-    parts = []
-    for name in ("forget", "remain", "test"):
-        known = {who: of[f"{name}/accuracy"].mean for who, of in figures.items() if f"{name}/accuracy" in of}
-        others = ", ".join(f"{who} {value:.3f}" for who, value in known.items() if who != method)
-        parts.append(f"{name} {known[method]:.3f} ({others})")
-    return ", ".join(parts)
-
-
-def _forgotten(store: Store, data: Data, everything: pd.DataFrame, ledger: Ledger, run: Finished) -> pd.DataFrame:
-    """What a run has forgotten, with every other copy of it among the clips: the ledger's recordings.
-
-    Raises `UserError` where copies, or recordings of an answered request, are still in what the model was given.
-    """
-    asked = read_csv(store, run.id, "request.csv", dtype=str)
-    clips = data.clips
-    rows = np.flatnonzero(matching(clips, set(asked["clip_id"]), set(asked["audio_hash"])))
-    table = everything.iloc[rows].reset_index(drop=True)
-    table["forgotten"] = table["clip_id"].isin(set(asked["clip_id"]))
-    kept = sorted(set(np.array(clips.ids)[data.split.train]) & set(table.loc[~table["forgotten"], "clip_id"]))
-    if kept:
-        raise UserError(
-            f"register: {len(kept)} copies of the forgotten recordings are still in the training set "
-            f"({', '.join(kept[:3])}{', …' if len(kept) > 3 else ''}): unlearn with duplicates=together first"
-        )
-    for entry in ledger.entries:
-        back = matching(clips, entry.ids, entry.hashes)[data.split.train] & ~np.isin(data.split.train, rows)
-        if back.any():
-            raise UserError(
-                f"register: with ledger=ignore the model holds {int(back.sum())} recordings of the answered request "
-                f"{entry.request}: unlearn with ledger=respect to put a model into service"
-            )
-    return table
-
-
-def _answered(
-    config: Config, store: Store, cell: CellRuns, method: str, versions: Mapping[int, Version], forgotten: pd.DataFrame,
-    everything: pd.DataFrame,
-) -> Answered:  # fmt: skip
-    """The ledger's entry of a request whose unlearned versions have gone into service."""
+def _chosen(asked: str, cell: CellRuns, seeds: tuple[int, ...]) -> Chosen:
+    """The runs to register. Other seeds are not asked for, and say nothing about these models."""
+    cell = CellRuns(cell.id, cell.request, {key: run for key, run in cell.runs.items() if key[1] in seeds})
+    method = _allowed_method(asked, cell)
     runs = cell.of(method)
-    first = runs[config.training.seeds[0]]
-    clips = read_csv(store, first.id, "audit/per_clip.csv", dtype=str)
-    params = store.client.get_run(first.id).data.params
-    tags = {name: first.tags[name] for name in ("request", "request_hash")} | {
-        **base_tags(config),
-        "clips_hash": hash_of(forgotten.loc[forgotten["forgotten"], ["clip_id", "audio_hash"]].to_numpy().tolist()),
-        "kind": params["forget"],
-        "scope": f"{int(forgotten['forgotten'].sum())} recordings, forget={params['forget']}",
-    }
-    answer = Answer(
-        cell=cell.cell,
-        method=method,
-        before={str(seed): run.tags["base_version"] for seed, run in runs.items()},
-        after={str(seed): version.version for seed, version in versions.items()},
-        runs={str(seed): run.id for seed, run in runs.items()},
-    )
-    nonmembers = everything[everything["clip_id"].isin(clips.loc[clips["role"] == "nonmember", "clip_id"])]
-    return Answered(tags, config.registered_model, answer, forgotten, nonmembers)
+    if missing := sorted(set(seeds) - set(runs)):
+        raise UserError(f"register={asked!r}: {method} has no finished run for seeds {missing}: run it first")
+    return Chosen(cell, method, runs, seeds[0])
 
 
-def _of_seeds(cell: CellRuns, seeds: tuple[int, ...]) -> CellRuns:
-    """The cell's runs of these seeds alone: others are not asked for, and say nothing about these models."""
-    return CellRuns(cell.cell, cell.request, {key: run for key, run in cell.runs.items() if int(key[1]) in seeds})
-
-
-def _allowed_method(config: Config, cell: CellRuns) -> str:
-    """The method to register. Raises `UserError` where none, or not the one asked for, meets the rule."""
-    asked, long = config.methods.register, cell.long()
-    known = (
-        "" if REFERENCE in cell.methods else "there is no retrained model (naive) to compare with; add it to methods"
-    )
+def _allowed_method(asked: str, cell: CellRuns) -> str:
+    """The method to register. Raises `UserError` where no method, or not the named one, meets the rule."""
+    long, rule = cell.long(), ""
     if asked == BEST:
-        found = best_method(long, cell.methods)
-        if found is not None:
+        if (found := best_method(long, cell.methods)) is not None:
             return found
         nearest = closest(long, cell.methods)
-        reason = known or (
-            "no method meets the rule" + (f"; the closest is {nearest}: {_reasons(cell, nearest)}" if nearest else "")
-        )
-        raise UserError(f"register='best' is refused: {reason}{_way_out(asked, long)}")
-    if asked not in cell.methods:
+        reason = "no method meets the rule"
+        reason += f"; the closest is {nearest}: {_reasons(long, nearest)}" if nearest else ""
+    elif asked not in cell.methods:
         raise UserError(f"register={asked!r}: this cell has no finished run of it: add it to methods")
-    if not judge(asked, figures_of(long, asked), figures_of(long, "original") or None).passed:
-        raise UserError(
-            f"register={asked!r} is refused: {known or _reasons(cell, asked)} (rule: {RULE.text})"
-            f"{_way_out(asked, long)}"
-        )
-    return asked
+    elif _verdict(long, asked).passed:
+        return asked
+    else:
+        reason, rule = _reasons(long, asked), f" (rule: {RULE.text})"
+    if NAIVE not in cell.methods:
+        reason = "there is no retrained model (naive) to compare with; add it to methods"
+    raise UserError(f"register={asked!r} is refused: {reason}{rule}{_way_out(asked, long)}")
+
+
+def _verdict(long: pd.DataFrame, method: str) -> Verdict:
+    return judge(method, figures_of(long, method), figures_of(long, ORIGINAL) or None)
+
+
+def _reasons(long: pd.DataFrame, method: str) -> str:
+    return "; ".join(_verdict(long, method).reasons)
 
 
 def _way_out(asked: str, long: pd.DataFrame) -> str:
     """The answer that is left, unless the retrained model is missing or is itself what fails."""
-    left = asked != REFERENCE and (naive := figures_of(long, REFERENCE)) and judge(REFERENCE, naive).passed
+    left = asked != NAIVE and (naive := figures_of(long, NAIVE)) and judge(NAIVE, naive).passed
     return "; register=naive, the retrained model, needs no new training" if left else ""
-
-
-def _reasons(cell: CellRuns, method: str) -> str:
-    long = cell.long()
-    return "; ".join(judge(method, figures_of(long, method), figures_of(long, "original") or None).reasons)
 
 
 def _model(store: Store, method: str, finished: Finished) -> str:
@@ -197,79 +159,178 @@ def _model(store: Store, method: str, finished: Finished) -> str:
     )
 
 
-def _register(
-    config: Config, store: Store, cell: CellRuns, method: str, seed: int, model_uri: str, digest: str
-) -> Version:
-    """The version of a run's model: made once, found again afterwards."""
-    finished = cell.runs[method, str(seed)]
-    found = registry.of_run(store, config.registered_model, finished.id)
-    if found is not None:
+def resumed(config: Config, store: Store) -> str | None:
+    """The cell of this very command, where an earlier one was killed while it went into service; that is done now."""
+    for tags in finish_interrupted(store):
+        if tags.get("asked") == _asked(config):
+            say(f"request {tags['request']} is answered: its unlearned models are in service")
+            return tags["cell"]
+    return None
+
+
+def _asked(config: Config) -> str:
+    """What a command was asked to register, whatever it was called by: `main` and `unlearn` ask alike."""
+    return hash_of([config.as_text(), config.methods.register])
+
+
+def _refuse_erased(ledger: Ledger, run: Finished) -> None:
+    for entry in ledger.entries:
+        if entry.gone and entry.hash == run.tags["request_hash"]:
+            raise UserError(
+                f"register: request {entry.request} ({entry.hash[:8]}) was erased in between, nothing of it may come "
+                "back: run `mlflow run . -e train`, which leaves its recordings out"
+            )
+
+
+def _refuse_crossed(config: Config, store: Store, chosen: Chosen, clips: Clips, ledger: Ledger) -> None:
+    """Raise `UserError` where a model has learnt recordings of another answered request.
+
+    By the run's own lists: what the ledger was when the run was made does not matter then.
+    """
+    for run in chosen.runs.values():
+        learnt = np.isin(clips.ids, read_npz(store, run.id, "logits/remain.npz")["clip_id"])
+        for entry in ledger.entries:
+            held = int((of_entry(clips, entry)[1] & learnt).sum())
+            if not held or entry.hash == run.tags["request_hash"]:
+                continue
+            if config.store.ledger == "ignore":
+                raise UserError(
+                    f"register: with ledger=ignore the model holds {held} recordings of the answered request "
+                    f"{entry.request}: unlearn with ledger=respect to put a model into service"
+                )
+            raise UserError(
+                f"register: request {entry.request} ({entry.hash[:8]}) was answered in between, and this model holds "
+                f"{held} of its recordings: run the same command again"
+            )
+
+
+def _forgotten(store: Store, data: Data, run: Finished) -> pd.DataFrame:
+    """What a run has forgotten, with every other copy of it among the clips: the ledger's recordings.
+
+    Raises `UserError` where copies of them are still in what the model was given.
+    """
+    asked = read_csv(store, run.id, "request.csv", dtype=str)
+    clips, train = data.clips, data.split.train
+    gone = matching(clips, set(asked["clip_id"]), {*asked["audio_hash"], *asked["source_hash"]})
+    table = pd.DataFrame([row for row, is_one in zip(clips.identity, gone) if is_one], columns=list(COLUMNS))
+    trained = asked[asked["trained"] == "True"]
+    table["forgotten"] = table["clip_id"].isin(set(trained["clip_id"]))
+    table[SCOPE] = table["clip_id"].map(dict(zip(asked["clip_id"], asked[SCOPE]))).fillna(OF_RECORDINGS)
+    if kept := sorted(set(np.array(clips.ids)[train]) & set(table.loc[~table["forgotten"], "clip_id"])):
+        raise UserError(
+            f"register: {len(kept)} copies of the forgotten recordings are still in the training set "
+            f"({first_of(kept, 3)}): unlearn with duplicates=together first"
+        )
+    return table
+
+
+def _version(store: Store, name: str, chosen: Chosen, seed: int, model_uri: str, digest: str) -> Version:
+    """The version of a seed's model: made once, found again afterwards. `digest`: of the recordings that remain."""
+    finished = chosen.runs[seed]
+    if (found := registry.of_run(store, name, finished.id)) is not None:
         return found
-    base = _base_tags(config, store, finished)
-    tags = {name: value for name, value in base.items() if name not in ("fingerprint", "base_run_id")}
-    tags |= {
-        name: finished.tags[name]
-        for name in ("fingerprint", "base_run_id", "base_version", "cell", "method", "request", "request_hash")
+    own = ("fingerprint", "base_run_id", "base_version", "cell", "method", "request", "request_hash")
+    tags = {
+        **_tags_of_base(store, name, finished),
+        **{key: finished.tags[key] for key in own},
+        "clips_digest": digest,  # the next request starts from here
+        "evidence": f"runs:/{finished.id}/evidence.html",
     }
-    tags["clips_digest"] = digest  # of what remains: the next request starts from here
-    tags["evidence"] = f"runs:/{finished.id}/evidence.html"
-    about = f"Unlearned by {method}, request {cell.request}"  # the card replaces it once the version has its number
-    return registry.register(store, config.registered_model, model_uri, finished.id, tags, about)
+    about = f"Unlearned by {chosen.method}, request {chosen.cell.request}"  # until the card is written
+    return registry.register(store, name, model_uri, finished.id, tags, about)
 
 
-def _base_tags(config: Config, store: Store, finished: Finished) -> Mapping[str, str]:
-    return store.client.get_model_version(config.registered_model, finished.tags["base_version"]).tags
+def _tags_of_base(store: Store, name: str, run: Finished) -> Mapping[str, str]:
+    return store.client.get_model_version(name, run.tags["base_version"]).tags
 
 
-def _attach(
-    config: Config, store: Store, run: Run, cell: CellRuns, method: str, versions: Mapping[int, Version]
-) -> None:
+def _attach(config: Config, store: Store, run: Run, chosen: Chosen, versions: Mapping[int, Version]) -> None:
     """Evidence and model cards into the runs and the versions' descriptions."""
+    cell = chosen.cell
     after = {seed: version.version for seed, version in versions.items()}
-    record = make_record(store, config, cell, method, audited_long(store, cell), after)
+    record = make_record(store, config, cell, chosen.method, audited_long(store, cell), after)
     write_record(run, record)
     n_forget = request_facts(store, cell).n_forget
     for seed, version in versions.items():
-        finished = cell.runs[method, str(seed)]
-        before, naive = (cell.runs.get((name, str(seed))) for name in ("original", REFERENCE))
-        accuracies = {
-            name: (
-                before.metrics.get(f"{name}/accuracy") if before else None,
-                naive.metrics.get(f"{name}/accuracy") if naive else None,
-                finished.metrics[f"{name}/accuracy"],
-            )
-            for name in ("forget", "remain", "test")
-        }
-        card = cards.unlearned_card(
-            _model_facts(config, store, finished, seed),
-            UnlearnedFacts(
-                method=method,
-                request=cell.request,
-                request_hash=finished.tags["request_hash"],
-                n_forget=n_forget,
-                base_version=finished.tags["base_version"],
-                headline=record.evidence.headline,
-                rule=RULE.text,
-                accuracies=accuracies,
-            ),
-        )
+        finished = chosen.runs[seed]
+        about = UnlearnedFacts(
+            chosen.method, cell.request, finished.tags["request_hash"], n_forget, finished.tags["base_version"],
+            record.evidence.headline, RULE.text, _accuracies(chosen, seed),
+        )  # fmt: skip
+        tags = _tags_of_base(store, config.registered_model, finished)
+        card = cards.unlearned_card(_model_facts(config, tags, seed), about)
         own = Run(store, finished.id, finished.name)
         write_record(own, record)
         own.text("model_card.md", card)
         store.client.update_model_version(version.name, version.version, card)
 
 
-def _model_facts(config: Config, store: Store, finished: Finished, seed: int) -> ModelFacts:
-    tags = _base_tags(config, store, finished)
+def _accuracies(chosen: Chosen, seed: int) -> dict[str, tuple[float | None, float | None, float]]:
+    """Set → the accuracies of the original, of naive and of the method."""
+    metrics = {method: run.metrics for (method, of), run in chosen.cell.runs.items() if of == seed}
+    before, naive, own = (metrics.get(who, {}) for who in (ORIGINAL, NAIVE, chosen.method))
+    keys = {name: f"{name}/accuracy" for name in SETS}
+    return {name: (before.get(key), naive.get(key), own[key]) for name, key in keys.items()}
+
+
+def _model_facts(config: Config, tags: Mapping[str, str], seed: int) -> ModelFacts:
+    """What a card tells of a model. `tags`: of the version that it was unlearned from."""
+    names, recipe = json.loads(tags["class_names"]), json.loads(tags["recipe"])
     return ModelFacts(
-        name=config.registered_model,
-        dataset=config.data.label,
-        pipeline=tags["pipeline"],
-        architecture=config.training.network,
-        seed=seed,
-        class_names=json.loads(tags["class_names"]),
-        samples=config.data.clip_samples,
-        sample_rate=SAMPLE_RATE,
-        split=tags["split"],
-        recipe=json.loads(tags["recipe"]),
+        config.registered_model, config.data.label, tags["pipeline"], config.training.network, seed, names,
+        config.data.clip_samples, SAMPLE_RATE, tags["split"], recipe,
+    )  # fmt: skip
+
+
+def _answered(
+    config: Config, store: Store, chosen: Chosen, versions: Mapping[int, Version], forgotten: pd.DataFrame, clips: Clips
+) -> Entry:
+    """The ledger's entry of a request whose unlearned versions have gone into service."""
+    first, runs = chosen.first, chosen.runs
+    measured = read_csv(store, first.id, "audit/per_clip.csv", dtype=str)
+    beside = set(measured.loc[measured["role"] == "nonmember", "clip_id"])
+    nonmembers = pd.DataFrame([row for row in clips.identity if row[0] in beside], columns=list(COLUMNS))
+    kind = store.client.get_run(first.id).data.params["forget"]
+    asked = forgotten.loc[forgotten["forgotten"], ["clip_id", "audio_hash"]]
+    tags = {
+        **{name: first.tags[name] for name in ("request", "request_hash")},
+        **base_tags(config),
+        "clips_hash": hash_of(asked.to_numpy().tolist()),
+        "kind": kind,
+        "asked": _asked(config),
+        "scope": next((scope for scope in (OF_PERSON, OF_CLASS) if scope in set(forgotten[SCOPE])), OF_RECORDINGS),
+    }
+    answer = Answer(
+        cell=chosen.cell.id,
+        method=chosen.method,
+        before={str(seed): run.tags["base_version"] for seed, run in runs.items()},
+        after={str(seed): version.version for seed, version in versions.items()},
+        runs={str(seed): run.id for seed, run in runs.items()},
     )
+    return Entry("", tags, forgotten, nonmembers, {config.registered_model: answer})
+
+
+def _tell(store: Store, run: Run, name: str, chosen: Chosen, versions: Mapping[int, Version]) -> None:
+    """What was registered, what it can do, and where to go from here."""
+    listed = ", ".join(f"seed {seed}: version {version.version}" for seed, version in versions.items())
+    say(f"registered {chosen.method} as {name}, {listed}")
+    say(f"  accuracy, mean of the seeds: {_beside(chosen.cell.long(), chosen.method)}")
+    request = chosen.first.tags["request_hash"][:8]
+    erase = f"mlflow run . -e erase -P request={request}"
+    say(f"evidence: {run.address('evidence.html')}; request {request}, to be erased with `{erase}`")
+    say(
+        f"serve it (seed {chosen.first_seed}): MLFLOW_TRACKING_URI={shlex.quote(store.uri)} "
+        f"MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false mlflow models serve -m models:/{name}@{UNLEARNED} "
+        f"--env-manager local -p {PORT}"
+    )
+
+
+def _beside(long: pd.DataFrame, method: str) -> str:
+    """The accuracies of a method, with those of the original and of naive."""
+    figures = {who: figures_of(long, who) for who in (method, ORIGINAL, NAIVE)}
+    parts = []
+    for key in (f"{name}/accuracy" for name in SETS):
+        known = {who: of[key].mean for who, of in figures.items() if key in of}
+        others = ", ".join(f"{who} {value:.3f}" for who, value in known.items() if who != method)
+        parts.append(f"{key.partition('/')[0]} {known[method]:.3f} ({others})")
+    return ", ".join(parts)

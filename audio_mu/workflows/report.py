@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
 
 from audio_mu.config import BASE_FIELDS, REPAIR_FIELDS, Config
 from audio_mu.errors import UserError
+from audio_mu.names import BEST, NONE, UNLEARNED
 from audio_mu.own_code import name_of
 from audio_mu.progress import say
-from audio_mu.report.evidence import best_method, closest
+from audio_mu.report.rule import best_method, closest
 from audio_mu.store import queries, registry
 from audio_mu.store.handle import Store
-from audio_mu.workflows.bases import UNLEARNED
+from audio_mu.store.queries import Finished
 from audio_mu.workflows.cells import CellRuns, load_cell
 from audio_mu.workflows.compare import compare
 from audio_mu.workflows.gather import make_record, write_record
-from audio_mu.workflows.register import BEST, NONE
 from audio_mu.workflows.stage import base_tags, stage_run
-
-REQUEST_FIELDS = {
-    "item": ("forget_percentage", "forget_seed"),
-    "class": ("forget_class_names", "forget_classes_num", "forget_seed"),
-    "speaker": ("forget_speakers", "forget_speakers_num", "forget_seed"),
-    "list": ("forget_list",),
-}
-"""What of a request must agree; the rest must agree where it was given."""
-
-CHOOSES = (*BASE_FIELDS, *REPAIR_FIELDS, "duplicates")
 
 
 def report(config: Config, store: Store) -> str:
@@ -37,9 +27,8 @@ def report(config: Config, store: Store) -> str:
     """
     cell = load_cell(store, choose_cell(config, store))
     method_asked = _method_asked(config, cell)
-    with stage_run(store, None, "report", config, {"cell": cell.cell, "request": cell.request}) as run:
-        long = compare(config, store, run, cell.cell)
-        long = long[long["cell"] == cell.cell]
+    with stage_run(store, None, "report", config, {"cell": cell.id, "request": cell.request}) as run:
+        long = compare(config, store, run, cell.id)
         method = method_asked or best_method(long, cell.methods) or closest(long, cell.methods) or cell.methods[-1]
         record = make_record(store, config, cell, method, long, _registered(store, config, cell, method))
         write_record(run, record)
@@ -51,12 +40,9 @@ def choose_cell(config: Config, store: Store) -> str:
     """The newest cell whose runs had the configured request, and every other setting that was given explicitly."""
     tags = {**base_tags(config), "stage": "unlearn", "role": "method"}
     newest = queries.newest_by(queries.find(store, tags), "cell")
-    given = config.as_text()
-    wanted = {"forget": config.request.forget, **{name: given[name] for name in REQUEST_FIELDS[config.request.forget]}}
-    wanted |= {name: given[name] for name in CHOOSES if name in config.given}
-    matching = [
-        cell for (cell,), run in newest.items() if _agrees(wanted, store.client.get_run(run.id).data.params)
-    ]  # fmt: skip
+    given = [name for name in (*BASE_FIELDS, *REPAIR_FIELDS, "duplicates") if name in config.given]
+    wanted = config.as_text(name for name in config.request.in_force if name != "duplicates") | config.as_text(given)
+    matching = [cell for (cell,), run in newest.items() if wanted.items() <= _settings(store, run).items()]
     if not matching:
         settings = ", ".join(f"{name}={value}" for name, value in wanted.items() if value)
         raise UserError(
@@ -68,8 +54,9 @@ def choose_cell(config: Config, store: Store) -> str:
     return matching[0]
 
 
-def _agrees(wanted: Mapping[str, str], params: Mapping[str, str]) -> bool:
-    return all(params.get(name, "") == value for name, value in wanted.items())
+def _settings(store: Store, run: Finished) -> dict[str, str]:
+    """The request and the recipes of a run's cell."""
+    return store.client.get_run(run.id).data.params | json.loads(run.tags["repair"])
 
 
 def _method_asked(config: Config, cell: CellRuns) -> str | None:
@@ -84,7 +71,7 @@ def _method_asked(config: Config, cell: CellRuns) -> str | None:
 
 def _registered(store: Store, config: Config, cell: CellRuns, method: str) -> dict[int, str]:
     """Seed → version behind its alias, where that was made by this method in this cell."""
-    wanted = {"cell": cell.cell, "method": method}
+    wanted = {"cell": cell.id, "method": method}
     found = {
         seed: registry.by_alias(store, config.registered_model, f"{UNLEARNED}-seed-{seed}")
         for seed in config.training.seeds

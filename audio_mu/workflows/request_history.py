@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from audio_mu.errors import UserError
+from audio_mu.names import NAIVE, ORIGINAL
 from audio_mu.requests.ledger import Ledger
 from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
@@ -27,15 +28,15 @@ def chain_table(store: Store, ledger: Ledger, model: str) -> pd.DataFrame:
     for position, entry in enumerate(ledger.of_model(model), start=1):
         answer = entry.answers[model]
         try:
-            cell = load_cell(store, answer.cell)
+            cell = load_cell(store, answer.cell, everywhere=True)
         except UserError:  # its runs were deleted from the store: the position stays empty
             continue
-        naive, original = _means(cell.of("naive"), answer.runs), _means(cell.of("original"), answer.runs)
+        naive, original = _means(cell.of(NAIVE), answer.runs), _means(cell.of(ORIGINAL), answer.runs)
         for method in cell.methods:
             own = _means(cell.of(method), answer.runs)
-            if method in ("naive", "original") and method != answer.method:
+            if method in (NAIVE, ORIGINAL) and method != answer.method:
                 continue
-            beside = {f"naive/{name}": naive[name] for name in own if name in naive and method != "naive"}
+            beside = {f"{NAIVE}/{name}": naive[name] for name in own if name in naive and method != NAIVE}
             about = (position, entry.request, method, method == answer.method, len(answer.runs))
             start = {"original/test/accuracy": original.get("test/accuracy", np.nan)}
             rows.append({**dict(zip(FIRST, about)), **own, **beside, **start})
@@ -54,7 +55,7 @@ def _means(runs: Mapping[int, Finished], seeds: Mapping[str, str]) -> dict[str, 
 def _order(column: str) -> tuple[int, str]:
     """Forget, earlier requests, test; then the same of naive; then the original's."""
     words = column.split("/")
-    whose = {"naive": 10, "original": 20}.get(words[0], 0)
+    whose = {NAIVE: 10, ORIGINAL: 20}.get(words[0], 0)
     return whose + {"forget": 0, "test": 2}.get(words[-2], 1), column
 
 

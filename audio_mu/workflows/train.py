@@ -8,24 +8,26 @@ from functools import lru_cache
 
 import numpy as np
 import pandas as pd
-import torch
 
 from audio_mu.audit.performance import cross_entropy, performance
 from audio_mu.compute.engine import Engine
-from audio_mu.compute.jobs import Result, TrainJob, make_network, train_job
+from audio_mu.compute.jobs import Result, TrainJob, channels_last, make_network, train_job
 from audio_mu.config import Config, load_recipe
 from audio_mu.data.audio import SAMPLE_RATE
 from audio_mu.data.features import Frontend, feature_shape
+from audio_mu.errors import UserError
 from audio_mu.models.waveform import servable
 from audio_mu.progress import say
 from audio_mu.report.cards import BaseFacts, ModelFacts, base_card, family_note
 from audio_mu.requests.ledger import RETIRED, read_ledger
 from audio_mu.seeding import seeded
 from audio_mu.store import queries, registry
+from audio_mu.store.artifacts import list_files, read_npz
 from audio_mu.store.handle import Store
+from audio_mu.store.locks import registry_locked
 from audio_mu.store.runs import Run, child_run
 from audio_mu.system.hashing import hash_of
-from audio_mu.workflows.data import Data, load_data, matching
+from audio_mu.workflows.data import Data, data_to_train, of_entry
 from audio_mu.workflows.fingerprints import (
     TRAINING_SOURCE,
     machine,
@@ -49,11 +51,9 @@ def train(config: Config, store: Store, engine: Engine, parent: Run | None = Non
     Every seed's run holds its metrics, losses.csv and logits; its model is a new version of the registered model,
     behind the alias `seed-NN`.
     """
-    data = load_data(config, read_ledger(store, config.data.label))
-    for entry in data.left_out:
-        n = int(matching(data.clips, entry.ids, entry.hashes).sum())
-        here = f"{n} of its recordings are left out" if n else "its recordings are gone"
-        say(f"ledger: request {entry.request} ({entry.hash[:8]}, {entry.state}): {here}")
+    data = data_to_train(config, store, read_ledger(store, config.data.label))
+    for found in data.left_out:
+        say(f"ledger: request {found.request} ({found.entry.hash[:8]}, {found.entry.state}): {found.told}")
     fingerprints = {seed: _fingerprint(config, data, seed) for seed in config.training.seeds}
     accuracies: dict[int, float] = {}
     with stage_run(store, parent, "train", config) as run:
@@ -68,17 +68,33 @@ def train(config: Config, store: Store, engine: Engine, parent: Run | None = Non
                 finished is None
                 or config.store.force
                 or RETIRED in finished.tags
+                or (accuracy := _accuracy(store, finished.id, data)) is None
                 or not _publish(config, store, data, seed, finished.id, finished.metrics)
             ):
                 pending.append(seed)
                 continue
-            accuracies[seed] = finished.metrics["test/accuracy"]
+            accuracies[seed] = accuracy
             say(f"seed {seed}: reusing the base model of run {finished.name} ({finished.id[:8]})")
         jobs = [_job(config, data, seed) for seed in pending]
         for job, result in engine.run(train_job, jobs, f"base models ({config.training.n_epochs} epochs each)"):
             accuracies[job.seed] = _log(config, store, run, data, job.seed, fingerprints[job.seed], result)
         _summarise(config, run, data, accuracies)
     return accuracies
+
+
+def _accuracy(store: Store, run_id: str, data: Data) -> float | None:
+    """The accuracy of a finished run on the test clips of today; None where it has not seen all of them."""
+    stored, test = stored_logits(store, run_id), data.split.test
+    ids = [data.clips.ids[i] for i in test]
+    if not stored.keys() >= {*ids}:
+        return None
+    return float((np.stack([stored[id_] for id_ in ids]).argmax(axis=1) == data.clips.labels.numpy()[test]).mean())
+
+
+def stored_logits(store: Store, run_id: str) -> dict[str, np.ndarray]:
+    """Clip id → logits [classes] of everything that a run evaluated."""
+    stored = [read_npz(store, run_id, path) for path in list_files(store, run_id, "logits")]
+    return {str(id_): row for part in stored for id_, row in zip(part["clip_id"], part["logits"], strict=True)}
 
 
 def _about(config: Config, data: Data) -> str:
@@ -157,6 +173,22 @@ def _publish(config: Config, store: Store, data: Data, seed: int, run_id: str, m
     Done for runs that are reused too: the command that finished them may have been killed before. False where the run
     has no model.
     """
+    with registry_locked(store):
+        _refuse_crossed(config, store, data)
+        return _published(config, store, data, seed, run_id, metrics)
+
+
+def _refuse_crossed(config: Config, store: Store, data: Data) -> None:
+    """Raise `UserError` where recordings that were trained on belong to a request that is answered by now."""
+    for entry in read_ledger(store, config.data.label).left_out(config.store.ledger):
+        if held := int(of_entry(data.clips, entry)[1][data.split.train].sum()):
+            raise UserError(
+                f"request {entry.request} ({entry.hash[:8]}) was answered in between, and these models hold {held} of "
+                "its recordings: run the same command again, and erase the request to remove them"
+            )
+
+
+def _published(config: Config, store: Store, data: Data, seed: int, run_id: str, metrics: Mapping[str, float]) -> bool:
     name, alias = config.registered_model, f"seed-{seed}"
     version = registry.of_run(store, name, run_id)
     if version is None:
@@ -177,6 +209,7 @@ def _publish(config: Config, store: Store, data: Data, seed: int, run_id: str, m
         version = registry.register(store, name, uri, run_id, tags, _card(config, data, seed, metrics))
     behind = registry.by_alias(store, name, alias)
     if behind is None or behind.version != version.version:
+        registry.check_weights(version.source)
         Run(store, run_id, alias).tags({"base_version": version.version})
         store.client.update_registered_model(name, family_note(_facts(config, data, seed)))
         registry.set_alias(store, version, alias)  # last: it says that all of this is done
@@ -197,7 +230,7 @@ def _facts(config: Config, data: Data, seed: int) -> ModelFacts:
 
 
 def losses_table(data: Data, logits: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """clip_id, label, speaker, loss, member of the training and test clips, in that order."""
+    """clip_id, label, speaker, audio_hash, source_hash, loss, member of the training and test clips, in that order."""
     clips, labels = data.clips, data.clips.labels.numpy()
     frames = []
     for name, indices, member in (("train", data.split.train, 1), ("test", data.split.test, 0)):
@@ -207,6 +240,8 @@ def losses_table(data: Data, logits: Mapping[str, np.ndarray]) -> pd.DataFrame:
                     "clip_id": [clips.ids[i] for i in indices],
                     "label": [clips.class_names[labels[i]] for i in indices],
                     "speaker": [clips.speakers[i] for i in indices],
+                    "audio_hash": [clips.hashes[i] for i in indices],
+                    "source_hash": [clips.sources[i] for i in indices],
                     "loss": cross_entropy(logits[name], labels[indices]),
                     "member": member,
                 }
@@ -248,7 +283,7 @@ def _traced(
     with seeded(seed):
         network = make_network(architecture, feature_shape(pipeline, samples), n_classes)
     frontend = Frontend(pipeline, load_recipe(dataset))
-    return registry.Traced(servable(frontend, network.to(memory_format=torch.channels_last)), samples)
+    return registry.Traced(servable(frontend, channels_last(network)), samples)
 
 
 def _params(config: Config, seed: int) -> dict[str, str]:

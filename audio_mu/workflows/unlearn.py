@@ -36,7 +36,7 @@ from audio_mu.workflows.method_settings import (
     hyper_parameters_of,
     method_settings,
 )
-from audio_mu.workflows.register import register_unlearned
+from audio_mu.workflows.register import register_unlearned, resumed
 from audio_mu.workflows.stage import stage_run
 from audio_mu.workflows.train import log_servable
 from audio_mu.workflows.unlearning_cell import UnlearningCell
@@ -45,6 +45,8 @@ from audio_mu.workflows.unlearning_cell import UnlearningCell
 def unlearn(config: Config, store: Store, engine: Engine, parent: Run | None = None) -> str:
     """Run what the store does not have yet and log every figure; return the cell's id."""
     methods = check_methods(config)
+    if parent is None and (answered := resumed(config, store)):
+        return answered
     bases, data = find_bases(store, config)
     config = bases.config
     request = _resolve(config, data)
@@ -164,11 +166,11 @@ class Unlearning:
         )
 
     def _child(self, seed: int, method: str, more: Mapping[str, str], rates: Mapping[str, float]) -> Run:
-        tags, params = self.cell.tags(seed, method) | more, self.cell.params(seed, method, rates)
+        tags, params = {**self.cell.tags(seed, method), **more}, self.cell.params(seed, method, rates)
         return child_run(self.store, self.parent, "unlearn", "method", f"{method} seed-{seed}", tags, params)
 
     def _log(self, seed: int, method: str, result: Result) -> None:
-        metrics = self.evaluator.alone(result.logits, seed) | result.figures
+        metrics = {**self.evaluator.alone(result.logits, seed), **result.figures}
         if method != ORIGINAL:
             metrics |= result.seconds
         with self._child(seed, method, {}, result.rates) as run:
@@ -205,6 +207,8 @@ class Unlearning:
                 "clip_id": ids,
                 "label": [clips.class_names[labels[i]] for i in indices],
                 "speaker": [clips.speakers[i] for i in indices],
+                "audio_hash": [clips.hashes[i] for i in indices],
+                "source_hash": [clips.sources[i] for i in indices],
                 "loss": cross_entropy(logits[name], labels[indices]),
             }
             run.csv(f"losses/{name}.csv", pd.DataFrame(table))

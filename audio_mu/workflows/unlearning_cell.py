@@ -21,9 +21,6 @@ from audio_mu.workflows.fingerprints import MEASURED_SOURCE, machine, network_id
 from audio_mu.workflows.method_settings import method_settings
 from audio_mu.workflows.stage import base_params, base_tags
 
-RETRAINS = frozenset({"naive"})
-"""Methods that read the base recipe and no repair setting: one result serves every cell of a request."""
-
 
 @dataclass(frozen=True)
 class UnlearningCell:
@@ -45,7 +42,7 @@ class UnlearningCell:
         config = self.config
         return hash_of(
             [
-                self.data.digest, self.data.split.kind, config.data.split_seed, config.data.pipeline,
+                self.data.digest, self.data.tested, self.data.split.kind, config.data.split_seed, config.data.pipeline,
                 network_identity(config), config.base_recipe, self.request.hash, config.request.duplicates,
                 config.as_text(REPAIR_FIELDS),
                 {name: dict(values) for name, values in sorted(self.hyper_parameters.items())},
@@ -61,14 +58,15 @@ class UnlearningCell:
 
     def fingerprint(self, seed: int, method: str) -> str:
         """Hash of what this step reads. A method that only retrains reads no repair settings."""
-        reads = "" if method in RETRAINS else self.id
+        known = METHODS.get(method)  # none for the original
+        reads = "" if known and known.retrains_only else self.id
         return hash_of(
             [
                 "unlearn", seed, method, self.bases.versions[seed].tags["fingerprint"], self.request.hash, reads,
-                dict(self.hyper_parameters.get(method, {})), self.attack.tags["fingerprint"], machine(self.config),
-                source_hash(MEASURED_SOURCE),
+                dict(self.hyper_parameters.get(method, {})), self.data.tested, self.attack.tags["fingerprint"],
+                machine(self.config), source_hash(MEASURED_SOURCE),
                 *(["deep audits"] if self.config.methods.deep_audits else []),
-                *([METHODS[method].digest] if method in METHODS and METHODS[method].digest else []),
+                *([known.digest] if known and known.digest else []),
             ]
         )  # fmt: skip
 
@@ -111,5 +109,5 @@ class UnlearningCell:
         read = [name for name in REPAIR_FIELDS if name in known.configurable and getattr(settings, name) is not None]
         about |= {name: as_text(getattr(settings, name)) for name in read}
         about |= {name: as_text(rate) for name, rate in rates.items()}
-        own = known.hyper_parameters | {name: values[name] for name in known.hyper_parameters if name in values}
+        own = dict(known.hyper_parameters) | {name: values[name] for name in known.hyper_parameters if name in values}
         return about | {f"method.{name}": as_text(value) for name, value in own.items()}

@@ -11,15 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader
 
 from audio_mu.cosine_curve import cosine_cut, post_optimal_cut
 from audio_mu.unlearning.pruning import apply_mask, keep_mask, magnitudes, regrow
 from audio_mu.unlearning.task import flat_parameters
 from tests.study_loop import (
-    BATCH,
     ClipList,
     Loss,
+    batches,
     cross_entropy,
     evaluate,
     loss_list,
@@ -33,7 +32,7 @@ from tests.study_loop import (
 def probabilities(network: nn.Module, clips: ClipList) -> Tensor:
     """Softmax of every clip [n, classes]."""
     network.eval()
-    return torch.cat([network(features).softmax(dim=1) for features, _ in DataLoader(clips, batch_size=BATCH)])
+    return torch.cat([network(features).softmax(dim=1) for features, _ in batches(network, clips)])
 
 
 class SeedUnlearning:
@@ -49,16 +48,16 @@ class SeedUnlearning:
         self.naive = base
         folder.mkdir(parents=True, exist_ok=True)
 
-    def run(self, naive_epochs: int = 2) -> None:
-        """All nine; one impair epoch where there is one, one repair epoch."""
-        self.naive = new_network("VGGish", self.seed)
+    def run(self, naive_epochs: int = 2, repair_epochs: int = 1) -> None:
+        """All nine; one impair epoch where there is one."""
+        self.naive = self._new(self.seed)
         self._train(self.naive, "remain", epochs=naive_epochs)
         self._finish("naive", self.naive)
         for name, impair in self._impairs().items():
             network = copy.deepcopy(self.base)
             self._train(network, "forget", impair)
             teach = self._like(self.base) if name == "stochastic_teacher" else cross_entropy
-            self._train(network, "remain", teach)
+            self._train(network, "remain", teach, repair_epochs)
             self._finish(name, network)
         for name, rate in {"omp": lambda _: 0.95, "cosine": cosine_cut, "pop": post_optimal_cut}.items():
             network = copy.deepcopy(self.base)
@@ -66,21 +65,27 @@ class SeedUnlearning:
             mask = keep_mask(network, sorted_weights, rate(sorted_weights.cosine))
             if name == "omp":
                 apply_mask(network, mask)
-                self._train(network, "remain", after_step=lambda n=network, m=mask: apply_mask(n, m))
+                self._train(
+                    network, "remain", epochs=repair_epochs, after_step=lambda n=network, m=mask: apply_mask(n, m)
+                )
             else:
-                regrow(network, mask, new_network("VGGish", self.seed + 1))
-                self._train(network, "remain")
+                regrow(network, mask, self._new(self.seed + 1))
+                self._train(network, "remain", epochs=repair_epochs)
             self._finish(name, network)
         network = copy.deepcopy(self.base)
-        self._train(network, "remain")
+        self._train(network, "remain", epochs=repair_epochs)
         self._finish("fine_tune", network)
+
+    def _new(self, seed: int) -> nn.Module:
+        """A fresh network where the base is."""
+        return new_network("VGGish", seed).to(next(self.base.parameters()).device)
 
     def _impairs(self) -> dict[str, Loss]:
         return {
             "gradient_ascent": lambda network, features, labels: -cross_entropy(network, features, labels),
-            "stochastic_teacher": self._like(new_network("VGGish", self.seed + 2)),
+            "stochastic_teacher": self._like(self._new(self.seed + 2)),
             "amnesiac": lambda network, features, labels: cross_entropy(
-                network, features, (labels + torch.randint(1, 10, labels.shape)) % 10
+                network, features, (labels + torch.randint(1, 10, labels.shape, device=labels.device)) % 10
             ),
             "label_smoothing": lambda network, features, labels: functional.cross_entropy(
                 network(features), labels, label_smoothing=1.0

@@ -51,7 +51,6 @@ def test_largest_value_of_five_seeds_is_ln_4():
     found = epsilon_bound(unlearned, retrained)
     expected = math.log((1 - DELTA - 0.2) / 0.2)
     assert found.bounds[0] == pytest.approx(expected)
-    assert found.largest_finite == pytest.approx(expected)
     assert expected == pytest.approx(math.log(4), abs=1e-4)
 
 
@@ -83,7 +82,6 @@ def test_perfect_separation_in_either_direction():
         assert found.separated.all()
         assert found.separated_share == 1
         assert found.mean_bound == found.separated_value == pytest.approx(math.log(5), abs=1e-4)
-        assert found.largest_finite < found.separated_value
 
 
 def test_relabelings_are_counted_out():
@@ -105,18 +103,10 @@ def test_relabelings_are_counted_out():
     )
     observed = np.array([found.mean_bound, found.separated_share])
     np.testing.assert_allclose(observed, summary((0, 1, 2, 3, 4)), atol=1e-12)
-    for null, expected, count in ((found.independent, everything, 126), (found.paired, swaps, 16)):
-        assert (null.n_relabelings, null.exact) == (count, True)
-        assert (null.mean_bound, null.separated_share) == pytest.approx(tuple(expected.mean(axis=0)))
-        reached = (expected >= observed - 1e-9).mean(axis=0)
-        assert (null.mean_bound_p, null.separated_share_p) == pytest.approx(tuple(reached))
-
-
-def test_separated_by_chance_is_2_in_252():
-    """Would catch a wrong share: without ties exactly one of the 126 relabelings separates each clip."""
-    found = epsilon_bound(*scores(50))
-    assert found.separated_by_chance == pytest.approx(2 / 252)
-    assert found.independent.separated_share == pytest.approx(1 / 126)
+    for null, expected in ((found.independent, everything[:, 0]), (found.paired, swaps[:, 0])):
+        assert null.mean_bound == pytest.approx(expected.mean())
+        assert null.mean_bound_p == pytest.approx((expected >= found.mean_bound - 1e-9).mean())
+    assert found.separated_by_chance == pytest.approx(everything[:, 1].mean()) == pytest.approx(2 / 252)
 
 
 def test_smallest_p_values_have_their_floors():
@@ -127,13 +117,11 @@ def test_smallest_p_values_have_their_floors():
     assert found.paired.mean_bound_p == pytest.approx(1 / 16)
 
 
-def test_many_seeds_are_drawn_and_said_so():
+def test_many_seeds_are_drawn():
     """Would catch an enumeration of C(24, 12) relabelings, and draws that differ between calls."""
     first, second = (epsilon_bound(*scores(5, 0.3, n_seeds=12)) for _ in range(2))
-    assert not first.independent.exact
-    assert not first.paired.exact
     assert first.independent == second.independent
-    assert first.independent.separated_share == pytest.approx(0, abs=0.01)
+    assert (first.independent.mean_bound_p * 2000).is_integer()
 
 
 def test_text_says_bound_and_promises_nothing():

@@ -1,13 +1,16 @@
-"""Reading one recording: its own hash, and channels that cancel each other."""
+"""Reading one recording: its clip, its own hash, and channels that cancel each other."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
+import torchaudio
 
 from audio_mu.data import audio
 from audio_mu.data.audio import BadRecording, read_clip, read_recording
@@ -129,3 +132,50 @@ def test_unreadable_recordings_raise_the_same_error(tmp_path: Path) -> None:
     for read in (read_clip, read_recording):
         with pytest.raises(BadRecording, match="cannot be read as audio"):
             read(tmp_path / "x.wav", N_SAMPLES)
+
+
+def test_stereo_of_another_rate_and_length(tmp_path: Path) -> None:
+    """Catches channels taken for one another, a wrong rate, a clip of the wrong second, and what was done not told."""
+    seconds = np.arange(2 * 44_100) / 44_100
+    tone = np.sin(2 * np.pi * 1_000 * seconds)
+    path = tmp_path / "stereo.wav"
+    soundfile.write(path, np.stack([0.8 * tone, 0.2 * tone], axis=1), 44_100, subtype="FLOAT")
+    prepared = read_clip(path, N_SAMPLES)
+    assert prepared.changes == ("mixed down", "resampled", "cut")
+    clip = prepared.waveform
+    expected = 0.5 * np.sin(2 * np.pi * 1_000 * np.arange(N_SAMPLES) / 16_000)
+    assert (clip.shape, clip.dtype) == ((N_SAMPLES,), np.float32)
+    # The start differs by the resampling filter's run-in; the end must not, as more is read than the clip needs.
+    np.testing.assert_allclose(clip[100:], expected[100:], atol=2e-3)
+
+
+def test_usual_rates_are_resampled_by_torchaudio(tmp_path: Path, record: Callable[..., Path]) -> None:
+    """Catches AudioMNIST's 48 kHz resampled in another way than the study's."""
+    path = record(tmp_path / "48.wav", seconds=1.0, rate=48_000)
+    expected = torchaudio.functional.resample(
+        torch.from_numpy(soundfile.read(path, dtype="float32")[0]), 48_000, 16_000
+    )
+    assert np.array_equal(read_clip(path, N_SAMPLES).waveform, expected.numpy())
+
+
+def test_short_recording_is_padded_on_the_right(tmp_path: Path) -> None:
+    """Catches padding on the left or on both sides."""
+    soundfile.write(tmp_path / "short.wav", np.full(4_000, 0.25), 16_000)
+    clip = read_clip(tmp_path / "short.wav", N_SAMPLES).waveform
+    assert np.array_equal(clip, np.r_[np.full(4_000, 0.25), np.zeros(12_000)].astype(np.float32))
+
+
+def test_odd_sample_rate_needs_no_memory(tmp_path: Path) -> None:
+    """Catches a kernel of 705 million entries for 44,101 Hz, a rate that a broken header can claim."""
+    tone = 0.5 * np.sin(2 * np.pi * 1_000 * np.arange(44_101) / 44_101)
+    soundfile.write(tmp_path / "odd.wav", tone, 44_101, subtype="FLOAT")
+    clip = read_clip(tmp_path / "odd.wav", N_SAMPLES).waveform
+    expected = 0.5 * np.sin(2 * np.pi * 1_000 * np.arange(N_SAMPLES) / 16_000)
+    np.testing.assert_allclose(clip[200:-200], expected[200:-200], atol=2e-3)
+
+
+def test_reader_raises_what_the_cache_expects(tmp_path: Path) -> None:
+    """Catches a library's own exception escaping from a file that is no audio."""
+    (tmp_path / "x.mp3").write_bytes(os.urandom(500))
+    with pytest.raises(BadRecording, match="cannot be read as audio"):
+        read_clip(tmp_path / "x.mp3", N_SAMPLES)

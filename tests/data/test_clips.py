@@ -1,4 +1,4 @@
-"""Features, their cache, and splits."""
+"""All features of a data set, and their cache."""
 
 from __future__ import annotations
 
@@ -14,15 +14,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-import torchaudio
-from sklearn.model_selection import train_test_split
 
-from audio_mu.config import Config, load_recipe
+from audio_mu.config import Config, DataParameters
 from audio_mu.data import clips as clips_module
-from audio_mu.data.audio import BadRecording, read_clip
+from audio_mu.data.audio import read_clip
 from audio_mu.data.clips import Clips, load_clips
-from audio_mu.data.features import Frontend, feature_shape
-from audio_mu.data.splits import split_clips
 from audio_mu.errors import UserError
 
 N_SAMPLES = 16_000
@@ -36,9 +32,9 @@ def root(tmp_path: Path, record: Callable[..., Path]) -> Path:
     return tmp_path / "set"
 
 
-def config_of(root: Path, **values: str) -> Config:
+def config_of(root: Path, **values: str) -> DataParameters:
     given = {"dataset": "folder", "dataset_name": "test", "data_dir": str(root), "pipeline": "mel"} | values
-    return Config.from_text(given)
+    return Config.from_text(given).data
 
 
 def built(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
@@ -46,7 +42,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     folders: list[Path] = []
     original = clips_module._build
 
-    def build(config: Config, catalog: object, folder: Path, *barred: object) -> None:
+    def build(config: DataParameters, catalog: object, folder: Path, *barred: object) -> None:
         folders.append(folder)
         original(config, catalog, folder, *barred)
 
@@ -129,46 +125,6 @@ def test_moved_folder_has_the_same_digest(root: Path, monkeypatch: pytest.Monkey
     assert folders == []
 
 
-def test_stereo_of_another_rate_and_length(tmp_path: Path) -> None:
-    """Catches channels taken for one another, a wrong rate, a clip of the wrong second, and what was done not told."""
-    seconds = np.arange(2 * 44_100) / 44_100
-    tone = np.sin(2 * np.pi * 1_000 * seconds)
-    path = tmp_path / "stereo.wav"
-    soundfile.write(path, np.stack([0.8 * tone, 0.2 * tone], axis=1), 44_100, subtype="FLOAT")
-    prepared = read_clip(path, N_SAMPLES)
-    assert prepared.changes == ("mixed down", "resampled", "cut")
-    clip = prepared.waveform
-    expected = 0.5 * np.sin(2 * np.pi * 1_000 * np.arange(N_SAMPLES) / 16_000)
-    assert (clip.shape, clip.dtype) == ((N_SAMPLES,), np.float32)
-    # The start differs by the resampling filter's run-in; the end must not, as more is read than the clip needs.
-    np.testing.assert_allclose(clip[100:], expected[100:], atol=2e-3)
-
-
-def test_usual_rates_are_resampled_by_torchaudio(tmp_path: Path, record: Callable[..., Path]) -> None:
-    """Catches AudioMNIST's 48 kHz resampled in another way than the study's."""
-    path = record(tmp_path / "48.wav", seconds=1.0, rate=48_000)
-    expected = torchaudio.functional.resample(
-        torch.from_numpy(soundfile.read(path, dtype="float32")[0]), 48_000, 16_000
-    )
-    assert np.array_equal(read_clip(path, N_SAMPLES).waveform, expected.numpy())
-
-
-def test_short_recording_is_padded_on_the_right(tmp_path: Path) -> None:
-    """Catches padding on the left or on both sides."""
-    soundfile.write(tmp_path / "short.wav", np.full(4_000, 0.25), 16_000)
-    clip = read_clip(tmp_path / "short.wav", N_SAMPLES).waveform
-    assert np.array_equal(clip, np.r_[np.full(4_000, 0.25), np.zeros(12_000)].astype(np.float32))
-
-
-def test_odd_sample_rate_needs_no_memory(tmp_path: Path) -> None:
-    """Catches a kernel of 705 million entries for 44,101 Hz, a rate that a broken header can claim."""
-    tone = 0.5 * np.sin(2 * np.pi * 1_000 * np.arange(44_101) / 44_101)
-    soundfile.write(tmp_path / "odd.wav", tone, 44_101, subtype="FLOAT")
-    clip = read_clip(tmp_path / "odd.wav", N_SAMPLES).waveform
-    expected = 0.5 * np.sin(2 * np.pi * 1_000 * np.arange(N_SAMPLES) / 16_000)
-    np.testing.assert_allclose(clip[200:-200], expected[200:-200], atol=2e-3)
-
-
 def plant_bad(root: Path) -> dict[str, str]:
     """Unreadable recordings, and what must be said about each."""
     (root / "a" / "corrupt.wav").write_bytes(b"RIFF" + bytes(200))
@@ -212,7 +168,7 @@ def test_bad_files_skipped_are_listed(root: Path, capsys: pytest.CaptureFixture[
     assert all(bad[id_] in reason for id_, reason in clips.skipped)
     said = capsys.readouterr().out
     assert "left out 6 recordings: a/corrupt.wav" in said
-    clips_module._say_skipped.cache_clear()  # as in the next command, which finds the features in the cache
+    clips_module._say_once.cache_clear()  # as in the next command, which finds the features in the cache
     assert same(clips, load_clips(config_of(root, bad_files="skip")))
     assert said.endswith(capsys.readouterr().out)
 
@@ -228,13 +184,13 @@ def test_nothing_readable_is_refused(tmp_path: Path) -> None:
 
 FULL_DISK = """
 import resource, sys
-from audio_mu.config import Config
+from audio_mu.config import Config, DataParameters
 from audio_mu.data.clips import load_clips
 from audio_mu.errors import UserError
 config = Config.from_text({"dataset": "folder", "dataset_name": "t", "data_dir": sys.argv[1], "pipeline": "mel"})
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 try:
-    load_clips(config)
+    load_clips(config.data)
 except UserError as error:
     print(error)
     sys.exit(3)
@@ -252,64 +208,6 @@ def test_full_disk_is_told(root: Path, cache: Path) -> None:
     assert [path for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
 
 
-def power_spectrogram(waveform: np.ndarray) -> np.ndarray:
-    """[257, frames] by the definition: reflected borders, a periodic Hann window, one matrix product per frame."""
-    padded = np.pad(waveform.astype(np.float64), 256, mode="reflect")
-    n = np.arange(512)
-    window = np.sin(np.pi * n / 512) ** 2
-    transform = np.exp(-2j * np.pi * np.outer(np.arange(257), n) / 512)
-    frames = np.stack([padded[start : start + 512] for start in range(0, len(padded) - 511, 256)], axis=1)
-    return np.abs(transform @ (window[:, None] * frames)) ** 2
-
-
-def mel_filters() -> np.ndarray:
-    """[32, 257]: triangles between points equally spaced on the HTK scale, 2595 log10(1 + f / 700), height 1."""
-    edges = 700 * (10 ** (np.linspace(0, 2595 * np.log10(1 + 8_000 / 700), 34) / 2595) - 1)
-    bins = np.linspace(0, 8_000, 257)
-    return np.stack([np.interp(bins, edges[i : i + 3], [0, 1, 0]) for i in range(32)])
-
-
-@pytest.fixture
-def waveform() -> np.ndarray:
-    """A second that fades from a loud chirp to exact silence, so that every floor is met."""
-    seconds = np.arange(N_SAMPLES) / 16_000
-    chirp = np.sin(2 * np.pi * (200 + 1_500 * seconds) * seconds) * np.exp(-8 * seconds)
-    return np.where(seconds < 0.7, chirp, 0).astype(np.float32)
-
-
-def computed(pipeline: str, *waveforms: np.ndarray) -> np.ndarray:
-    frontend = Frontend(pipeline, load_recipe("SyntheticDigits"))
-    return frontend(torch.from_numpy(np.stack(waveforms))).numpy()
-
-
-def test_mel_by_its_definition(waveform: np.ndarray) -> None:
-    """Catches another mel scale, norm, window or border, and a logarithm."""
-    expected = mel_filters() @ power_spectrogram(waveform)
-    got = computed("mel", waveform)[0, 0]
-    assert got.shape == feature_shape("mel", N_SAMPLES) == (32, 63)
-    np.testing.assert_allclose(got, expected, rtol=2e-3, atol=1e-6 * expected.max())
-    assert (got == 0).any()
-
-
-def test_spec_is_decibels_above_each_clips_floor(waveform: np.ndarray) -> None:
-    """Catches amplitudes for power, a missing floor, and a floor shared by the clips of a batch."""
-    power = power_spectrogram(waveform)
-    for got, scale in zip(computed("spec", waveform, 0.01 * waveform), (1.0, 1e-4), strict=True):
-        decibels = 10 * np.log10(np.maximum(scale * power, 1e-10))
-        expected = np.maximum(decibels, decibels.max() - 80)
-        assert got[0].shape == feature_shape("spec", N_SAMPLES) == (257, 63)
-        np.testing.assert_allclose(got[0], expected, atol=0.02)
-        assert got[0].min() == pytest.approx(decibels.max() - 80, abs=1e-3)
-
-
-def test_logmel_is_a_fixed_function_of_mel(waveform: np.ndarray) -> None:
-    """Catches log10, another floor, and standardisation by the data."""
-    recipe = load_recipe("SyntheticDigits")
-    mel = mel_filters() @ power_spectrogram(waveform)
-    expected = (np.log(np.maximum(mel, 1e-6)) - recipe.logmel_shift) / recipe.logmel_scale
-    np.testing.assert_allclose(computed("logmel", waveform)[0, 0], expected, atol=5e-3)
-
-
 def test_copies_are_found_whatever_their_name_format_and_length(root: Path) -> None:
     """Catches hashes of files instead of hashes of sound."""
     samples, rate = soundfile.read(root / "a" / "00.wav", dtype="int16")
@@ -319,48 +217,6 @@ def test_copies_are_found_whatever_their_name_format_and_length(root: Path) -> N
     by_id = dict(zip(clips.ids, clips.hashes))
     assert by_id["a/00.wav"] == by_id["b/copy.flac"] == by_id["c/padded.wav"]
     assert len(set(clips.hashes)) == 12
-
-
-def test_random_split_is_scikit_learns_over_the_sorted_ids() -> None:
-    """Catches a split that nobody else can repeat from the list of ids."""
-    ids = [f"{i:03d}" for i in range(101)]
-    split = split_clips("random", 42, ("",) * 101, ("",) * 101, tuple(ids))
-    train, test = train_test_split(ids, test_size=0.2, random_state=42)
-    assert [ids[i] for i in split.train] == sorted(train)
-    assert [ids[i] for i in split.test] == sorted(test)
-    assert not np.array_equal(split.test, split_clips("random", 43, ("",) * 101, ("",) * 101, tuple(ids)).test)
-
-
-def test_test_copies_of_training_clips_are_no_nonmembers() -> None:
-    """Catches members counted as non-members, and the published test list changed because of a copy."""
-    parts = ("train", "train", "validation", "test", "test", "test")
-    split = split_clips("official", 42, parts, ("s",) * 6, ("a", "b", "c", "a", "c", "d"))
-    assert (split.train.tolist(), split.test.tolist(), split.nonmembers.tolist()) == ([0, 1], [3, 4, 5], [4, 5])
-    assert split.n_test_copies == 1
-
-
-def test_speaker_split_shares_no_speaker() -> None:
-    """Catches a speaker on both sides."""
-    speakers = tuple(f"{i % 10:02d}" for i in range(100))
-    split = split_clips("speaker", 42, ("",) * 100, speakers, tuple(map(str, range(100))))
-    tested = {speakers[i] for i in split.test}
-    assert len(tested) == 2
-    assert not tested & {speakers[i] for i in split.train}
-    assert len(split.train) + len(split.test) == 100
-
-
-@pytest.mark.parametrize(
-    ("kind", "speakers", "complaint"),
-    [
-        ("official", ("a", "b"), "no test list"),
-        ("speaker", ("a", "a"), "found 1 speakers and 0 clips without"),
-        ("speaker", ("a", ""), "found 1 speakers and 1 clips without"),
-    ],
-)
-def test_impossible_splits_are_refused(kind: str, speakers: tuple[str, ...], complaint: str) -> None:
-    """Catches an empty test set, and all clips of unknown speakers taken for one speaker."""
-    with pytest.raises(UserError, match=complaint):
-        split_clips(kind, 42, ("", ""), speakers, ("x", "y"))
 
 
 def test_real_speech_is_read_whole(real_speech: Path) -> None:
@@ -373,19 +229,12 @@ def test_real_speech_is_read_whole(real_speech: Path) -> None:
         assert not clip[len(samples) :].any()
 
 
-def test_reader_raises_what_the_cache_expects(tmp_path: Path) -> None:
-    """Catches a library's own exception escaping from a file that is no audio."""
-    (tmp_path / "x.mp3").write_bytes(os.urandom(500))
-    with pytest.raises(BadRecording, match="cannot be read as audio"):
-        read_clip(tmp_path / "x.mp3", N_SAMPLES)
-
-
 BUILD_AT_ONCE = """
 import sys
-from audio_mu.config import Config
+from audio_mu.config import Config, DataParameters
 from audio_mu.data.clips import load_clips
 config = Config.from_text({"dataset": "folder", "dataset_name": "t", "data_dir": sys.argv[1], "pipeline": "mel"})
-print(load_clips(config).digest)
+print(load_clips(config.data).digest)
 """
 
 

@@ -320,7 +320,7 @@ def test_audiomnist_by_download(server: Server, cache: Path, monkeypatch: pytest
     content = packed({f"AudioMNIST-ce04/data/{s}/{d}_{s}_0.wav": b"x" for s in ("01", "02") for d in range(10)})
     server.content = content
     monkeypatch.setenv("AUDIO_MU_AUDIOMNIST_URL", server.url)
-    config = Config.from_text({"dataset": "audioMNIST"})
+    config = Config.from_text({"dataset": "audioMNIST"}).data
     with pytest.raises(UserError, match="it holds 20 clips of 2 speakers, not 30000 of 60"):
         AudioMNIST().root(config)
     dataset = AudioMNIST(replace(audiomnist.ARCHIVE, verify=holds(20, 2)))
@@ -335,7 +335,7 @@ def test_speech_commands_by_download(server: Server, monkeypatch: pytest.MonkeyP
     lists = {"./testing_list.txt": b"yes/00000000_nohash_0.wav\n", "./validation_list.txt": b""}
     server.content = packed(dict.fromkeys(names, b"x") | lists)
     monkeypatch.setenv("AUDIO_MU_SPEECH_COMMANDS_URL", server.url)
-    config = Config.from_text({"dataset": "SpeechCommands"})
+    config = Config.from_text({"dataset": "SpeechCommands"}).data
     with pytest.raises(UserError, match="not af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58"):
         SpeechCommands().root(config)
     known = hashlib.sha256(server.content).hexdigest()

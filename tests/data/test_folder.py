@@ -23,7 +23,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def catalog_of(root: Path, **values: str) -> Catalog:
-    config = Config.from_text({"dataset": "folder", "dataset_name": "pets", "data_dir": str(root), **values})
+    config = Config.from_text({"dataset": "folder", "dataset_name": "pets", "data_dir": str(root), **values}).data
     return Folder().catalog(Folder().root(config), config)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -17,7 +16,7 @@ import torch
 
 from audio_mu.cli import read_words
 from audio_mu.config import Config, defaults
-from audio_mu.data import audiomnist, download
+from audio_mu.data import download
 from audio_mu.data.audio import read_clip
 from audio_mu.data.clips import Clips
 from audio_mu.data.datasets import DATASETS
@@ -70,8 +69,9 @@ def _read_request(data: bytes, folder: Path) -> object:
     n = len(IDS)
     clips = Clips(
         features=torch.empty(n, 1, 0, 0), features_file=folder, labels=torch.tensor([0, 0, 1, 1, 1, 0]), ids=IDS,
-        speakers=("anna", "ben", "anna", "ben", "cleo", "cleo"), hashes=tuple(map(str, range(n))), parts=("",) * n,
-        class_names=("cat", "dog"), speaker_attributes={}, skipped=(), root=Path("/data"), digest="digest",
+        speakers=("anna", "ben", "anna", "ben", "cleo", "cleo"), hashes=tuple(map(str, range(n))),
+        sources=tuple(map(str, range(n))), parts=("",) * n, class_names=("cat", "dog"), skipped=(), constant=(),
+        root=Path("/data"), digest="digest",
     )  # fmt: skip
     config = Config.from_text({"forget": "list", "forget_list": str(path)})
     request = resolve_request(config.request, clips, Split("random", np.arange(4), np.arange(4, n), np.arange(4, n)))
@@ -98,12 +98,6 @@ def _read_lists(data: bytes, folder: Path) -> object:
     (folder / "validation_list.txt").touch()
     config = Config.from_text({"dataset": "SpeechCommands", "data_dir": str(folder)})
     return DATASETS["SpeechCommands"].catalog(folder, config.data)
-
-
-def _read_metadata(data: bytes, folder: Path) -> object:
-    path = folder / audiomnist.METADATA
-    path.write_bytes(data)
-    return audiomnist.speaker_attributes(path)
 
 
 def _read_settings(data: bytes, folder: Path) -> object:
@@ -187,11 +181,6 @@ KINDS: dict[str, Kind] = {
         _read_speakers,
     ),
     "lists": Kind(_texts("yes/00000001_nohash_0.wav\n"), TREE, _read_lists),
-    "metadata": Kind(
-        _texts(json.dumps({"01": {"age": 30, "accent": "german", "recordingroom": "VR-Romm"}})),
-        (b"[" * 3000, b"{", b"null", b'"', b"1e999", b"NaN", b'"\\ud800"', b"9" * 5000),
-        _read_metadata,
-    ),
     "yaml": Kind(
         _texts("salun: {epochs: 5, learning_rate: 0.001}\ngradient_ascent: {impair_learning_rate: 0.0003}\n",
                "scrub:\n  msteps: 3\n  gamma: 1.0\n"),

@@ -104,7 +104,7 @@ def outcome(place: Place) -> dict[str, Any]:
         own = tags[run_id]
         losses = {p.name: file_sha256(p) for p in sorted(Path(artifacts).rglob("*.csv")) if "losses" in str(p)}
         said = {"metrics": metrics.get(run_id, {}), "losses": losses, "cell": own.get("cell", "")}
-        if own["role"] != "parent":
+        if own["role"] not in ("parent", "table"):
             said["fingerprint"] = own["fingerprint"]
         kind = "/".join(own.get(tag, "") for tag in TAGS)
         found.setdefault(kind, set()).add(json.dumps(said, sort_keys=True))

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from audio_mu.report.evidence import RequestFacts
+from audio_mu.report.facts import RequestFacts
 from audio_mu.report.tables import long_table
 
 SEEDS = (40, 41, 42, 43, 44)
@@ -54,4 +54,4 @@ def long() -> pd.DataFrame:
 @pytest.fixture(scope="session")
 def request_facts() -> RequestFacts:
     """A request for 144 of 1,440 recordings."""
-    return RequestFacts("item", "item-10", "ab" * 32, 144, 1296, 360, 0, 3)
+    return RequestFacts("item-10", "ab" * 32, 144, 1296, 360, 0, 3)

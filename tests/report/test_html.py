@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 import soundfile
 
-from audio_mu.report.evidence import RequestFacts, evidence, figures_of, judge
+from audio_mu.report.evidence import evidence
+from audio_mu.report.facts import RequestFacts, figures_of
 from audio_mu.report.html import (
     Clip,
     Record,
@@ -26,6 +27,7 @@ from audio_mu.report.html import (
     render_report,
     within_limit,
 )
+from audio_mu.report.rule import judge
 from tests.browser import Browser, programs
 from tests.report.conftest import MEANS
 
@@ -39,12 +41,11 @@ def report(long: pd.DataFrame, request_facts: RequestFacts) -> Report:
     generator = np.random.default_rng(0)
     names = [HOSTILE, *(f"0{i}/{i}_0{i}_0.wav" for i in range(1, 9))]
 
-    def losses(scale: float) -> list[pd.DataFrame]:
-        frame = {"clip_id": names, "label": HOSTILE, "speaker": HOSTILE}
-        return [pd.DataFrame({**frame, "loss": scale * generator.exponential(size=9)}) for _ in range(2)]
+    def losses(scale: float) -> pd.DataFrame:
+        return pd.DataFrame({seed: scale * generator.exponential(size=9) for seed in (40, 41)}, index=names)
 
-    naive = losses(1.0)
-    rows = [row for method in ("original", "good") for row in remembered(method, losses(0.1), naive)]
+    naive, clips = losses(1.0), {name: Clip(name, HOSTILE, HOSTILE) for name in names}
+    rows = [row for method in ("original", "good") for row in remembered(method, losses(0.1), naive, clips)]
     curve = np.sqrt(1 - np.linspace(0, 1, 101) ** 4)
     return Report(
         title=f"audioMNIST {HOSTILE}",
@@ -148,11 +149,10 @@ def test_wav_holds_the_samples() -> None:
 
 def test_remembered_are_those_that_naive_no_longer_knows() -> None:
     """Catches clips paired by position, the wrong sign, or clips that naive knows better."""
-    clips = {"clip_id": ["a", "b", "c"], "label": "x", "speaker": "s"}
-    own = [pd.DataFrame({**clips, "loss": losses}) for losses in ([0.1, 3.0, 1.0], [0.3, 3.0, 1.2])]
-    other_order = ["c", "b", "a"]
-    naive = [pd.DataFrame({"clip_id": other_order, "loss": losses}) for losses in ([1.5, 0.5, 2.1], [1.0, 0.5, 2.3])]
-    rows = remembered("m", own, naive)
+    clips = {name: Clip(name, "x", "s") for name in "abc"}
+    own = pd.DataFrame({40: [0.1, 3.0, 1.0], 41: [0.3, 3.0, 1.2]}, index=["a", "b", "c"])
+    naive = pd.DataFrame({40: [1.5, 0.5, 2.1], 41: [1.0, 0.5, 2.3]}, index=["c", "b", "a"])  # in another order
+    rows = remembered("m", own, naive, clips)
     assert [(row.clip.clip_id, row.n_seeds, row.n) for row in rows] == [("a", 2, 2), ("c", 1, 2)]
     assert rows[0].ratio == pytest.approx(np.exp(2.0))
     assert (rows[1].loss, rows[1].naive_loss) == (pytest.approx(1.1), pytest.approx(1.25))

@@ -16,7 +16,7 @@ from torch.nn import functional
 from audio_mu.models import build, tiny
 from audio_mu.seeding import seeded
 from audio_mu.training import Examples, OptimizerSettings, predict, train_from_scratch
-from audio_mu.unlearning import Outcome, Settings, run_method
+from audio_mu.unlearning import Settings, Unlearned, run_method
 
 N_CLASSES, N_TEST = 4, 80
 SMALL_SHAPE, STUDY_SHAPE = (16, 16), (32, 63)
@@ -56,7 +56,7 @@ class Problem:
 
     def run(
         self, method: str, *, seed: int = 40, request: str = "item", hyper_parameters: dict[str, Any] | None = None
-    ) -> Outcome:
+    ) -> Unlearned:
         """Unlearn with a registered method."""
         return run_method(
             method, seed, self.base, self.initialise, self.sets, self.settings, N_CLASSES,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from audio_mu.report.evidence import LEARNED
+from audio_mu.report.rule import LEARNED
 from audio_mu.store.queries import Finished
 from audio_mu.workflows.cells import CellRuns
 from tests.conftest import FAST, Command
@@ -125,11 +127,18 @@ def test_other_attack_models_make_another_cell(folder: Path, entry: Command, sma
     assert after.data.tags["cell"] != before.data.tags["cell"]
 
 
+@pytest.mark.parametrize("command", ["compare", "report", "erase"])
+def test_commands_that_compute_no_network_do_without_torch(command: str) -> None:
+    """Catches an import that makes every such command seconds longer."""
+    looks = f"import sys, audio_mu.workflows.{command}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", looks], timeout=120, check=False).returncode == 0
+
+
 def test_a_seed_whose_retraining_failed_is_in_the_table() -> None:
     """Catches verdicts that cannot know of it: they read the long table alone."""
     remain = {"naive": (0.9, 0.1), "original": (0.95, 0.95), "pop": (0.8, 0.8)}
     runs = {
-        (method, str(seed)): Finished(f"{method}{seed}", "", {}, {"remain/accuracy": value}, 0)
+        (method, seed): Finished(f"{method}{seed}", "", {}, {"remain/accuracy": value}, 0)
         for method, values in remain.items()
         for seed, value in zip((40, 41), values, strict=True)
     }

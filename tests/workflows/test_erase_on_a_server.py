@@ -10,13 +10,14 @@ import pytest
 from mlflow.entities import LoggedModelOutput
 
 from audio_mu.config import Config
-from audio_mu.requests.ledger import COLUMNS, Answer, Answered, enter, read_ledger
+from audio_mu.erasure.find import Search
+from audio_mu.requests.ledger import COLUMNS, Answer, Entry, enter, read_ledger
 from audio_mu.store import removal
+from audio_mu.store.artifacts import Files
 from audio_mu.store.connect import open_store
 from audio_mu.store.handle import Store
-from audio_mu.store.removal import Files
 from audio_mu.store.runs import Run, lone_run
-from audio_mu.workflows.erase import Erasure, erase
+from audio_mu.workflows.erase import erase
 from tests.servers import tracking_server
 
 TAGS = {
@@ -71,12 +72,12 @@ def test_an_erasure_ends(store: Store) -> None:
     with lone_run(store, "unlearn", "method", "answer", TAGS) as answer:
         pass
     served = Answer("cell", "naive", {"40": "1"}, {"40": "2"}, {"40": answer.id})
-    enter(store, read_ledger(store), Answered(TAGS, "audio-mu.Few", served, recordings, recordings[:0]))
+    enter(store, read_ledger(store), Entry("", TAGS, recordings, recordings[:0], {"audio-mu.Few": served}))
     entry = read_ledger(store).entries[0]
-    models = [finding for finding in Erasure(store, entry).findings() if finding.what == "base model"]
+    models = [finding for finding in Search(store, entry).findings() if finding.what == "base model"]
     assert len(models) == 1
     models[0].act()  # and there it was killed
-    assert "base model" not in {finding.what for finding in Erasure(store, entry).findings()}
+    assert "base model" not in {finding.what for finding in Search(store, entry).findings()}
     for _ in range(2):
         erase(Config.from_text({"request": TAGS["request_hash"], "confirm": "true"}), store)
         assert read_ledger(store).entries[0].state == "erased"

@@ -11,6 +11,7 @@ from audio_mu.config import Config
 from audio_mu.report.tables import COLUMNS
 from audio_mu.store.connect import open_store
 from audio_mu.store.handle import Store
+from audio_mu.store.queries import Finished
 from audio_mu.store.runs import open_run
 from audio_mu.workflows.cells import CellRuns
 from audio_mu.workflows.compare import _ranking
@@ -24,7 +25,7 @@ def long_table(cell: str, request: str, tow: dict[str, float]) -> pd.DataFrame:
 def compared(store: Store, architecture: str, cell: str, request: str, tow: dict[str, float]) -> str:
     """The ranking of one comparison of one cell."""
     config = Config.from_text({"architecture": architecture})
-    runs = CellRuns(cell, request, {(method, "40"): None for method in tow})
+    runs = CellRuns(cell, request, {(method, 40): Finished(method, method, {}, {}, 0) for method in tow})
     with open_run(store, "compare", "compare", {}, {}, {}) as run:
         return _ranking(store, run, config, runs, long_table(cell, request, tow))
 

@@ -1,0 +1,96 @@
+"""The names that the recordings of a request have in each data set of the store, found by their audio."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from audio_mu.requests.ledger import Entry
+from audio_mu.store.removal import AnyRun
+
+HASHES = ("audio_hash", "source_hash")
+HASHED = {"train": ("losses.csv",), "unlearn": ("losses", "request.csv")}
+"""Stage → its lists, or folders of lists, with audio hashes; those of earlier versions have none."""
+COMPLETE = ("losses.csv", "losses/remain.csv")
+"""The lists that name everything that a model was trained on."""
+
+
+class Content:
+    """Under which ids the runs of a store know the recordings of a request.
+
+    Under the request's own ids in runs of its data set or of its folder; in runs of every other data set under those
+    that have the recordings' audio hashes there. `earlier`: of an earlier search, whose lists have been cut since.
+    """
+
+    def __init__(self, runs: Mapping[str, AnyRun], entry: Entry, earlier: Content | None = None) -> None:
+        self._entry = entry
+        answering = (runs[id_] for id_ in entry.answering_runs if id_ in runs)
+        self._data_dirs = {data_dir(run) for run in answering} - {""}
+        self._ids: dict[str, set[str]] = dict(earlier._ids) if earlier else {}
+        self._told: set[str] = set(earlier._told) if earlier else set()
+        self._told_of: set[str] = set(earlier._told_of) if earlier else set()
+        for run in runs.values():
+            self._look_up(run)
+
+    def _look_up(self, run: AnyRun) -> None:
+        dataset, lists = run.tags.get("dataset_name", ""), HASHED.get(run.tags.get("stage", ""), ())
+        for path in paths_of(run, lists) if run.is_own else ():
+            ids = ids_of(run.files.read(path), self._entry.hashes)
+            if ids is not None:
+                if path in COMPLETE:
+                    self._told.add(run.id)
+                    self._told_of.add(dataset)
+                self._ids.setdefault(dataset, set()).update(ids)
+
+    def _is_same(self, run: AnyRun) -> bool:
+        own, tags = self._entry.tags, run.tags
+        return tags.get("dataset_name", own.get("dataset_name")) == own.get("dataset_name") or (
+            tags.get("dataset") == own.get("dataset") and data_dir(run) in self._data_dirs
+        )
+
+    def ids(self, run: AnyRun) -> frozenset[str]:
+        """What the recordings are called in a run."""
+        found = self._ids.get(run.tags.get("dataset_name", ""), set())
+        return frozenset(found) | (self._entry.ids if self._is_same(run) else frozenset())
+
+    def tells(self, run: AnyRun) -> bool:
+        """Whether it is known from a run's lists, or its data set's, what they are called there."""
+        if run.tags.get("stage") in HASHED:
+            return run.id in self._told or self._is_same(run)
+        return run.tags.get("dataset_name", "") in self._told_of or self._is_same(run)
+
+
+def paths_of(run: AnyRun, lists: Iterable[str]) -> list[str]:
+    """The lists that a run has, of these at the top and of all in these folders."""
+    top, files = set(run.files.listed()), run.files
+    return [
+        path
+        for name in lists
+        for path in ([name] if name in top else files.listed(name) if not name.endswith(".csv") else [])
+    ]
+
+
+def ids_of(table: bytes, hashes: frozenset[str]) -> set[str] | None:
+    """The ids with one of these audio hashes in a list; None where it has no hashes, or is none that can be read."""
+    try:
+        read = pd.read_csv(
+            io.BytesIO(table), dtype=str, usecols=lambda name: name in ("clip_id", *HASHES), keep_default_na=False
+        )
+        told = read[[name for name in HASHES if name in read]]
+        return set(read.loc[told.isin(hashes).any(axis=1), "clip_id"]) if len(told.columns) else None
+    except (ValueError, KeyError):
+        return None
+
+
+def is_hashed(path: str) -> bool:
+    """Whether a list says what the recordings are called: such lists are cut last, for an erasure that is killed."""
+    return path.endswith(".csv") and path.partition("/")[0] in ("losses", "losses.csv", "request.csv")
+
+
+def data_dir(run: AnyRun) -> str:
+    """The folder that a run read, however it was written: a tag of stages, a parameter of all under `mlflow run`."""
+    given = run.tags.get("data_dir") or run.params.get("data_dir", "")
+    return str(Path(given).resolve()) if given else ""

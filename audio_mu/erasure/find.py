@@ -1,0 +1,171 @@
+"""Finding everything in the store and the caches that holds or derives from the recordings of a request."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from audio_mu.erasure.content import Content, is_hashed
+from audio_mu.erasure.descent import Descent
+from audio_mu.erasure.redact import Sought
+from audio_mu.progress import bar
+from audio_mu.requests.ledger import NONMEMBERS, RECORDINGS, RETIRED, ROLE, STAGE, Entry
+from audio_mu.store import registry, removal
+from audio_mu.store.artifacts import Files
+from audio_mu.store.handle import Store
+from audio_mu.store.removal import AnyRun
+from audio_mu.store.runs import Run
+from audio_mu.system.writing import cache_root, locked
+
+REMOVED, REWRITTEN, RETIRE = "removed", "rewritten without them", "removed, figures stay"
+CACHE_DIGITS = 32
+CACHE = re.compile(rf"[0-9a-f]{{{CACHE_DIGITS}}}|\.[0-9a-f]{{{CACHE_DIGITS}}}\.\w+\.\d+-[\w-]*\.tmp")
+"""Names of the feature caches that this package makes, whole and half built; every other folder is somebody else's."""
+MODEL = {"attack": "attack models", "train": "base model"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that holds or derives from the recordings, and what becomes of it. It names none of them.
+
+    `tells`: other finds are found by it, so that it goes after them.
+    """
+
+    what: str
+    where: str
+    action: str
+    act: Callable[[], None]
+    tells: bool = False
+
+    @property
+    def row(self) -> dict[str, str]:
+        """As the record has it."""
+        return {"what": self.what, "where": self.where, "action": self.action}
+
+
+class Search:
+    """A search of one experiment and of this machine's caches for the recordings of one request.
+
+    `searched` counts what was looked through. `descent`: of an earlier search. An erasure cuts the lists that say what
+    a model was trained on, so that a search after it cannot tell any more.
+    """
+
+    def __init__(self, store: Store, entry: Entry, descent: Descent | None = None) -> None:
+        self.store, self.entry = store, entry
+        self.runs = {run.id: run for run in removal.every_run(store)}
+        self.content = Content(self.runs, entry, descent.content if descent else None)
+        self.descent = descent or Descent(self.runs, entry, self.content)
+        self.searched = {"runs": len(self.runs), "artifacts": 0, "feature caches": 0}
+        self.foreign = {where: what for run in self.runs.values() for where, what in _foreign(store, run).items()}
+        self._known: dict[frozenset[str], Sought] = {}
+        self.answering = [self.runs[id_] for id_ in entry.answering_runs if id_ in self.runs]
+
+    def findings(self) -> list[Finding]:
+        """Everything found, in the order in which it must go: models before the lists that say what they have seen."""
+        artifacts = sorted(self._artifacts(), key=lambda found: found.tells)
+        return [*self._models(), *self._caches(), *artifacts, *self._tags()]
+
+    def _sought(self, run: AnyRun) -> Sought:
+        """What to look for in a run: ids mean something within one data set alone, hashes always."""
+        ids = self.content.ids(run)
+        return self._known.setdefault(ids, Sought(ids, self.entry.hashes))
+
+    def _models(self) -> Iterator[Finding]:
+        for run in self.runs.values():
+            if not run.is_own or not run.models or not self._sought(run).ids or not self.descent.holds(run.id):
+                continue
+            versions = registry.versions_of(self.store, run.id, run.models)
+            if (RETIRED in run.tags or not run.active) and not versions and not removal.logged_models(self.store, run):
+                continue
+            stage, where = run.tags.get("stage", ""), _named(run)
+            for version in versions:
+                names = [f"{version.name} version {version.version}", *removal.aliases_of(self.store, version)]
+                where += ", " + " @".join(names)
+            action = RETIRE if stage == "attack" else REMOVED
+            yield Finding(MODEL.get(stage, "model"), where, action, partial(self._remove_models, run))
+
+    def _remove_models(self, run: AnyRun) -> None:
+        for version in registry.versions_of(self.store, run.id, run.models):
+            removal.remove_version(self.store, version)
+        for model in removal.logged_models(self.store, run):
+            removal.remove_model(self.store, model)
+        if run.active:
+            Run(self.store, run.id, run.name).tags({RETIRED: self.entry.hash})
+
+    def _caches(self) -> Iterator[Finding]:
+        for folder in sorted(path for path in (cache_root() / "features").glob("*") if path.is_dir()):
+            if folder.is_symlink() or not CACHE.fullmatch(folder.name):
+                self.foreign[str(folder)] = "folder among the feature caches"
+                continue
+            self.searched["feature caches"] += 1
+            half_built = folder.name.startswith(".") or not (folder / "index.json").is_file()
+            if half_built or _cache_names(folder, self.entry):
+                what = "feature cache" + (", half built" if half_built else "")
+                yield Finding(what, folder.name, REMOVED, partial(_remove_cache, folder))
+
+    def _artifacts(self) -> Iterator[Finding]:
+        own = [run for run in self.runs.values() if run.is_own]
+        for run in bar(own, len(own), "runs searched"):
+            files, sought = run.files, self._sought(run)
+            is_entry = (run.status, run.tags.get("stage"), run.tags.get("role")) == ("FINISHED", STAGE, ROLE)
+            for path in files.paths():
+                self.searched["artifacts"] += 1
+                if is_entry and path in (RECORDINGS, NONMEMBERS):  # who has which place in the split
+                    continue
+                if (change := sought.change(path, files.read(path))) is not None:
+                    where, action = _named(run, path), REMOVED
+                    if change.data is not None:
+                        where, action = f"{where}: {change.cut}", REWRITTEN
+                    yield Finding("artifact", where, action, partial(_rewrite, files, path, sought), is_hashed(path))
+            for left in files.half_written():
+                yield Finding("half-written artifact", _named(run), REMOVED, partial(left.unlink, missing_ok=True))
+
+    def _tags(self) -> Iterator[Finding]:
+        for run in self.runs.values():
+            sought = self._sought(run)
+            for key, value in run.tags.items():
+                if run.is_own and run.active and sought.named_in(value):
+                    change = partial(Run(self.store, run.id, run.name).tags, {key: sought.cut(value)})
+                    yield Finding("tag", _named(run, key), REWRITTEN, change)
+
+
+def _foreign(store: Store, run: AnyRun) -> dict[str, str]:
+    """What is not this store's of a run: see `removal.foreign`. Links among its artifacts are not followed either."""
+    links = run.files.links() if run.is_own else []
+    return removal.foreign(store, run) | {str(link): f"link in {_named(run)}" for link in links}
+
+
+def _named(run: AnyRun, path: str = "") -> str:
+    return f"run {run.name} ({run.id[:8]})" + (f" {path}" if path else "")
+
+
+def _rewrite(files: Files, path: str, sought: Sought) -> None:
+    change = sought.change(path, files.read(path))
+    if change is not None and change.data is not None:
+        files.write(path, change.data)
+    elif change is not None:
+        files.delete(path)
+
+
+def _cache_names(folder: Path, entry: Entry) -> bool:
+    """Whether a cache may hold one of the recordings: the audio, or by its id at another clip length.
+
+    A cache of another data set whose ids are alike is taken too: it is built anew.
+    """
+    try:
+        index = json.loads((folder / "index.json").read_text())
+        ids = {*index["ids"], *(row[0] for row in index["skipped"])}
+        return bool(entry.hashes & {*index["hashes"], *index["sources"]} or entry.ids & ids)
+    except (ValueError, KeyError, TypeError):
+        return True  # unreadable: it would be built anew anyway
+
+
+def _remove_cache(folder: Path) -> None:
+    # A half-built one is named .<cache>.<random>.tmp; whoever builds it holds the cache's lock.
+    with locked(folder.with_name(folder.name.lstrip(".")[:CACHE_DIGITS])):
+        shutil.rmtree(folder, ignore_errors=True)  # the search afterwards tells what could not go

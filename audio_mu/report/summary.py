@@ -1,0 +1,82 @@
+"""What a reader of a report should know first: the request, its two yardsticks, and the verdicts, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from audio_mu.names import NAIVE, ORIGINAL
+from audio_mu.report.facts import RequestFacts, figures_of, interval_percent, percent, speed_words
+from audio_mu.report.rule import FAILURES, RULE, Outcome, Rule, Verdict, closest, verdicts
+
+
+def summary(long: pd.DataFrame, methods: Sequence[str], request: RequestFacts, rule: Rule = RULE) -> list[str]:
+    """The sentences of a summary, made from the figures of one cell."""
+    lines = [_request_sentence(request), *_yardsticks(long)]
+    if NAIVE not in methods:
+        no_measure = "No model was retrained (naive), so nothing says how much a method should forget: none is judged."
+        return [*lines, no_measure]
+    candidates = [method for method in methods if method not in (NAIVE, ORIGINAL)]
+    judged = verdicts(long, candidates, rule)
+    if not candidates:
+        return lines
+    passed = [method for method in candidates if judged[method].outcome is Outcome.PASSED]
+    first = judged[candidates[0]]
+    if not passed and first.outcome is Outcome.NOT_JUDGED:
+        return [*lines, f"No method is judged: {first.reasons[0]}."]
+    lines.append(_passed_sentence(long, passed, len(candidates)))
+    for outcome in FAILURES:
+        failing = [f"{m} ({judged[m].reasons[0]})" for m in candidates if judged[m].outcome is outcome]
+        if failing:
+            lines.append(f"{outcome.value.capitalize()}: {'; '.join(failing)}.")
+    return [*lines, *_unsettled_sentence(judged)]
+
+
+def _request_sentence(request: RequestFacts) -> str:
+    total = request.n_forget + request.n_remain
+    share = request.n_forget / total if total else 0.0
+    copies = (
+        f", {request.n_duplicates_added} of them copies of requested recordings" if request.n_duplicates_added else ""
+    )
+    return (
+        f"To be forgotten: {request.n_forget:,} of {total:,} training recordings ({percent(share)}; request "
+        f"{request.name}{copies})."
+    )
+
+
+def _yardsticks(long: pd.DataFrame) -> list[str]:
+    """What the original and the retrained model recognise, as far as the cell has them."""
+    original, naive = (figures_of(long, method).get("forget/accuracy") for method in (ORIGINAL, NAIVE))
+    untouched = f"The original model recognises {interval_percent(original)} of them" if original else ""
+    if naive is None:
+        return [f"{untouched}."] if untouched else []
+    retrained = "retrained without them (naive, the target)"
+    if untouched:
+        return [f"{untouched}, the one {retrained} {interval_percent(naive)}."]
+    return [f"A model {retrained} recognises {interval_percent(naive)} of them."]
+
+
+def _passed_sentence(long: pd.DataFrame, passed: Sequence[str], n: int) -> str:
+    best = closest(long, passed)
+    if best is None:
+        return f"None of the {n} methods meets the rule."
+    figures = figures_of(long, best)
+    speed = f" and {speed_words(figures['time/speedup'])}" if "time/speedup" in figures else ""
+    return (
+        f"{len(passed)} of {n} methods {'meets' if len(passed) == 1 else 'meet'} the rule: {_listed(passed)}. "
+        f"{best} comes closest to retraining (ToW {figures['gap/tow'].mean:.3f}){speed}."
+    )
+
+
+def _unsettled_sentence(judged: Mapping[str, Verdict]) -> list[str]:
+    unsettled = [method for method, verdict in judged.items() if not verdict.settled]
+    if not unsettled:
+        return []
+    if len(unsettled) == len(judged):
+        return ["No verdict is settled: the intervals over the seeds reach across the rule's limits."]
+    return [f"Not settled, because an interval reaches across one of the rule's limits: {_listed(unsettled)}."]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

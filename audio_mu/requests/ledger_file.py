@@ -1,0 +1,107 @@
+"""The ledger beside the store, in a file of the user's (`AUDIO_MU_LEDGER`): a restored backup knows less than it.
+
+A line of JSON for each answer and each erasure: when, the request's hash, the data set's, the recordings' audio hashes.
+No name of anybody or anything is in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+from audio_mu.errors import UserError
+from audio_mu.progress import say
+from audio_mu.system.hashing import sha256
+from audio_mu.system.writing import locked, write_atomic
+
+VARIABLE = "AUDIO_MU_LEDGER"
+ANSWERED, ERASED = "answered", "erased"
+Key = tuple[str, str]
+"""Hash of the request, hash of the data set's name."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A request of a data set, its state, and the audio hashes of its recordings."""
+
+    request: str
+    dataset_name: str
+    state: str
+    audio: frozenset[str]
+
+    @property
+    def key(self) -> Key:
+        """What it is known by in the file."""
+        return self.request, sha256(self.dataset_name)
+
+
+def path() -> Path | None:
+    """The file that `AUDIO_MU_LEDGER` names, or None."""
+    given = os.environ.get(VARIABLE)
+    return Path(given).expanduser().absolute() if given else None
+
+
+def erased() -> set[Key]:
+    """The requests that were erased, as the file says."""
+    file = path()
+    return {key for key, state in _lines(file) if state == ERASED} if file is not None else set()
+
+
+def keep(store: Iterable[Known]) -> None:
+    """Append what the store knows and the file does not; tell what the store does not know, though the file does."""
+    file, known = path(), {entry.key: entry for entry in store}
+    if file is None:
+        return
+    with locked(file):
+        there = _lines(file)
+        new = [
+            {"at": _now(), "state": state, "request": key[0], "dataset": key[1], "audio": sorted(entry.audio)}
+            for key, entry in known.items()
+            for state in ((ANSWERED, ERASED) if entry.state == ERASED else (ANSWERED,))
+            if (key, state) not in there
+        ]
+        if new:
+            before = file.read_bytes() if file.exists() else b""
+            write_atomic(file, before + "".join(json.dumps(line) + "\n" for line in new).encode())
+    for (key, state), (at, n) in there.items():
+        request = f"request {key[0][:8]} ({n} recordings)"
+        if key not in known:
+            if state == ANSWERED:
+                _say_once(f"{VARIABLE}: {request} was answered at {at}, and this store does not know it (is it a "
+                          "restored backup?): answer it again before anything else")  # fmt: skip
+        elif state == ERASED and known[key].state != ERASED:
+            _say_once(f"{VARIABLE}: {request} was erased at {at}, and this store has not done so (is it a restored "
+                      "backup?): run `mlflow run . -e erase -P request=all -P confirm=true`")  # fmt: skip
+
+
+def _lines(file: Path) -> Mapping[tuple[Key, str], tuple[str, int]]:
+    """(request, state) → when, and of how many recordings. Raises `UserError` for what is no such file."""
+    found: dict[tuple[Key, str], tuple[str, int]] = {}
+    try:
+        text = file.read_text() if file.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{VARIABLE}={str(file)!r} cannot be read ({error}): restore the file or its rights") from None
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            about = json.loads(line)
+            key = (str(about["request"]), str(about["dataset"]))
+            found.setdefault((key, str(about["state"])), (str(about["at"]), len(about["audio"])))
+        except (ValueError, KeyError, TypeError):
+            raise UserError(
+                f"{VARIABLE}={str(file)!r}: line {number} is no entry of a ledger: restore the file, or name another"
+            ) from None
+    return found
+
+
+@cache
+def _say_once(line: str) -> None:
+    say(line)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

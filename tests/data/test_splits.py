@@ -1,0 +1,134 @@
+"""Training and test set."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.model_selection import train_test_split
+
+from audio_mu.data.clips import Clips
+from audio_mu.data.splits import ENOUGH, TEST, TRAIN, Split, split_clips
+from audio_mu.errors import UserError
+
+
+def clips_of(sources: list[str], labels: list[int] | None = None, **fields: tuple[str, ...]) -> Clips:
+    """Clips without sound, with ids in their order; all of one class where nothing else is said."""
+    n = len(sources)
+    nothing, labels = ("",) * n, labels or [0] * n
+    ids = fields.get("ids", tuple(f"{i:04d}.wav" for i in range(n)))
+    names = tuple(map(str, range(max(labels) + 1)))
+    parts, speakers, hashes = (fields.get(name, nothing) for name in ("parts", "speakers", "hashes"))
+    hashes = tuple(sources) if hashes is nothing else hashes
+    return Clips(
+        torch.zeros(n), Path(), torch.tensor(labels), ids, speakers, hashes, tuple(sources), parts, names, (), (),
+        Path(), "",
+    )  # fmt: skip
+
+
+def sides(split: Split, clips: Clips) -> dict[str, str]:
+    """Source hash → side."""
+    own = {clips.sources[i]: TRAIN for i in split.train}
+    return own | {clips.sources[i]: TEST for i in split.test}
+
+
+def test_nobody_changes_sides_because_of_others() -> None:
+    """Catches a draw over the list: whoever comes, goes or is renamed moved a quarter of the others."""
+    sources = [f"recording {i}" for i in range(300)]
+    labels = [i % 10 for i in range(300)]
+    first = split_clips("random", 42, whole := clips_of(sources, labels))
+    before = sides(first, whole)
+    assert 35 < len(first.test) < 85
+    assert first.drawn == before
+    for kept in (range(0, 300, 2), range(10, 300)):
+        less = clips_of([sources[i] for i in kept], [labels[i] for i in kept])
+        assert sides(split_clips("random", 42, less, first.drawn), less).items() <= before.items()
+    more = clips_of([f"new {i}" for i in range(100)] + sources[::-1], [i % 10 for i in range(100)] + labels[::-1])
+    again = split_clips("random", 42, more, first.drawn)
+    assert before.items() <= sides(again, more).items()
+    assert again.drawn.keys() == {f"new {i}" for i in range(100)}
+    waiting = split_clips("random", 42, more, first.drawn, draw=False)
+    assert (sides(waiting, more), waiting.waiting.tolist()) == (before, list(range(100)))
+    assert sides(split_clips("random", 43, whole), whole) != before
+
+
+def test_each_class_of_five_has_one_on_each_side() -> None:
+    """Catches a class without a test recording, and somebody who is moved to make one."""
+    sources, labels = [f"{i}" for i in range(60)], [i // ENOUGH for i in range(60)]
+    for seed in range(20):
+        split = split_clips("random", seed, clips_of(sources, labels))
+        assert {labels[i] for i in split.train} == {labels[i] for i in split.test} == set(range(12))
+    known = dict.fromkeys(sources[:3], TRAIN)
+    later = split_clips("random", 1, clips_of(sources[:8], [0] * 8), known)
+    assert known.items() <= sides(later, clips_of(sources[:8], [0] * 8)).items()
+    assert len(later.test) >= 1
+    two = split_clips("random", 1, clips_of(["a", "b"]))
+    assert (len(two.train), len(two.test)) == (1, 1)
+
+
+def test_copies_are_on_one_side() -> None:
+    """Catches a copy in the test set of a recording that is trained on."""
+    clips = clips_of([f"{i % 40}" for i in range(80)], [i % 2 for i in range(80)])
+    split = split_clips("random", 42, clips)
+    assert not {clips.sources[i] for i in split.train} & {clips.sources[i] for i in split.test}
+
+
+def test_the_studys_split_is_scikit_learns_over_the_sorted_ids_and_kept() -> None:
+    """Catches another draw than the study's, and one that is drawn anew when a recording comes or goes."""
+    ids = [f"{i:03d}" for i in range(101)]
+    sources = [f"recording {i % 90}" for i in range(101)]  # eleven have a copy, on whatever side
+    clips = clips_of(sources, ids=tuple(ids))
+    split = split_clips("study", 42, clips)
+    train, test = train_test_split(ids, test_size=0.2, random_state=42)
+    assert [ids[i] for i in split.train] == sorted(train)
+    assert [ids[i] for i in split.test] == sorted(test)
+    less = clips_of(["new", *sources[2:]], ids=("000", *ids[2:]))
+    later = split_clips("study", 42, less, split.drawn)
+    assert {less.ids[i] for i in later.test} - {"000"} == set(test) - {"000", "001"}
+    assert later.drawn.keys() == {"new"}
+
+
+def test_test_copies_of_training_clips_are_no_nonmembers() -> None:
+    """Catches members counted as non-members, and the published test list changed because of a copy."""
+    parts = ("train", "train", "validation", "test", "test", "test")
+    clips = clips_of(["1", "2", "3", "4", "5", "2"], parts=parts, hashes=("a", "b", "c", "a", "c", "d"))
+    split = split_clips("official", 42, clips)
+    assert (split.train.tolist(), split.test.tolist(), split.nonmembers.tolist()) == ([0, 1], [3, 4, 5], [4])
+    assert split.n_test_copies == 2
+
+
+def test_speaker_split_shares_no_speaker() -> None:
+    """Catches a speaker on both sides, and a new speaker who moves others."""
+    speakers = tuple(f"{i % 10:02d}" for i in range(100))
+    sources = [str(i) for i in range(100)]
+    clips = clips_of(sources, speakers=speakers)
+    split = split_clips("speaker", 42, clips)
+    tested = {speakers[i] for i in split.test}
+    assert 1 <= len(tested) <= 5
+    assert not tested & {speakers[i] for i in split.train}
+    assert len(split.train) + len(split.test) == 100
+    assert not {*speakers} & split.drawn.keys()  # hashes of names, no names
+    more = clips_of([*sources, "x", "y"], speakers=(*speakers, "new", "Jose\u0301"))
+    assert {more.speakers[i] for i in split_clips("speaker", 42, more, split.drawn).test} - {"new"} <= {
+        *tested,
+        "Jose\u0301",
+    }
+    counts = Counter(len({speakers[i] for i in split_clips("speaker", seed, clips).test}) for seed in range(50))
+    assert 1.5 < np.average(list(counts), weights=list(counts.values())) < 2.7
+
+
+@pytest.mark.parametrize(
+    ("kind", "speakers", "complaint"),
+    [
+        ("official", ("a", "b"), "no test list"),
+        ("speaker", ("a", "a"), "found 1 speakers and 0 clips without"),
+        ("speaker", ("a", ""), "found 1 speakers and 1 clips without"),
+    ],
+)
+def test_impossible_splits_are_refused(kind: str, speakers: tuple[str, ...], complaint: str) -> None:
+    """Catches an empty test set, and all clips of unknown speakers taken for one speaker."""
+    with pytest.raises(UserError, match=complaint):
+        split_clips(kind, 42, clips_of(["x", "y"], speakers=speakers))

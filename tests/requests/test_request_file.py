@@ -1,0 +1,26 @@
+"""Request files: entries and their line numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from audio_mu.errors import UserError
+from audio_mu.requests.request_file import read_lines
+
+
+def test_line_numbers_of_a_list(tmp_path: Path) -> None:
+    """Catches numbers that send the user to another line."""
+    path = tmp_path / "list.csv"
+    path.write_text("clip_id,reason\na.wav,x\n\nb.wav,y\n,no id\n")
+    assert [(line.number, line.entry) for line in read_lines(path)] == [(2, "a.wav"), (4, "b.wav"), (5, "")]
+    path.write_text("a.wav\n\nb.wav\n")
+    assert [(line.number, line.entry) for line in read_lines(path)] == [(1, "a.wav"), (3, "b.wav")]
+
+
+def test_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """Catches a traceback for a spreadsheet given as the list."""
+    (tmp_path / "list.xlsx").write_bytes(b"PK\x03\x04\xff\xfe")
+    with pytest.raises(UserError, match="not UTF-8 text"):
+        read_lines(tmp_path / "list.xlsx")

@@ -1,0 +1,57 @@
+"""Retraining, fine-tuning, and training of the last block alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from audio_mu.training import OptimizerSettings, train_from_scratch
+from tests.unlearning.formulas import task_of
+from tests.unlearning.small_problem import STUDY_SHAPE, same, small_problem, trained, weights
+
+
+def test_naive_is_base_training_without_the_forget_set() -> None:
+    """Catches another initialisation, another recipe, the repair epochs taken for the base's, and clips left in."""
+    problem = trained().changed(n_epochs=3)
+    expected = train_from_scratch(
+        problem.initialise, problem.sets["remain"], problem.settings.optimizer, epochs=3, batch_size=4, seed=40
+    )
+    assert same(weights(problem.run("naive").network), weights(expected))
+    assert same(weights(problem.changed(n_epochs=0).run("naive").network), weights(problem.initialise(40)))
+
+
+def last_block_names(network: nn.Module) -> set[str]:
+    inside = {id(p) for module in network.last_block() for p in module.parameters()}
+    return {name for name, parameter in network.named_parameters() if id(parameter) in inside}
+
+
+@pytest.mark.parametrize("architecture", ["VGGish", "CCT", "ViT"])
+@pytest.mark.parametrize("method", ["cf_k", "eu_k"])
+def test_last_block_methods_leave_the_rest_bit_identical(method: str, architecture: str) -> None:
+    """Catches an optimiser over all parameters, whose weight decay moves the frozen ones; known from cf_k's code."""
+    settings = replace(
+        trained().settings, optimizer=OptimizerSettings("sgd", 0.05, weight_decay=0.1), n_epochs=0, batch_size=8
+    )
+    problem = small_problem(architecture, shape=STUDY_SHAPE, n_train=24, settings=settings)
+    before = weights(problem.base)
+    after = weights(problem.run(method, hyper_parameters={"epochs": 2}).network)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    expected = last_block_names(problem.base)
+    assert moved <= expected
+    assert {name for name in expected if name.endswith("weight")} <= moved
+
+
+def test_eu_k_starts_its_layers_from_a_fresh_network_and_trains_as_long_as_the_base() -> None:
+    """Catches layers rewound to the base's own initialisation (or kept), and the number of repair epochs used."""
+    problem = trained()
+    start = problem.run("eu_k", hyper_parameters={"epochs": 0}).network
+    fresh, own = task_of(problem, "eu_k").fresh("last block").state_dict(), problem.initialise(40).state_dict()
+    for name, value in start.state_dict().items():
+        inside = name in last_block_names(start)
+        assert torch.equal(value, fresh[name] if inside else problem.base.state_dict()[name])
+        assert not (inside and torch.equal(value, own[name]))
+    as_base = problem.changed(n_epochs=3).run("eu_k").network
+    assert same(weights(as_base), weights(problem.run("eu_k", hyper_parameters={"epochs": 3}).network))

@@ -1,0 +1,80 @@
+"""The report and the evidence record of a request, on a real store."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.conftest import FAST, Command
+from tests.finished_store import Results
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory, entry: Command, small_digits: Path) -> Results:
+    """A finished chain of two methods."""
+    folder = tmp_path_factory.mktemp("reported")
+    done = entry("main", folder, data_dir=str(small_digits), **FAST, methods="naive,omp")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder / "output.txt").write_text(done.stdout)
+    return Results(folder)
+
+
+def report_of(chain: Results, run: object) -> str:
+    """The page that a comparison has written."""
+    (entry,) = chain.client.list_artifacts(run.info.run_id, "report")
+    return chain.artifact(run, entry.path).read_text()
+
+
+def test_compare_writes_the_report_and_descriptions(chain: Results) -> None:
+    """Catches a report that is missing, too large, without sound, or of other figures; and blank descriptions."""
+    run = chain.runs("tags.stage = 'compare'")[-1]
+    page = report_of(chain, run)
+    assert len(page) < 10_000_000
+    assert page.count("data:audio/wav") > 5
+    table = pd.read_csv(chain.artifact(run, "comparison.csv"))
+    row = table[(table["method"] == "omp") & (table["metric"] == "forget/accuracy")].iloc[0]
+    assert f">{100 * row['mean']:.1f}<span" in page
+    size = re.search(r"To be forgotten: (\d+) of (\d+) training recordings \(1\d\.\d %", page)
+    assert size is not None
+    assert int(size[1]) == -(-int(size[2]) // 10)
+    assert f"To be forgotten: {size[1]} of {size[2]}" in run.data.tags["mlflow.note.content"]
+    tags = chain.client.get_experiment("0").tags
+    assert tags["mlflow.note.content"].startswith("# audio-mu")
+    assert run.data.tags["cell"] in tags["mlflow.sharedViewState.audio-mu"]
+    assert "viewStateShareKey=audio-mu" in (chain.folder / "output.txt").read_text()
+    for method in chain.methods().values():
+        assert method.data.tags["mlflow.note.content"]
+    assert [entry.dataset.name for entry in run.inputs.dataset_inputs] == ["SyntheticDigits"]
+
+
+def test_report_of_a_chosen_request_and_method(chain: Results, entry: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a record of another cell or method, recordings in a report that was to hold none."""
+    monkeypatch.setenv("AUDIO_MU_REPORT_AUDIO", "0")
+    done = entry("report", chain.folder, seeds="40,41", methods="omp", n_epoch_repair="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    newest = chain.runs("tags.stage = 'report'")[0]
+    evidence = chain.artifact(newest, "evidence.md").read_text()
+    assert evidence.startswith("# Evidence record: omp,")
+    assert "| versions after | not registered |" in evidence
+    (compared,) = chain.runs(f"tags.`mlflow.parentRunId` = '{newest.info.run_id}'")
+    assert "data:audio" not in report_of(chain, compared)
+    done = entry("report", chain.folder, seeds="40,41", forget_percentage="77")
+    assert done.returncode == 2
+    assert "no finished unlearning" in done.stderr
+    assert "forget_percentage=77" in done.stderr
+    done = entry("report", chain.folder, seeds="40,41", methods="pop")
+    assert done.returncode == 2
+    assert "'pop' has no finished run" in done.stderr
+
+
+def test_a_named_class_is_found_again(chain: Results, entry: Command, small_digits: Path) -> None:
+    """Catches a request that is looked for by parameters which its runs do not read, and so do not log."""
+    asked = {"seeds": "40", "methods": "omp", "forget": "class", "forget_class_names": "3"}
+    done = entry("unlearn", chain.folder, data_dir=str(small_digits), n_epoch_repair="1", **asked)
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = entry("report", chain.folder, **asked)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "omp is not judged: there is no retrained model (naive) to compare with." in done.stdout

@@ -30,7 +30,8 @@ import torch
 from scipy.signal import resample_poly
 
 from audio_mu.data.audio import SAMPLE_RATE, read_recording
-from audio_mu.data.copies import LONGEST, TAU, Copy, Descriptions, described, find_copies, load, save
+from audio_mu.data.copies import TAU, Copy, find_copies
+from audio_mu.data.descriptions import LONGEST, Descriptions, described, load, save
 from experiments.project import RESULTS, recordings
 
 COPIES_IN_THE_DATA = {("options/00000007_NO_01.flac", "options/00000007_NO_03.flac")}

@@ -114,8 +114,14 @@ def test_every_parameter_has_one_group() -> None:
 
 def test_a_request_logs_the_parameters_that_it_reads() -> None:
     """Catches a run that logs the percentage of a request by speaker, or a draw that had no part."""
-    assert Config.from_text({}).request.in_force == ("forget", "forget_percentage", "forget_seed", "duplicates")
+    assert Config.from_text({}).request.in_force == (
+        "forget",
+        "forget_percentage",
+        "forget_seed",
+        "duplicates",
+        "copies",
+    )
     named = Config.from_text({"forget": "speaker", "forget_speakers": "07"}).request
-    assert named.in_force == ("forget", "forget_speakers", "duplicates")
+    assert named.in_force == ("forget", "forget_speakers", "duplicates", "copies")
     drawn = Config.from_text({"forget": "class"}).request
-    assert drawn.in_force == ("forget", "forget_classes_num", "forget_seed", "duplicates")
+    assert drawn.in_force == ("forget", "forget_classes_num", "forget_seed", "duplicates", "copies")

@@ -6,7 +6,7 @@ Descriptions and finds lie in the folder of the clips' feature cache, so that wh
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,12 @@ class Copies:
     searched: str
     file: Path
 
+    def first(self, i: int) -> int:
+        """The recording at the end of the line where a clip is a copy of a copy."""
+        while i in self.of:
+            i = self.of[i]
+        return i
+
     def told(self, clips: Clips) -> str:
         """The first of the finds."""
         return first_of([f"{clips.ids[i]} (of {clips.ids[j]})" for i, j in sorted(self.of.items())], SHOWN)
@@ -63,7 +69,7 @@ def seek_for(config: RequestParameters, clips: Clips) -> Seek | None:
                 f"{len(others):,} others and would stay: {found.told(clips)}; all of them: {found.file}; give "
                 "copies=probable to forget them too, or copies=exact to leave them in knowingly"
             )
-        return found
+        return replace(found, searched=f"{found.searched}, and forgotten too") if found.of else found
 
     return seek
 
@@ -117,9 +123,10 @@ def _code() -> str:
 
 def _descriptions(clips: Clips, folder: Path) -> Descriptions:
     """Of all clips in their order, read from their files unless the folder has them whole."""
+    keys = tuple(f"{source} {id_}" for source, id_ in zip(clips.sources, clips.ids))
     try:
         known = descriptions.load(folder)
-        if known.keys == clips.sources:
+        if known.keys == keys:
             return known
     except (OSError, ValueError, KeyError, EOFError, TypeError):  # not there, or damaged
         pass
@@ -130,7 +137,7 @@ def _descriptions(clips: Clips, folder: Path) -> Descriptions:
         except BadRecording as bad:
             raise UserError(f"recording {clips.ids[i]!r} {bad}: mend it, copies are looked for in all") from None
 
-    made = described(clips.sources, read)
+    made = described(keys, read)
     with atomic_folder(folder) as temporary:
         descriptions.save(made, temporary)
     return made

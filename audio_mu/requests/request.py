@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -103,7 +103,7 @@ def resolve_request(config: RequestParameters, clips: Clips, split: Split, seek:
     probable = np.array(sorted(copies.of) if copies else [], dtype=np.int64)
     asked = np.union1d(requested, np.intersect1d(probable, split.train))
     untrained = np.union1d(drawn.untrained, np.setdiff1d(probable, split.train))
-    forget = _with_copies(clips, split, [*asked, *untrained]) if config.duplicates == "together" else asked
+    forget = _copies_of(clips, split.train, [*asked, *untrained]) if config.duplicates == "together" else asked
     if len(forget) == 0:
         raise UserError(
             f"forget={config.forget!r} names {len(untrained)} recordings, none of which was trained on: there is "
@@ -142,22 +142,17 @@ def resolve_request(config: RequestParameters, clips: Clips, split: Split, seek:
 
 
 def _sides_of_search(clips: Clips, split: Split, drawn: Drawn) -> tuple[np.ndarray, np.ndarray]:
-    """What was asked for, with its copies by hash and all that its people say; and all others that would stay."""
-    named = np.concatenate([drawn.forget, drawn.untrained, np.flatnonzero(drawn.matches)])
-    asked = _copies_of(clips, range(len(clips)), named.tolist())
+    """What was asked for and all else that its people say; and all others that would stay, copies by hash left out."""
+    named = np.concatenate([drawn.forget, drawn.untrained])
+    asked = np.union1d(named, np.flatnonzero(drawn.matches))
     there = np.concatenate([split.train, split.test, split.waiting])
-    return asked, np.setdiff1d(there, asked)
+    return asked, np.setdiff1d(there, [*asked, *_copies_of(clips, there, named)])
 
 
-def _with_copies(clips: Clips, split: Split, asked: list[int]) -> np.ndarray:
-    """The training clips that are one of those asked for, or a copy."""
-    return _copies_of(clips, split.train.tolist(), asked)
-
-
-def _copies_of(clips: Clips, among: Iterable[int], asked: Sequence[int]) -> np.ndarray:
+def _copies_of(clips: Clips, among: np.ndarray, asked: Sequence[int] | np.ndarray) -> np.ndarray:
     """Those that are one of `asked`, or a copy by the clip's audio or by the file's."""
     wanted = {hash_ for i in asked for hash_ in (clips.hashes[i], clips.sources[i])}
-    ours = [i for i in among if not wanted.isdisjoint((clips.hashes[i], clips.sources[i]))]
+    ours = [i for i in among.tolist() if not wanted.isdisjoint((clips.hashes[i], clips.sources[i]))]
     return np.array(ours, dtype=np.int64)
 
 

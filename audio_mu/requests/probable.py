@@ -49,6 +49,7 @@ class Copies:
         return first_of([f"{clips.ids[i]} (of {clips.ids[j]})" for i, j in sorted(self.of.items())], SHOWN)
 
 
+NO_COPIES = Copies({}, NOT_SOUGHT, Path())
 Seek = Callable[[np.ndarray, np.ndarray], Copies]
 """(places of what was asked for, places of what would stay) → the copies that are to be forgotten too."""
 

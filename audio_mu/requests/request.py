@@ -14,7 +14,7 @@ from audio_mu.data.clips import Clips
 from audio_mu.data.splits import Split
 from audio_mu.errors import UserError
 from audio_mu.requests.named import DRAWS, Drawn
-from audio_mu.requests.probable import NOT_SOUGHT, Seek
+from audio_mu.requests.probable import NO_COPIES, NOT_SOUGHT, Seek
 from audio_mu.requests.request_file import ID_COLUMNS, read_lines
 from audio_mu.system.hashing import hash_of
 
@@ -98,17 +98,10 @@ def resolve_request(config: RequestParameters, clips: Clips, split: Split, seek:
     a named speaker looks the same as a speaker that is not named, and where the request leaves nothing.
     """
     drawn = DRAWS[config.forget](config, clips, split)
+    copies = seek(*_sides_of_search(clips, split, drawn)) if seek else NO_COPIES
+    probable = np.array(sorted(copies.of), dtype=np.int64)
     requested, kind = np.sort(drawn.forget), drawn.kind or config.forget
-    copies = seek(*_sides_of_search(clips, split, drawn)) if seek else None
-    probable = np.array(sorted(copies.of) if copies else [], dtype=np.int64)
-    asked = np.union1d(requested, np.intersect1d(probable, split.train))
-    untrained = np.union1d(drawn.untrained, np.setdiff1d(probable, split.train))
-    forget = _copies_of(clips, split.train, [*asked, *untrained]) if config.duplicates == "together" else asked
-    if len(forget) == 0:
-        raise UserError(
-            f"forget={config.forget!r} names {len(untrained)} recordings, none of which was trained on: there is "
-            "nothing to unlearn; delete their files"
-        )
+    forget, untrained = _to_forget(config, clips, split, drawn, probable)
     remain = np.setdiff1d(split.train, forget, assume_unique=True)
     if len(remain) == 0:
         raise UserError(f"forget={config.forget!r} takes all {len(forget)} training clips: ask for fewer")
@@ -136,9 +129,24 @@ def resolve_request(config: RequestParameters, clips: Clips, split: Split, seek:
         classes=drawn.classes,
         hash=request_hash,
         clips_hash=hash_of(named),
-        copies=copies.of if copies else {},
-        copies_are=copies.searched if copies else NOT_SOUGHT,
+        copies=copies.of,
+        copies_are=copies.searched,
     )
+
+
+def _to_forget(
+    config: RequestParameters, clips: Clips, split: Split, drawn: Drawn, probable: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The training clips to forget with their copies, and what else was asked for or is a probable copy."""
+    asked = np.union1d(drawn.forget, np.intersect1d(probable, split.train))
+    untrained = np.union1d(drawn.untrained, np.setdiff1d(probable, split.train))
+    forget = _copies_of(clips, split.train, [*asked, *untrained]) if config.duplicates == "together" else asked
+    if len(forget) == 0:
+        raise UserError(
+            f"forget={config.forget!r} names {len(untrained)} recordings, none of which was trained on: there is "
+            "nothing to unlearn; delete their files"
+        )
+    return forget, untrained
 
 
 def _sides_of_search(clips: Clips, split: Split, drawn: Drawn) -> tuple[np.ndarray, np.ndarray]:

@@ -123,14 +123,10 @@ def _code() -> str:
 
 
 def _descriptions(clips: Clips, folder: Path) -> Descriptions:
-    """Of all clips in their order, read from their files unless the folder has them whole."""
+    """Of all clips in their order: from the folder, or made from their files where no earlier folder has them."""
     keys = tuple(f"{source} {id_}" for source, id_ in zip(clips.sources, clips.ids))
-    try:
-        known = descriptions.load(folder)
-        if known.keys == keys:
-            return known
-    except (OSError, ValueError, KeyError, EOFError, TypeError):  # not there, or damaged
-        pass
+    if (known := _loaded(folder)) is not None and known.keys == keys:
+        return known
 
     def read(i: int) -> np.ndarray:
         try:
@@ -138,7 +134,16 @@ def _descriptions(clips: Clips, folder: Path) -> Descriptions:
         except BadRecording as bad:
             raise UserError(f"recording {clips.ids[i]!r} {bad}: mend it, copies are looked for in all") from None
 
-    made = described(keys, read)
+    beside = sorted(folder.parent.parent.glob(f"*/{folder.name}"), key=lambda path: path.stat().st_mtime_ns)
+    made = described(keys, read, next(filter(None, map(_loaded, reversed(beside))), None))
     with atomic_folder(folder) as temporary:
         descriptions.save(made, temporary)
     return made
+
+
+def _loaded(folder: Path) -> Descriptions | None:
+    """What a folder holds, if it is there and whole."""
+    try:
+        return descriptions.load(folder)
+    except (OSError, ValueError, KeyError, EOFError, TypeError):
+        return None

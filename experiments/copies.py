@@ -8,8 +8,8 @@ the alterations (one at a time), rounded down; the margin is for alterations tha
 both halves, and the false copies among all pairs of recordings, are those at the package's tau. The method and this
 rule were settled with the peaks of other takes of all speakers in view, so that the false copies are no independent
 test. Then 200 recordings are looked for among all, among 10,000 and among 100,000: the recordings again, each at
-another speed and mixed with a part of another one. One thread, half an hour with 400 altered copies of each half; with a folder for
-the parts a stopped one goes on. Writes results/copies.csv.
+another speed and mixed with a part of another one. One thread, half an hour; with a folder for the parts a stopped one
+goes on. Writes results/copies.csv.
 """
 
 from __future__ import annotations

@@ -50,7 +50,8 @@ class LeftOut:
             parts.append(f"{self.others} more {whose} too")
         if self.copies:
             names = quoted([f"{id_} (of {of})" for id_, of in self.copies.items()])
-            parts.append(f"{len(self.copies)} probable copies that have come since too, from now on: {names}")
+            what = "copy" if len(self.copies) == 1 else "copies"
+            parts.append(f"also {len(self.copies)} probable {what} that came since, for good: {names}")
         if self.held_out:
             parts.append(f"{self.held_out} held-out ones stay as non-members until `erase`")
         return ", ".join(parts)

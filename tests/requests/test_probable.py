@@ -138,14 +138,14 @@ def test_later_copies_of_an_answered_recording_stay_out_when_it_is_gone(project:
     said = project.answer("p1")
     assert "looking for probable copies of 8 recordings among 16 others" in said
     of = altered(folder)
-    assert "7 probable copies that have come since too, from now on: down/p2_loud.wav (of " in project.run("train")
+    assert "7 probable copies that came since, for good: down/p2_loud.wav (of " in project.run("train")
     assert trained(project).isdisjoint(of)
     (entry,) = project.finished_entries()
     recordings = project.table(entry, "recordings.csv").set_index("clip_id")
     assert set(recordings.loc[list(of), "forgotten"]) == {"False"}
     for path in folder.glob("*/p1_*"):
         path.unlink()
-    assert "have come since" not in project.run("train")
+    assert "came since" not in project.run("train")
     assert trained(project)
     assert trained(project).isdisjoint(of)
     project.run("erase", request=project.hash("p1"), confirm="true")
@@ -221,8 +221,8 @@ def test_a_search_is_made_once_and_again_for_other_recordings(project: Answered)
     assert project.answer("p1").count("looking for") == 1
     assert "looking for" not in project.run("train")
     altered(folder, {"up/p3_cut.wav": "10 % trimmed at the start"})
-    assert "1 probable copies that have come since" in project.run("train")
+    assert "1 probable copy that came since" in project.run("train")
     for path in (project.folder / "cache").rglob("sounds.npy"):
         path.write_bytes(path.read_bytes()[:1_000])
     altered(folder, {"up/p3_noise.wav": "white noise, 20 dB"})
-    assert "1 probable copies that have come since" in project.run("train")
+    assert "1 probable copy that came since" in project.run("train")

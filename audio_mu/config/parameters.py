@@ -110,6 +110,17 @@ class RequestParameters:
     forget_list: Path | None = _parameter("", parsers.path, "list: CSV or text file with clip ids or paths")
     forget_seed: int = _parameter("42", integer(0), "seed of the draws of the request")
     duplicates: str = _parameter("together", choice("together", "ignore"), "copies of forgotten recordings")
+    copies: str = _parameter(
+        AUTO,
+        or_auto(choice("exact", "probable", "ask")),
+        "altered copies (MP3, louder, trimmed): exact: not looked for; probable: forgotten too; ask: refuse and list "
+        "them; auto: ask for lists and named speakers, else exact",
+    )
+
+    @property
+    def names_recordings(self) -> bool:
+        """Whether somebody asked for these recordings or people; what is drawn, and whole classes, are experiments."""
+        return self.forget == "list" or (self.forget == "speaker" and bool(self.forget_speakers))
 
     @property
     def in_force(self) -> tuple[str, ...]:
@@ -120,7 +131,7 @@ class RequestParameters:
             "speaker": ("forget_speakers",) if self.forget_speakers else ("forget_speakers_num", "forget_seed"),
             "list": ("forget_list",),
         }
-        return ("forget", *named[self.forget], "duplicates")
+        return ("forget", *named[self.forget], "duplicates", "copies")
 
 
 @dataclass(frozen=True)
@@ -206,6 +217,9 @@ class Config:
             name: group(**{f.name: everything[f.name] for f in dataclasses.fields(group)})
             for name, group in GROUPS.items()
         }
+        if groups["request"].copies is None:
+            copies = "ask" if groups["request"].names_recordings else "exact"
+            groups["request"] = dataclasses.replace(groups["request"], copies=copies)
         config = cls(**groups, given=frozenset(name for name, text in values.items() if text not in ("", AUTO)))
         _check(config)
         return config

@@ -14,7 +14,7 @@ from audio_mu.erasure.find import Search
 from audio_mu.erasure.redact import Sought
 from audio_mu.errors import first_of
 from audio_mu.names import NAIVE
-from audio_mu.requests.ledger import RECORDINGS, RETIRED, Entry
+from audio_mu.requests.ledger import RECORDINGS, RETIRED, SOUGHT, Entry
 from audio_mu.store import queries, removal
 from audio_mu.store.artifacts import list_files, read_csv
 from audio_mu.store.handle import Store
@@ -40,6 +40,7 @@ def remaining(data: DataParameters, search: Search) -> list[Remaining]:
         *_names(entry, runs),
         *_held_out(search.store, search.answering),
         *_files(data, entry, search.answering),
+        _copies(entry),
         *_running(runs),
         *_foreign(search.foreign),
         *_elsewhere(search.store, runs),
@@ -110,6 +111,16 @@ def _files(data: DataParameters, entry: Entry, answering: Sequence[AnyRun]) -> I
     for path in sorted({run.params.get("forget_list", "") for run in answering}):
         if path and Path(path).exists():
             yield Remaining(f"the request's list {path}", "it is yours: delete it yourself")
+
+
+def _copies(entry: Entry) -> Remaining:
+    """An erasure knows recordings by their hashes alone."""
+    looked = "they were looked for when the request was answered, and by each command as long as the files were there"
+    why = looked if entry.tags.get(SOUGHT) == "true" else "they were not looked for when the request was answered"
+    return Remaining(
+        "copies of the recordings in another format, level, rate or length, if there are any",
+        f"{why}; from now on there is nothing to compare them with: delete those that you know of",
+    )
 
 
 def _running(runs: Collection[AnyRun]) -> Iterator[Remaining]:

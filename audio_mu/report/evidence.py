@@ -141,6 +141,8 @@ def _limits(figures: Figures, request: RequestFacts, verdict: Verdict) -> list[s
         "It says nothing about other copies: the base models, which still hold the recordings, stay in the registry "
         "until they are deleted, as do the recordings themselves, backups, and models made from the base models.",
     ]
+    if request.copies:
+        lines.append(f"It does not show that no copy has stayed: {request.copies}.")
     if n == 1:
         lines.append("One seed gives no interval: another seed could decide otherwise.")
     elif n < 6:

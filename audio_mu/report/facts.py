@@ -13,7 +13,7 @@ class RequestFacts:
     """A request's name and size. Counts are clips.
 
     speaker_confounded: other people speak the clips that membership attacks compare with, so that the attacks may tell
-    voices apart and not membership.
+    voices apart and not membership. copies: which copies were looked for, in words.
     """
 
     name: str
@@ -24,6 +24,7 @@ class RequestFacts:
     n_held_out: int
     n_duplicates_added: int
     speaker_confounded: bool = False
+    copies: str = ""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,8 @@ COLUMNS = ("clip_id", "label", "speaker", "part", "audio_hash", "source_hash")
 SCOPE = "scope"
 """Column of request.csv and recordings.csv: person or class where the row's whole speaker or class was asked for."""
 OF_RECORDINGS, OF_PERSON, OF_CLASS = "recordings", "person", "class"
+COPIES, SOUGHT = "copies", "copies_sought"
+"""Tags: which copies were looked for, in words, and whether probable ones were."""
 
 
 @dataclass(frozen=True)
@@ -277,6 +279,15 @@ def _write(store: Store, entry: Entry, known: Entry | None, previous: str) -> Se
         run.text(ANSWERS, json.dumps({name: dataclasses.asdict(given) for name, given in answers.items()}, indent=1))
         run.tags(tags)
     return [run.id for run in runs]
+
+
+def add_copies(store: Store, entry: Entry, copies: Sequence[Sequence[str]]) -> None:
+    """Add recordings that have turned out to be copies of an answered request's to it: see `Clips.identity`."""
+    new = pd.DataFrame(copies, columns=list(COLUMNS)).assign(forgotten="False", **{SCOPE: OF_RECORDINGS})
+    with registry_locked(store):
+        for run_id in entry.run_ids:
+            known = read_csv(store, run_id, RECORDINGS, dtype=str)
+            Run(store, run_id, "").csv(RECORDINGS, pd.concat([known, new]).drop_duplicates("clip_id"))
 
 
 def _put_into_service(store: Store, run_id: str, moving: str) -> None:

@@ -6,8 +6,6 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-import pandas as pd
-
 from audio_mu.data.catalog import composed
 from audio_mu.requests.ledger import OF_PERSON, SCOPE, Entry
 from audio_mu.system.hashing import hash_of
@@ -18,20 +16,17 @@ LONGEST_NAME = 100  # characters of a person's name in the name of a request
 def of_each_person(entry: Entry) -> Sequence[Entry]:
     """The entries of the people whom an entry is about, in the order of their names; itself where it is one or none.
 
-    A copy under somebody else's name belongs to the person whose recording it is. Held-out recordings of all of them
-    are everybody's non-members: the attack was measured on them together.
+    A copy under somebody else's name is in each of them, as a probable copy does not say whose it is. Held-out
+    recordings of all are everybody's non-members: the attack was measured on them together.
     """
     people = sorted(entry.speakers)
     if len(people) < 2:
         return [entry]
     table = entry.recordings
     ours = table[SCOPE] == OF_PERSON
-    own = {person: table[ours & (table["speaker"].map(composed) == person)] for person in people}
     entries = []
     for person in people:
-        hashes = {*own[person]["audio_hash"], *own[person]["source_hash"]}
-        copies = table[~ours & (table["audio_hash"].isin(hashes) | table["source_hash"].isin(hashes))]
-        recordings = pd.concat([own[person], copies]).sort_index()
+        recordings = table[~ours | (table["speaker"].map(composed) == person)]
         fits = re.fullmatch(r"[\w.-]+", person) and len(person.encode()) <= LONGEST_NAME
         asked = recordings.loc[recordings["forgotten"], ["clip_id", "audio_hash"]]
         hash_ = hash_of([entry.hash, person])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,8 @@ from audio_mu.data.catalog import as_id, composed
 from audio_mu.data.clips import Clips
 from audio_mu.data.splits import Split
 from audio_mu.errors import UserError
-from audio_mu.requests.named import DRAWS
+from audio_mu.requests.named import DRAWS, Drawn
+from audio_mu.requests.probable import NO_COPIES, NOT_SOUGHT, Seek
 from audio_mu.requests.request_file import ID_COLUMNS, read_lines
 from audio_mu.system.hashing import hash_of
 
@@ -29,6 +31,8 @@ class Request:
     come from other speakers than `forget`, so that an attack may tell voices apart and not membership.
     `requested` = the clips that were asked for, without the copies that were added; `untrained` = those asked for that
     were never trained on: nothing is to be unlearned for them. `people` and `classes` are whom it is about as a whole.
+    `copies` = the probable copies that were added to `forget` and `untrained`, each with its original; `copies_are`
+    says in words what was looked for.
 
     `hash` identifies the kind of request, the clips' ids and their audio; `clips_hash` the same without the kind.
     A request is replayed with the parameters of its run, or as `forget=list` with the `request.csv` of its run: the
@@ -51,6 +55,8 @@ class Request:
     classes: tuple[str, ...]
     hash: str
     clips_hash: str
+    copies: Mapping[int, int] = field(default_factory=dict)
+    copies_are: str = NOT_SOUGHT
 
     @property
     def n_requested(self) -> int:
@@ -81,26 +87,21 @@ class Earlier:
     nonmembers: np.ndarray
 
 
-def resolve_request(config: RequestParameters, clips: Clips, split: Split) -> Request:
+def resolve_request(config: RequestParameters, clips: Clips, split: Split, seek: Seek | None = None) -> Request:
     """Find the clips of the configured request.
 
     Items: ceil(|train| · p / 100), drawn without replacement by numpy's Generator(forget_seed) over the sorted
     ids, the same for all model seeds. Classes: Random(forget_seed).sample over the class indices, or the named
     classes; the test set loses them. Speakers: drawn likewise over the sorted speakers of the training set, or
     named. List: the ids of a file, or its people. Copies of requested recordings in the training set are added unless
-    `duplicates=ignore`. Raises `UserError` where a name is not there, where a named speaker looks the same as a
-    speaker that is not named, and where the request leaves nothing.
+    `duplicates=ignore`, and the probable copies that `seek` finds. Raises `UserError` where a name is not there, where
+    a named speaker looks the same as a speaker that is not named, and where the request leaves nothing.
     """
     drawn = DRAWS[config.forget](config, clips, split)
+    copies = seek(*_sides_of_search(clips, split, drawn)) if seek else NO_COPIES
+    probable = np.array(sorted(copies.of), dtype=np.int64)
     requested, kind = np.sort(drawn.forget), drawn.kind or config.forget
-    forget = (
-        _with_copies(clips, split, [*requested, *drawn.untrained]) if config.duplicates == "together" else requested
-    )
-    if len(forget) == 0:
-        raise UserError(
-            f"forget={config.forget!r} names {len(drawn.untrained)} recordings, none of which was trained on: there is "
-            "nothing to unlearn; delete their files"
-        )
+    forget, untrained = _to_forget(config, clips, split, drawn, probable)
     remain = np.setdiff1d(split.train, forget, assume_unique=True)
     if len(remain) == 0:
         raise UserError(f"forget={config.forget!r} takes all {len(forget)} training clips: ask for fewer")
@@ -108,9 +109,10 @@ def resolve_request(config: RequestParameters, clips: Clips, split: Split) -> Re
     test = np.setdiff1d(split.test, held_out, assume_unique=True) if kind == "class" else split.test
     if len(test) == 0:
         raise UserError(f"forget={config.forget!r} leaves no test clips: ask for fewer classes")
-    named, others = ([[clips.ids[i], clips.hashes[i]] for i in rows.tolist()] for rows in (forget, drawn.untrained))
+    named, others = ([[clips.ids[i], clips.hashes[i]] for i in rows.tolist()] for rows in (forget, untrained))
     request_hash = hash_of([kind, named, *([others] if others else [])])
-    nonmembers = _nonmembers(kind, clips, split, forget, held_out)
+    fair = replace(split, nonmembers=np.setdiff1d(split.nonmembers, probable))
+    nonmembers = _nonmembers(kind, clips, fair, forget, held_out)
     return Request(
         kind=kind,
         name=drawn.name or f"list-{request_hash[:8]}",
@@ -122,18 +124,43 @@ def resolve_request(config: RequestParameters, clips: Clips, split: Split) -> Re
         nonmembers_are=nonmembers.words,
         speaker_confounded=nonmembers.speaker_confounded,
         requested=requested,
-        untrained=drawn.untrained,
+        untrained=untrained,
         people=drawn.people,
         classes=drawn.classes,
         hash=request_hash,
         clips_hash=hash_of(named),
+        copies=copies.of,
+        copies_are=copies.searched,
     )
 
 
-def _with_copies(clips: Clips, split: Split, asked: list[int]) -> np.ndarray:
-    """The training clips that are one of those asked for, or a copy by the clip's audio or by the file's."""
+def _to_forget(
+    config: RequestParameters, clips: Clips, split: Split, drawn: Drawn, probable: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The training clips to forget with their copies, and what else was asked for or is a probable copy."""
+    asked = np.union1d(drawn.forget, np.intersect1d(probable, split.train))
+    untrained = np.union1d(drawn.untrained, np.setdiff1d(probable, split.train))
+    forget = _copies_of(clips, split.train, [*asked, *untrained]) if config.duplicates == "together" else asked
+    if len(forget) == 0:
+        raise UserError(
+            f"forget={config.forget!r} names {len(untrained)} recordings, none of which was trained on: there is "
+            "nothing to unlearn; delete their files"
+        )
+    return forget, untrained
+
+
+def _sides_of_search(clips: Clips, split: Split, drawn: Drawn) -> tuple[np.ndarray, np.ndarray]:
+    """What was asked for and all else that its people say; and all others that would stay, copies by hash left out."""
+    named = np.concatenate([drawn.forget, drawn.untrained])
+    asked = np.union1d(named, np.flatnonzero(drawn.matches))
+    there = np.concatenate([split.train, split.test, split.waiting])
+    return asked, np.setdiff1d(there, [*asked, *_copies_of(clips, there, named)])
+
+
+def _copies_of(clips: Clips, among: np.ndarray, asked: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Those that are one of `asked`, or a copy by the clip's audio or by the file's."""
     wanted = {hash_ for i in asked for hash_ in (clips.hashes[i], clips.sources[i])}
-    ours = [i for i in split.train.tolist() if not wanted.isdisjoint((clips.hashes[i], clips.sources[i]))]
+    ours = [i for i in among.tolist() if not wanted.isdisjoint((clips.hashes[i], clips.sources[i]))]
     return np.array(ours, dtype=np.int64)
 
 
@@ -193,11 +220,11 @@ def _other_speakers(ours: np.ndarray) -> str:
 
 def request_table(config: RequestParameters, clips: Clips, request: Request) -> pd.DataFrame:
     """The request as evidence: clip_id, label, speaker, audio_hash, source_hash, requested (false: a copy that was
-    added), trained (false: asked for, and never trained on) and scope (person, class, recordings).
+    added), trained (false: never trained on), scope (person, class, recordings) and copy_of (of a probable copy).
 
     The other columns of a request file (reason, requester, date) follow, empty for the copies.
     """
-    asked = {*request.requested.tolist(), *request.untrained.tolist()}
+    asked = {*request.requested.tolist(), *request.untrained.tolist()} - request.copies.keys()
     rows = [*request.forget.tolist(), *request.untrained.tolist()]
     whole = {**dict.fromkeys(request.people, "person"), **dict.fromkeys(request.classes, "class")}
     labels = {i: clips.class_names[clips.labels[i]] for i in rows}
@@ -211,6 +238,7 @@ def request_table(config: RequestParameters, clips: Clips, request: Request) -> 
             "requested": [i in asked for i in rows],
             "trained": [place < len(request.forget) for place in range(len(rows))],
             "scope": [whole.get(labels[i] if request.classes else clips.speakers[i], "recordings") for i in rows],
+            "copy_of": [clips.ids[request.copies[i]] if i in request.copies else "" for i in rows],
         }
     )
     if config.forget != "list":

@@ -13,8 +13,9 @@ from audio_mu.data.clips import Clips, clips_digest, load_clips
 from audio_mu.data.splits import Sides, Split, split_clips
 from audio_mu.errors import UserError
 from audio_mu.progress import say
-from audio_mu.requests.ledger import Entry, Ledger
-from audio_mu.requests.request import Earlier
+from audio_mu.requests.ledger import SOUGHT, Entry, Ledger, add_copies
+from audio_mu.requests.probable import probable_copies, seek_for
+from audio_mu.requests.request import Earlier, Request, resolve_request
 from audio_mu.requests.sides import keep_sides, read_sides
 from audio_mu.store.handle import Store
 
@@ -25,13 +26,15 @@ NO_LEDGER = Ledger()
 class LeftOut:
     """An answered request, and how many clips it leaves out: its own, others of its people or classes.
 
-    `held_out`: test clips of its people, which stay as non-members until they are erased.
+    `held_out`: test clips of its people, which stay as non-members until they are erased. `copies`: id of a probable
+    copy that has come since → id of the recording.
     """
 
     entry: Entry
     own: int
     others: int
     held_out: int
+    copies: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def request(self) -> str:
@@ -45,6 +48,10 @@ class LeftOut:
         if self.others:
             whose = "of its classes" if self.entry.classes else "of the same people"
             parts.append(f"{self.others} more {whose} too")
+        if self.copies:
+            names = quoted([f"{id_} (of {of})" for id_, of in self.copies.items()])
+            what = "copy" if len(self.copies) == 1 else "copies"
+            parts.append(f"also {len(self.copies)} probable {what} that came since, for good: {names}")
         if self.held_out:
             parts.append(f"{self.held_out} held-out ones stay as non-members until `erase`")
         return ", ".join(parts)
@@ -94,11 +101,12 @@ class Data:
 def data_to_train(config: Config, store: Store, ledger: Ledger) -> Data:
     """Clips and split; recordings that have no side yet get theirs, for good."""
     data = load_data(config, ledger, _known(config, store))
-    if not data.split.drawn:
-        return data
-    kept = keep_sides(store, config.data, data.split.drawn)
-    overruled = any(kept[key] != side for key, side in data.split.drawn.items())
-    return load_data(config, ledger, kept) if overruled else data
+    if data.split.drawn:
+        kept = keep_sides(store, config.data, data.split.drawn)
+        if any(kept[key] != side for key, side in data.split.drawn.items()):
+            data = load_data(config, ledger, kept)
+    _enter_copies(store, data)
+    return data
 
 
 def data_of_bases(config: Config, store: Store, ledger: Ledger) -> Data:
@@ -108,7 +116,27 @@ def data_of_bases(config: Config, store: Store, ledger: Ledger) -> Data:
     if len(data.split.waiting):
         waiting = [data.clips.ids[i] for i in data.split.waiting]
         say(f"{len(waiting)} recordings have come since `train`, and wait for the next one: {quoted(waiting)}")
+    _enter_copies(store, data)
     return data
+
+
+def resolve(config: Config, data: Data) -> Request:
+    """The request among what the ledger leaves. Raises `UserError`, with what it leaves out, where it is not there."""
+    try:
+        return resolve_request(config.request, data.clips, data.split, seek_for(config.request, data.clips))
+    except UserError as error:
+        if not data.left_out:
+            raise
+        names = ", ".join(entry.request for entry in data.left_out)
+        raise UserError(f"{error} (answered requests are left out: {names}; ledger=ignore takes them in)") from None
+
+
+def _enter_copies(store: Store, data: Data) -> None:
+    """Probable copies of answered recordings become the request's, known by hash when their originals are gone."""
+    rows = {row[0]: row for row in data.clips.identity}
+    for found in data.left_out:
+        if found.copies:
+            add_copies(store, found.entry, [rows[id_] for id_ in found.copies])
 
 
 def _known(config: Config, store: Store) -> Sides:
@@ -123,7 +151,7 @@ def load_data(config: Config, ledger: Ledger = NO_LEDGER, known: Sides | None = 
     clips = load_clips(config.data, ledger.barred)
     whole = split_clips(config.data.split, config.data.split_seed, clips, known, draw)
     out, trained = np.zeros(len(clips), dtype=bool), np.isin(np.arange(len(clips)), whole.train)
-    left_out, earlier = [], {}
+    scopes, left_out, earlier = [], [], {}
     for entry in ledger.left_out(config.store.ledger):
         elsewhere = all(entry is not other for other in ledger.entries)
         own, scope = of_entry(clips, entry, elsewhere)
@@ -131,8 +159,10 @@ def load_data(config: Config, ledger: Ledger = NO_LEDGER, known: Sides | None = 
         out |= own | others
         if not elsewhere or own.any() or others.any():
             left_out.append(LeftOut(entry, int(own.sum()), int(others.sum()), int((scope & ~own & ~others).sum())))
+            scopes.append(scope & (not elsewhere and entry.tags.get(SOUGHT) == "true"))
         if not elsewhere and not entry.gone:
             earlier[ledger.set_name(entry)] = entry
+    left_out = _with_later_copies(clips, left_out, scopes, out)
     train, test, nonmembers = (rows[~out[rows]] for rows in (whole.train, whole.test, whole.nonmembers))
     if len(train) == 0 or len(test) == 0:
         raise UserError(
@@ -146,6 +176,26 @@ def load_data(config: Config, ledger: Ledger = NO_LEDGER, known: Sides | None = 
     found = {name: _earlier(clips, split, entry) for name, entry in earlier.items()}
     readable = {name: known for name, known in found.items() if len(known.clips)}
     return Data(clips, split, tuple(left_out), _digest(clips, whole.train), readable)
+
+
+def _with_later_copies(
+    clips: Clips, left_out: list[LeftOut], scopes: list[np.ndarray], out: np.ndarray
+) -> list[LeftOut]:
+    """The same with the probable copies of recordings in these scopes, bool [n] each, which are added to `out`.
+
+    Only requests whose probable copies were looked for when they were answered have a scope here, and only recordings
+    whose files are still there: whatever is found has come since.
+    """
+    barred = np.logical_or.reduce([np.zeros(len(clips), dtype=bool), *scopes])
+    if not barred.any():
+        return left_out
+    found = probable_copies(clips, np.flatnonzero(barred), np.flatnonzero(~barred & ~out))
+    out[list(found.of)] = True
+    firsts = {i: found.first(i) for i in found.of}
+    return [
+        replace(entry, copies={clips.ids[i]: clips.ids[found.of[i]] for i, j in firsts.items() if scope[j]})
+        for entry, scope in zip(left_out, scopes)
+    ]
 
 
 def of_entry(clips: Clips, entry: Entry, elsewhere: bool = False) -> tuple[np.ndarray, np.ndarray]:

@@ -36,6 +36,7 @@ from audio_mu.report.html import (
 from audio_mu.report.rule import judge
 from audio_mu.report.summary import summary
 from audio_mu.report.tables import listed
+from audio_mu.requests.ledger import COPIES
 from audio_mu.store.artifacts import read_csv
 from audio_mu.store.handle import Store
 from audio_mu.store.links import share_charts
@@ -137,6 +138,7 @@ def make_record(
         provenance=[
             ("request hash", request.hash),
             ("recordings", f"{request.n_forget} forgotten, {request.n_remain} kept"),
+            *([("copies", request.copies)] if request.copies else []),
             ("model", config.registered_model),
             ("versions before", _by_seed({seed: run.tags["base_version"] for seed, run in runs.items()})),
             ("versions after", _by_seed(after) if after else "not registered"),
@@ -155,6 +157,7 @@ def request_facts(store: Store, cell: CellRuns) -> RequestFacts:
         hash=tags["request_hash"],
         **{name: int(sizes[f"request/{name}"]) for name in SIZES},
         speaker_confounded=tags["speaker_confounded"] == "true",
+        copies=tags.get(COPIES, ""),
     )
 
 

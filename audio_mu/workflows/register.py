@@ -23,11 +23,13 @@ from audio_mu.report.rule import RULE, Verdict, best_method, closest, judge
 from audio_mu.requests.complete import check_lists
 from audio_mu.requests.ledger import (
     COLUMNS,
+    COPIES,
     OF_CLASS,
     OF_PERSON,
     OF_RECORDINGS,
     RETIRED,
     SCOPE,
+    SOUGHT,
     Answer,
     Entry,
     Ledger,
@@ -36,6 +38,7 @@ from audio_mu.requests.ledger import (
     read_ledger,
 )
 from audio_mu.requests.people import of_each_person
+from audio_mu.requests.probable import NOT_SOUGHT
 from audio_mu.store import registry
 from audio_mu.store.artifacts import read_csv, read_npz
 from audio_mu.store.handle import Store
@@ -300,6 +303,8 @@ def _answered(
         "clips_hash": hash_of(asked.to_numpy().tolist()),
         "kind": kind,
         "asked": _asked(config),
+        COPIES: first.tags.get(COPIES, NOT_SOUGHT),
+        SOUGHT: first.tags.get(SOUGHT, "false"),
         "scope": next((scope for scope in (OF_PERSON, OF_CLASS) if scope in set(forgotten[SCOPE])), OF_RECORDINGS),
     }
     answer = Answer(

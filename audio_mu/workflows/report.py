@@ -18,6 +18,9 @@ from audio_mu.workflows.compare import compare
 from audio_mu.workflows.gather import make_record, write_record
 from audio_mu.workflows.stage import base_tags, stage_run
 
+COPIES = ("duplicates", "copies")
+"""Parameters of a request that choose a cell only where they are given."""
+
 
 def report(config: Config, store: Store) -> str:
     """Write comparison and report of the newest cell of the configured request, and an evidence record.
@@ -40,8 +43,8 @@ def choose_cell(config: Config, store: Store) -> str:
     """The newest cell whose runs had the configured request, and every other setting that was given explicitly."""
     tags = {**base_tags(config), "stage": "unlearn", "role": "method"}
     newest = queries.newest_by(queries.find(store, tags), "cell")
-    given = [name for name in (*BASE_FIELDS, *REPAIR_FIELDS, "duplicates") if name in config.given]
-    wanted = config.as_text(name for name in config.request.in_force if name != "duplicates") | config.as_text(given)
+    given = [name for name in (*BASE_FIELDS, *REPAIR_FIELDS, *COPIES) if name in config.given]
+    wanted = config.as_text(name for name in config.request.in_force if name not in COPIES) | config.as_text(given)
     matching = [cell for (cell,), run in newest.items() if wanted.items() <= _settings(store, run).items()]
     if not matching:
         settings = ", ".join(f"{name}={value}" for name, value in wanted.items() if value)

@@ -19,7 +19,7 @@ from audio_mu.data.splits import VALIDATION_SHARE
 from audio_mu.errors import UserError
 from audio_mu.progress import say
 from audio_mu.report.trials import trials_table, tuned_yaml
-from audio_mu.requests.request import Request, resolve_request
+from audio_mu.requests.request import Request
 from audio_mu.seeding import derive
 from audio_mu.store import queries
 from audio_mu.store.handle import Store
@@ -28,7 +28,7 @@ from audio_mu.system.hashing import hash_of
 from audio_mu.unlearning import METHODS
 from audio_mu.unlearning.trials import Trial, draw_trials
 from audio_mu.workflows.bases import find_bases
-from audio_mu.workflows.data import Data
+from audio_mu.workflows.data import Data, resolve
 from audio_mu.workflows.fingerprints import (
     UNLEARNING_SOURCE,
     machine,
@@ -168,7 +168,7 @@ def tune(config: Config, store: Store, engine: Engine, parent: Run | None = None
     searched = _searched(check_methods(config))
     bases, data = find_bases(store, config)
     config = bases.config
-    rehearsal = rehearse(config, data, resolve_request(config.request, data.clips, data.split))
+    rehearsal = rehearse(config, data, resolve(config, data))
     trials = [
         trial
         for method in searched

@@ -14,12 +14,11 @@ from audio_mu.audit.performance import cross_entropy
 from audio_mu.compute.engine import Engine
 from audio_mu.compute.jobs import Result, UnlearnJob, unlearn_job
 from audio_mu.config import Config
-from audio_mu.errors import UserError
 from audio_mu.models.waveform import network_state
 from audio_mu.names import NAIVE, ORIGINAL
 from audio_mu.progress import say
-from audio_mu.requests.ledger import RETIRED
-from audio_mu.requests.request import Request, request_table, resolve_request
+from audio_mu.requests.ledger import COPIES, RETIRED, SOUGHT
+from audio_mu.requests.request import request_table
 from audio_mu.store import queries, registry
 from audio_mu.store.artifacts import list_files, read_npz
 from audio_mu.store.handle import Store
@@ -28,7 +27,7 @@ from audio_mu.store.runs import Run, child_run
 from audio_mu.unlearning import METHODS
 from audio_mu.workflows.attack import find_attack, load_attack
 from audio_mu.workflows.bases import base_logits, find_bases
-from audio_mu.workflows.data import Data
+from audio_mu.workflows.data import resolve
 from audio_mu.workflows.fingerprints import problem
 from audio_mu.workflows.method_settings import (
     check_methods,
@@ -49,7 +48,7 @@ def unlearn(config: Config, store: Store, engine: Engine, parent: Run | None = N
         return answered
     bases, data = find_bases(store, config)
     config = bases.config
-    request = _resolve(config, data)
+    request = resolve(config, data)
     attack = find_attack(store, bases)
     cell = UnlearningCell(config, bases, data, request, attack, given_hyper_parameters(config))
     evaluator = Evaluator(request, data.clips.labels.numpy(), load_attack(store, attack), data.earlier)
@@ -60,21 +59,11 @@ def unlearn(config: Config, store: Store, engine: Engine, parent: Run | None = N
         work = Unlearning(cell, store, engine, run, evaluator)
         work.run(methods)
         work.compare_with_naive()
+        work.tell_copies()
     if parent is None:  # the whole chain registers after its comparison
         register_unlearned(config, store, run, cell.id)
         say("the methods side by side, averaged over the seeds: run `mlflow run . -e compare` with the same data")
     return cell.id
-
-
-def _resolve(config: Config, data: Data) -> Request:
-    """The request among what the ledger leaves. Raises `UserError`, with what it leaves out, where it is not there."""
-    try:
-        return resolve_request(config.request, data.clips, data.split)
-    except UserError as error:
-        if not data.left_out:
-            raise
-        names = ", ".join(entry.request for entry in data.left_out)
-        raise UserError(f"{error} (answered requests are left out: {names}; ledger=ignore takes them in)") from None
 
 
 def _describe(run: Run, cell: UnlearningCell) -> None:
@@ -257,6 +246,14 @@ class Unlearning:
             naive_logits = self._stored_logits(naive.id)
             for finished in reversed(alone):  # in the order in which they were made
                 self._compare(finished, naive.metrics, naive_logits)
+
+    def tell_copies(self) -> None:
+        """Give the runs of the cell that an earlier command made what this one has searched."""
+        found = queries.find(self.store, {"cell": self.cell.id, "stage": "unlearn", "role": "method"})
+        now = {name: self.cell.tags()[name] for name in (COPIES, SOUGHT)}
+        for run in found if now[SOUGHT] == "true" else ():
+            if run.tags.get(SOUGHT) != "true":
+                Run(self.store, run.id, run.name).tags(now)
 
     def _compare(self, finished: Finished, naive: Mapping[str, float], naive_logits: Logits) -> None:
         run, seed, method = (

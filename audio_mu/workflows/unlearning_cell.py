@@ -11,6 +11,8 @@ import numpy as np
 
 from audio_mu.config import REPAIR_FIELDS, Config
 from audio_mu.config.parsers import as_text
+from audio_mu.requests.ledger import COPIES, SOUGHT
+from audio_mu.requests.probable import NOT_SOUGHT
 from audio_mu.requests.request import Request
 from audio_mu.store.queries import Finished
 from audio_mu.system.hashing import hash_of
@@ -77,6 +79,8 @@ class UnlearningCell:
             "split": self.data.split.kind,
             "request": self.request.name,
             "request_hash": self.request.hash,
+            COPIES: self.request.copies_are,
+            SOUGHT: str(self.request.copies_are != NOT_SOUGHT).lower(),
             "cell": self.id,
             "clips_digest": self.data.digest,
             "attack_run_id": self.attack.id,

@@ -112,10 +112,30 @@ def test_every_parameter_has_one_group() -> None:
     assert len(names) == len(set(names)) == len(defaults())
 
 
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        ({"forget": "speaker", "forget_speakers": "07"}, "ask"),
+        ({"forget": "speaker"}, "exact"),
+        ({"forget": "class", "forget_class_names": "7"}, "exact"),
+        ({"forget_percentage": "30"}, "exact"),
+        ({"forget_percentage": "30", "copies": "ask"}, "ask"),
+        ({"forget": "speaker", "forget_speakers": "07", "copies": "exact"}, "exact"),
+    ],
+)
+def test_copies_are_asked_about_where_somebody_is_named(request_: dict[str, str], expected: str) -> None:
+    """Catches a person's request that is not searched, and the study's draw that is."""
+    config = Config.from_text(request_)
+    assert config.request.copies == expected
+    assert config.with_values({"n_epochs": "3"}).request.copies == expected
+    assert ("copies" in config.given) == ("copies" in request_)
+
+
 def test_a_request_logs_the_parameters_that_it_reads() -> None:
     """Catches a run that logs the percentage of a request by speaker, or a draw that had no part."""
-    assert Config.from_text({}).request.in_force == ("forget", "forget_percentage", "forget_seed", "duplicates")
+    items = Config.from_text({}).request
+    assert items.in_force == ("forget", "forget_percentage", "forget_seed", "duplicates", "copies")
     named = Config.from_text({"forget": "speaker", "forget_speakers": "07"}).request
-    assert named.in_force == ("forget", "forget_speakers", "duplicates")
+    assert named.in_force == ("forget", "forget_speakers", "duplicates", "copies")
     drawn = Config.from_text({"forget": "class"}).request
-    assert drawn.in_force == ("forget", "forget_classes_num", "forget_seed", "duplicates")
+    assert drawn.in_force == ("forget", "forget_classes_num", "forget_seed", "duplicates", "copies")

@@ -16,6 +16,7 @@ from audio_mu.config import Config
 from audio_mu.data.clips import Clips, load_clips
 from audio_mu.data.splits import Split, split_clips
 from audio_mu.errors import UserError
+from audio_mu.requests.probable import NOT_SOUGHT, Copies
 from audio_mu.requests.request import Request, request_table, resolve_request
 
 DIGITS = tuple("0123456789")
@@ -218,6 +219,37 @@ def test_duplicates_together_or_ignored(clips: Clips) -> None:
     items = resolved(clips, split)
     assert 180 in items.test
     assert 180 not in items.nonmembers
+
+
+@pytest.mark.parametrize("duplicates", ["together", "ignore"])
+def test_probable_copies_are_forgotten_or_barred(clips: Clips, duplicates: str) -> None:
+    """Catches the person's own test recordings or copies by hash offered as finds, a copy on the test side that is
+    forgotten, asked for or a non-member, and one hash for the request with and without copies."""
+    hashes = list(clips.hashes)
+    hashes[55] = hashes[3]  # a copy by hash
+    clips = replace(clips, hashes=tuple(hashes))
+    split = split_of(clips, 160)
+    config = Config.from_text({"forget": "speaker", "forget_speakers": "03", "duplicates": duplicates}).request
+    seen: list[np.ndarray] = []
+
+    def seek(asked: np.ndarray, others: np.ndarray) -> Copies:
+        seen.extend([asked, others])
+        return Copies({52: 3, 172: 183}, "compared", Path())
+
+    request = resolve_request(config, clips, split, seek)
+    assert {clips.speakers[i] for i in seen[0]} == {"03"} and 183 in seen[0]
+    assert sorted([*seen[0], *seen[1], 55]) == list(range(200))
+    plain = resolve_request(config, clips, split)
+    assert sorted({*request.forget} - {*plain.forget}) == [52]
+    assert request.untrained.tolist() == [172]
+    assert request.n_requested == plain.n_requested == 16
+    assert 172 not in request.nonmembers
+    assert (request.copies_are, plain.copies_are) == ("compared", NOT_SOUGHT)
+    assert request.hash != plain.hash
+    table = request_table(config, clips, request).set_index("clip_id")
+    assert table.loc[[clips.ids[52], clips.ids[172]], "copy_of"].tolist() == [clips.ids[3], clips.ids[183]]
+    assert not table.loc[[clips.ids[52], clips.ids[172]], "requested"].any()
+    assert table["trained"].sum() == len(request.forget)
 
 
 def test_request_must_leave_something(clips: Clips) -> None:

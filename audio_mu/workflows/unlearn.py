@@ -37,6 +37,7 @@ from audio_mu.workflows.method_settings import (
     given_hyper_parameters,
     hyper_parameters_of,
     method_settings,
+    say_unread,
 )
 from audio_mu.workflows.register import register_unlearned, resumed
 from audio_mu.workflows.stage import stage_run
@@ -57,6 +58,7 @@ def unlearn(config: Config, store: Store, engine: Engine, parent: Run | None = N
     evaluator = Evaluator(request, data.clips.labels.numpy(), load_attack(store, attack), data.earlier)
     versions = ", ".join(f"{seed} (version {version.version})" for seed, version in bases.versions.items())
     say(f"base models of {config.registered_model}, seeds {versions}")
+    say_unread(config, methods)
     with stage_run(store, parent, "unlearn", config, cell.tags()) as run:
         _describe(run, cell)
         work = Unlearning(cell, store, engine, run, evaluator)

@@ -126,9 +126,7 @@ def test_settings_of_one_method_win_over_the_configured_ones(tmp_path: Path) -> 
         ({"eu_k": {"epochs": 2.5}}, "eu_k: epochs=2.5 is not allowed: give a whole number"),
         ({"neggrad_plus": {"remain_weight": 95}}, "remain_weight=95 is not allowed: give a number from 0 to 1"),
         ({"ssd": {"alpha": -1}}, "ssd: alpha=-1 is not allowed: give a number from 0 on"),
-        ({"scrub": {"learning_rate": float("inf")}}, "learning_rate=inf is not "),
-        ({"scrub": {"learning_rate": float("nan")}}, "learning_rate=nan is not "),
-        ({"scrub": {"epochs": 10**400}}, "epochs=1000"),
+        ({"scrub": {"epochs": 10**10}}, "scrub: epochs=10000000000 is not of the kind of its default, 10"),
     ]:
         file.write_text(yaml.safe_dump(wrong))
         with pytest.raises(UserError, match=words):

@@ -37,6 +37,8 @@ CLUSTER_SECONDS = 60.0  # Ray itself would wait for ever where a cluster is at a
 LONGEST_TEMPORARY = 40  # characters: Ray puts 66 behind it, and the path of a socket may have 107
 LOST = (WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError)
 """What Ray raises for one task; its other errors are the cluster's."""
+NOT_WRITABLE = ".*not writable.*"
+"""torch's warning about Ray's arrays, which are shared and read-only; nothing here writes to them."""
 SHARED_FIELDS = ("base_state",)
 """Large fields that many jobs have in common: they are sent once."""
 
@@ -44,8 +46,7 @@ SHARED_FIELDS = ("base_state",)
 def _work(work: Callable[[Any], R], job: Any, features: np.ndarray, shared: dict[str, Any]) -> R | Failed:
     """What runs on the cluster: the job with its large parts put back."""
     keep_freed_memory()
-    # Ray's arrays are shared between tasks and read-only; nothing here writes to features.
-    warnings.filterwarnings("ignore", message=".*not writable.*")
+    warnings.filterwarnings("ignore", message=NOT_WRITABLE)
     whole = {name: ray.get(reference) for name, reference in shared.items()}
     return attempt(work, replace(job, problem=replace(job.problem, features=features), **whole))
 
@@ -67,6 +68,7 @@ class RayEngine:
 
     def __enter__(self) -> RayEngine:
         """Find or start the cluster. Raises `UserError`, before any work, where there is none."""
+        warnings.filterwarnings("ignore", message=NOT_WRITABLE)
         address = os.environ.get("RAY_ADDRESS")
         if not ray.is_initialized():
             own_handler = signal.getsignal(signal.SIGTERM)

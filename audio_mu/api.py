@@ -4,7 +4,8 @@
     api.train(seeds=[40, 41], n_epochs=8)
 
 Parameters are those of the entry points, as text or as Python values. The store is the one of MLFLOW_TRACKING_URI,
-else `mlflow.db` in the current folder. Mistakes raise `audio_mu.errors.UserError`. Work runs in worker processes: a
+else `mlflow.db` in the current folder. Mistakes raise `audio_mu.errors.UserError`; of a task that fails the last lines
+tell, and the tables hold the others. Work runs in worker processes: a
 script must guard its calls with `if __name__ == "__main__":`, a notebook need not.
 """
 
@@ -20,9 +21,11 @@ import pandas as pd
 from audio_mu.compute.engine import Engine, open_engine
 from audio_mu.config import Config
 from audio_mu.errors import UserError
+from audio_mu.progress import say
 from audio_mu.store import registry
 from audio_mu.store.artifacts import read_csv, read_json
 from audio_mu.store.connect import open_store
+from audio_mu.store.failed import last_lines
 from audio_mu.store.handle import Store
 from audio_mu.workflows import attack as attack_workflow
 from audio_mu.workflows import compare as compare_workflow
@@ -92,8 +95,11 @@ def erase(**parameters: Any) -> pd.DataFrame:
 def _session(parameters: dict[str, Any]) -> Iterator[tuple[Config, Store, Engine]]:
     config = Config.from_text({name: _as_text(name, value) for name, value in parameters.items()})
     check(config)
+    store = open_store()
     with open_engine(config.machine) as engine:
-        yield config, open_store(), engine
+        yield config, store, engine
+    for line in last_lines(store):
+        say(line)
 
 
 def _as_text(name: str, value: Any) -> str:

@@ -20,14 +20,15 @@ from typing import TYPE_CHECKING
 
 from audio_mu.config import LONGEST_SHOWN, PARAMETERS, Config, parse
 from audio_mu.config.reads import help_text
-from audio_mu.errors import UserError
+from audio_mu.errors import UserError, memory_ended, one_line
 from audio_mu.system.processes import when_orphaned
 from audio_mu.system.tuning import look_seldom_for_garbage
 
 if TYPE_CHECKING:
     from audio_mu.compute.engine import Engine
 
-USER_ERROR, INTERRUPTED = 2, 130
+USER_ERROR, TASKS_FAILED, INTERRUPTED = 2, 3, 130
+AGAIN = "finished steps are kept, and the same command goes on from there"
 SECONDS_TO_END = 5.0  # after which a second signal interrupts the ending too
 
 
@@ -83,7 +84,10 @@ def main() -> int:
 
 
 def run_entry_point(name: str, arguments: Sequence[str] | None = None) -> int:
-    """Run an entry point with `--name value` words; return its exit code. An interrupted one ends with 130."""
+    """Run an entry point with `--name value` words; return its exit code.
+
+    2: refused or broken off; 3: finished but for tasks that failed; 130: interrupted.
+    """
     entry = ENTRY_POINTS[name]
     given = list(sys.argv[1:] if arguments is None else arguments)
     if "--help" in given or "-h" in given:
@@ -92,15 +96,19 @@ def run_entry_point(name: str, arguments: Sequence[str] | None = None) -> int:
     _end_on_signals()
     look_seldom_for_garbage()
     try:
-        _run(entry, Config.from_text(read_words(given)))
+        return _run(entry, Config.from_text(read_words(given)))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
-        print("interrupted: finished steps are kept; the same command goes on from there", file=sys.stderr)
+        print(f"interrupted: {AGAIN}", file=sys.stderr)
         sys.stdout.flush()
         os._exit(INTERRUPTED)  # at once: libraries take many seconds to leave while they compile or export
-    return 0
+    except Exception as error:
+        if not memory_ended(error):
+            raise
+        print(f"error: the memory has ended ({one_line(error)}): give this command more; {AGAIN}", file=sys.stderr)
+        return USER_ERROR
 
 
 def read_words(arguments: Sequence[str]) -> dict[str, str]:
@@ -129,9 +137,10 @@ def read_words(arguments: Sequence[str]) -> dict[str, str]:
     return values
 
 
-def _run(entry: EntryPoint, config: Config) -> None:
+def _run(entry: EntryPoint, config: Config) -> int:
     # Imported here: a wrong parameter and --help are answered without waiting for torch and MLflow.
     from audio_mu.store.connect import open_store
+    from audio_mu.store.failed import last_lines
     from audio_mu.store.faults import explain, is_interrupt
     from audio_mu.store.links import where_to_look
     from audio_mu.store.runs import end_own_runs
@@ -147,8 +156,11 @@ def _run(entry: EntryPoint, config: Config) -> None:
                 work(config, store, *([opened.enter_context(_engine(config))] if entry.engine else []))
         except BaseException as error:
             end_own_runs(store, error)
+            _print_errors(last_lines(store))
             raise
         print(where_to_look(store), flush=True)
+        _print_errors(last_lines(store))
+        return TASKS_FAILED if store.failed else 0
     except UserError:
         raise
     except Exception as error:
@@ -158,6 +170,11 @@ def _run(entry: EntryPoint, config: Config) -> None:
         if told is None:
             raise
         raise UserError(told) from error
+
+
+def _print_errors(lines: Sequence[str]) -> None:
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)
 
 
 def _check(entry: EntryPoint, config: Config) -> None:

@@ -17,6 +17,21 @@ def one_line(error: BaseException | str, longest: int = 200) -> str:
     return " ".join(str(error).split())[:longest]
 
 
+MEMORY_ENDED = ("cannot allocate memory", "can't allocate memory", "not enough memory", "out of memory", "bad_alloc",
+                "failed to map segment", "can't start new thread")  # fmt: skip
+"""What libraries say where the system gives no more memory."""
+
+
+def memory_ended(error: BaseException) -> bool:
+    """Whether an error, or what it came from, means that there is no more memory."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MemoryError) or any(sign in str(cause).lower() for sign in MEMORY_ENDED):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
 def first_of(items: Sequence[str], shown: int = 5) -> str:
     """The first items of a list, with commas, and a sign that there are more."""
     return ", ".join(items[:shown]) + (", …" if len(items) > shown else "")

@@ -45,6 +45,16 @@ def load(reference: str) -> Any:
     return getattr(module, name)
 
 
+def unload(reference: str) -> None:
+    """Have the file or module of a reference run again when it is loaded next."""
+    sys.modules.pop(_name_of_module(reference), None)
+
+
+def _name_of_module(reference: str) -> str:
+    place = reference.rpartition(":")[0]
+    return f"audio_mu_own_{sha256(str(Path(place).expanduser().absolute()))[:12]}" if _is_file(place) else place
+
+
 def _is_file(place: str) -> bool:
     return place.endswith(".py") or "/" in place
 
@@ -68,7 +78,7 @@ def _file(reference: str) -> Path:
 
 
 def _module(place: str, digest: str, reference: str) -> ModuleType:
-    name = f"audio_mu_own_{sha256(str(_file(reference)))[:12]}" if _is_file(place) else place
+    name = _name_of_module(reference)
     module = sys.modules.get(name)
     if module is not None and getattr(module, LOADED_AS, digest) == digest:
         return module
@@ -79,7 +89,7 @@ def _module(place: str, digest: str, reference: str) -> ModuleType:
             module = importlib.import_module(name) if module is None else importlib.reload(module)
     except UserError:
         raise
-    except Exception as error:  # any error of the user's file is the user's to mend
+    except (Exception, SystemExit) as error:  # any error of the user's file is the user's to mend
         about = f"{type(error).__name__}: {one_line(error)}"
         raise UserError(f"{reference!r} cannot be loaded ({about}): mend {place}") from error
     setattr(module, LOADED_AS, digest)

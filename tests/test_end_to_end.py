@@ -309,7 +309,7 @@ def test_figures_do_not_depend_on_the_number_of_workers(entry: Command, tmp_path
         assert done.returncode == 0, done.stdout + done.stderr
         found.append(figures(folder))
     assert found[0] == found[1]
-    assert len(found[0]) == 2 + 2 * 10 + 5
+    assert len(found[0]) == 2 + 2 * 10 + 6
 
 
 def test_help_lists_every_parameter_at_once() -> None:

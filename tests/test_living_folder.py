@@ -25,7 +25,7 @@ from audio_mu.workflows.attack import attack
 from audio_mu.workflows.checks import check
 from audio_mu.workflows.train import train
 from audio_mu.workflows.unlearn import unlearn
-from tests.test_deletion_request import OWN
+from tests.answered import FLAT
 
 PITCH = {"low": 300, "middle": 900, "high": 2_700}
 PEOPLE, TAKES = ("ada", "ben", "cleo"), 5
@@ -37,7 +37,7 @@ class Living:
     def __init__(self, folder: Path, engine: LocalEngine) -> None:
         self.store, self.data, self.engine, self.shown = folder / "store", folder / "data", engine, ""
         self.store.mkdir()
-        (folder / "own.py").write_text(OWN.partition("@method")[0])
+        (folder / "own.py").write_text(FLAT)
         self.parameters = {
             "dataset": "folder", "dataset_name": "tones", "data_dir": str(self.data), "clip_seconds": "0.4",
             "architecture": f"{folder}/own.py:Flat", "seeds": "40", "n_epochs": "12", "batch_size": "8",

@@ -12,6 +12,7 @@ from torch import nn
 
 from audio_mu.audit.performance import log_loss_feature, softmax
 from audio_mu.audit.statistics import balanced_accuracy_interval
+from audio_mu.errors import UserError
 from audio_mu.seeding import seeded
 from audio_mu.training import Examples, OptimizerSettings, fit, predict
 
@@ -20,6 +21,7 @@ HIDDEN = (128, 64)
 BATCH = 264
 EPOCHS = 50
 LEARNING_RATE = 0.001
+FEWEST = 3  # members, and non-members: one for each part
 TEST_SHARE = 0.2
 VALIDATION_SHARE = 0.125  # of what is not tested on: 70 % training, 10 % validation, 20 % test
 MEMBER, NONMEMBER = 0, 1
@@ -37,6 +39,7 @@ def balanced_rows(losses: Mapping[int, pd.DataFrame], excluded: frozenset[str] =
     `losses[seed]` has the columns clip_id, loss, member (1 = trained on), the same clips for every seed.
     `excluded` clips (copies of training clips in the test set) are left out. Returns the columns clip_id, seed,
     loss, label (0 member, 1 non-member) and part (train, validation, test); all rows of a clip are in one part.
+    Raises `UserError` where there are fewer than three of either kind.
     """
     from sklearn.model_selection import train_test_split
 
@@ -44,6 +47,11 @@ def balanced_rows(losses: Mapping[int, pd.DataFrame], excluded: frozenset[str] =
     clips = first.loc[~first["clip_id"].isin(excluded), ["clip_id", "member"]].sort_values("clip_id")
     by_label = {label: clips.loc[clips["member"] == 1 - label, "clip_id"].to_numpy() for label in (MEMBER, NONMEMBER)}
     size = min(len(ids) for ids in by_label.values())
+    if size < FEWEST:
+        raise UserError(
+            f"attack: {len(by_label[MEMBER])} training clips and {len(by_label[NONMEMBER])} test clips that are no "
+            f"copies of them are too few, {FEWEST} of each are needed: more recordings, or another split"
+        )
     draw = np.random.default_rng(DRAW_SEED)
     labels: dict[str, int] = {}
     parts: dict[str, str] = {}

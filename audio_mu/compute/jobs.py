@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from audio_mu.audit.deeper import deep_figures
+from audio_mu.errors import UserError
 from audio_mu.models import AudioClassifier, build
 from audio_mu.own_code import is_reference, load
 from audio_mu.progress import say
@@ -20,6 +22,7 @@ from audio_mu.seeding import seeded
 from audio_mu.training import Examples, OptimizerSettings, pick_device, predict, train_from_scratch
 from audio_mu.unlearning import Settings, own_method, run_method
 
+NAME = re.compile(r"[A-Za-z0-9_.: -]+(/[A-Za-z0-9_.: -]+)*")
 QUIET_SECONDS = 20.0  # a longer training than this says how far it is
 
 
@@ -203,6 +206,7 @@ def unlearn_job(job: UnlearnJob) -> Result:
         hyper_parameters=job.hyper_parameters,
         checkpoint=None if job.best_on is None else _accuracy_on(job.problem, features, job.sets[job.best_on]),
     )
+    _refuse_another(job.method, unlearned.network, base)
     deep: Mapping[str, float] = {}
     if job.deep_audits:  # after the method, outside its clock
         network = cast(AudioClassifier, unlearned.network)  # of others, deep audits are refused beforehand
@@ -214,8 +218,23 @@ def unlearn_job(job: UnlearnJob) -> Result:
         impair_seconds=unlearned.impair_seconds,
         repair_seconds=unlearned.repair_seconds,
         cpu_seconds=unlearned.cpu_seconds,
-        figures={**unlearned.figures, **deep},
-        curves=unlearned.curves,
-        warnings=unlearned.warnings,
+        figures={_name(name): float(value) for name, value in {**unlearned.figures, **deep}.items()},
+        curves={_name(key): tuple((int(s), float(v)) for s, v in points) for key, points in unlearned.curves.items()},
+        warnings=tuple(map(str, unlearned.warnings)),
         rates=unlearned.rates,
     )
+
+
+def _refuse_another(method: str, network: nn.Module, base: nn.Module) -> None:
+    own, given = ({name: value.shape for name, value in n.state_dict().items()} for n in (network, base))
+    if own != given:
+        raise UserError(
+            f"{method} gives back a network of other weights than the base's: return one of task's networks"
+        )
+
+
+def _name(name: str) -> str:
+    """The name of what a method has recorded. Raises `UserError` where the store takes none such."""
+    if not NAME.fullmatch(name):
+        raise UserError(f"a method records {name!r:.80}: give a name of letters, digits, and _ - . : /")
+    return name

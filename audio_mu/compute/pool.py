@@ -2,48 +2,70 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from types import TracebackType
 from typing import TypeVar
 
-from audio_mu.compute.cores import cores_left_to_workers
-from audio_mu.errors import UserError
+from audio_mu.compute.attempt import TRIES, Failed, failure, lost
+from audio_mu.compute.cores import process_threads
+from audio_mu.compute.worker import serve
+from audio_mu.errors import one_line
 from audio_mu.progress import bar
-from audio_mu.system.processes import when_orphaned
-from audio_mu.system.tuning import keep_freed_memory
 
 J = TypeVar("J")
 R = TypeVar("R")
+SECONDS_TO_DIE = 1.0  # between the end of a process's pipe and its own
 
 
-def _start_worker(parent: int) -> None:
-    """Ctrl-C is the parent's to handle, no worker outlives it, and memory is kept between batches."""
-    keep_freed_memory()
-    # No search for garbage among what is imported, now or at the end. Seldom searches would keep finished networks.
-    gc.freeze()
-    atexit.register(gc.freeze)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+class Worker:
+    """One process, which does one job at a time: of one that dies it is known what it was doing."""
 
-    when_orphaned(parent, lambda: os._exit(1))
+    def __init__(self) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._connection, theirs = spawn.Pipe()
+        self._process = spawn.Process(target=serve, args=(theirs, os.getpid()))
+        self._process.start()
+        theirs.close()  # so that its end is seen here
+
+    def do(self, work: Callable[[J], R], job: J) -> R | Failed:
+        """The job's result or failure. Raises EOFError or OSError where the process is lost."""
+        self._connection.send((work, job))
+        result: R | Failed = self._connection.recv()
+        return result
+
+    def end(self) -> str:
+        """Have the process end, whatever it does; how it ended, in words."""
+        self._process.join(SECONDS_TO_DIE)
+        self._process.terminate()
+        self._process.join()
+        self._connection.close()
+        code = self._process.exitcode or 0
+        return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+    def terminate(self) -> None:
+        """Have the process end without waiting for it."""
+        self._process.terminate()
 
 
 class LocalEngine:
-    """A pool of worker processes, started when the first job comes and kept for the whole command.
+    """Worker processes, each started when there is a job for it and kept for the whole command.
 
-    One worker is a pool too: the figures and the code path are the same for any number of workers.
+    One worker is a process too: the figures and the code path are the same for any number of workers. A lost worker
+    is replaced, and its job tried once more.
     """
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self._pool: ProcessPoolExecutor | None = None
+        self._threads: ThreadPoolExecutor | None = None
+        self._idle: list[Worker] = []
+        self._busy: set[Worker] = set()
+        self._changing = threading.Lock()
+        self._ended = False
 
     def __enter__(self) -> LocalEngine:
         return self
@@ -51,41 +73,73 @@ class LocalEngine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._pool is None:
-            return
-        if kind is not None:
-            processes = list((self._pool._processes or {}).values())
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            for process in processes:
-                process.terminate()
-        else:
-            self._pool.shutdown()
-        self._pool = None
+        with self._changing:
+            self._ended = True
+            workers = [*self._busy, *self._idle]
+        for worker in workers:  # what they hold is sent back already, or not wanted any more
+            worker.terminate()
+        for worker in workers:
+            worker.end()
+        if self._threads is not None:
+            self._threads.shutdown(wait=kind is None, cancel_futures=True)
 
-    def run(self, work: Callable[[J], R], jobs: Sequence[J], what: str) -> Iterator[tuple[J, R]]:
-        """Yield (job, result) as results become ready; jobs start in the order given."""
+    def run(self, work: Callable[[J], R], jobs: Sequence[J], what: str) -> Iterator[tuple[J, R | Failed]]:
+        """Yield (job, result or failure) as they become ready; jobs start in the order given."""
         if not jobs:
             return
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                self.workers,
-                mp_context=multiprocessing.get_context("spawn"),
-                initializer=_start_worker,
-                initargs=(os.getpid(),),
-            )
-        # Workers start here and inherit what is blocked: Ctrl-C must not reach them while they still import.
-        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        if self._threads is None:
+            # Workers inherit what their thread blocks: Ctrl-C must not reach them while they still import.
+            blocked = (signal.SIG_BLOCK, {signal.SIGINT})
+            self._threads = ThreadPoolExecutor(self.workers, "worker", signal.pthread_sigmask, blocked)
+        waiting: dict[Future[R | Failed], J] = {self._threads.submit(self._do, work, job): job for job in jobs}
         try:
-            waiting: dict[Future[R], J] = {self._pool.submit(work, job): job for job in jobs}
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
-        try:
-            with cores_left_to_workers():
+            with process_threads():
                 for future in bar(as_completed(waiting), len(jobs), what):
                     # Popped, so that a result's arrays are freed once they are written.
                     yield waiting.pop(future), future.result()
-        except BrokenProcessPool:
-            raise UserError(
-                "a worker process was killed from outside (out of memory?): run the same command again, finished "
-                f"steps are kept; fewer workers than workers={self.workers} need less memory"
-            ) from None
+        finally:
+            for future in waiting:  # none after a command that ended well
+                future.cancel()
+
+    def _do(self, work: Callable[[J], R], job: J) -> R | Failed:
+        """A job's result, from whichever worker is idle. There are never more workers than threads."""
+        how = ""
+        for _ in range(TRIES):
+            worker = None
+            try:
+                worker = self._taken()
+                result = worker.do(work, job)
+            except (EOFError, OSError) as error:
+                how = self._dropped(worker) if worker else one_line(error)
+                if self._ended:
+                    break
+            except BaseException as error:  # a job that cannot be sent, or a result that cannot be read
+                self._dropped(worker)
+                return failure(error)
+            else:
+                self._returned(worker)
+                return result
+        return lost(how)
+
+    def _taken(self) -> Worker:
+        with self._changing:
+            worker = self._idle.pop() if self._idle else None
+        worker = worker or Worker()
+        with self._changing:
+            self._busy.add(worker)
+            if self._ended:
+                worker.terminate()
+        return worker
+
+    def _returned(self, worker: Worker) -> None:
+        with self._changing:
+            self._busy.discard(worker)
+            self._idle.append(worker)
+
+    def _dropped(self, worker: Worker | None) -> str:
+        """How a worker ended that no other job may have."""
+        if worker is None:
+            return "it could not be started"
+        with self._changing:
+            self._busy.discard(worker)
+        return worker.end()

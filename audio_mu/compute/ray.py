@@ -6,8 +6,10 @@ import logging
 import os
 import signal
 import socket
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -16,31 +18,37 @@ from typing import Any, TypeVar
 import numpy as np
 import ray
 from ray import ObjectRef
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
 import audio_mu
-from audio_mu.compute.cores import cores_left_to_workers
+from audio_mu.compute.attempt import TRIES, Failed, attempt, failure, lost
+from audio_mu.compute.cores import process_threads
 from audio_mu.compute.jobs import Problem
-from audio_mu.errors import UserError
-from audio_mu.progress import bar
+from audio_mu.errors import UserError, one_line
+from audio_mu.progress import bar, say
 from audio_mu.system.tuning import keep_freed_memory
+from audio_mu.system.writing import short_temporary_folder
 from audio_mu.training import pick_device
 
 J = TypeVar("J")
 R = TypeVar("R")
 CONNECT_SECONDS = 10.0
-RETRIES = 3  # of a task whose worker or machine was lost
+CLUSTER_SECONDS = 60.0  # Ray itself would wait for ever where a cluster is at another address than it says
+LONGEST_TEMPORARY = 40  # characters: Ray puts 66 behind it, and the path of a socket may have 107
+LOST = (WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError)
+"""What Ray raises for one task; its other errors are the cluster's."""
+NOT_WRITABLE = ".*not writable.*"
+"""torch's warning about Ray's arrays, which are shared and read-only; nothing here writes to them."""
 SHARED_FIELDS = ("base_state",)
 """Large fields that many jobs have in common: they are sent once."""
 
 
-def _work(work: Callable[[Any], R], job: Any, features: np.ndarray, shared: dict[str, Any]) -> R:
+def _work(work: Callable[[Any], R], job: Any, features: np.ndarray, shared: dict[str, Any]) -> R | Failed:
     """What runs on the cluster: the job with its large parts put back."""
     keep_freed_memory()
-    # Ray's arrays are shared between tasks and read-only; nothing here writes to features.
-    warnings.filterwarnings("ignore", message=".*not writable.*")
+    warnings.filterwarnings("ignore", message=NOT_WRITABLE)
     whole = {name: ray.get(reference) for name, reference in shared.items()}
-    return work(replace(job, problem=replace(job.problem, features=features), **whole))
+    return attempt(work, replace(job, problem=replace(job.problem, features=features), **whole))
 
 
 class RayEngine:
@@ -49,62 +57,54 @@ class RayEngine:
     The cluster is that of `RAY_ADDRESS`; without it one is started here for the command. Tasks get features and weights
     through Ray and give results back; only the command itself writes to the tracking store, so that the machines
     share no files. The package is sent along; the installed libraries must be the same everywhere. A task whose worker
-    is lost runs again elsewhere. Figures are those of the local engine: a task computes with the same threads.
+    is lost runs once more, elsewhere. Figures are those of the local engine: a task computes with the same threads.
     """
 
     def __init__(self, workers: int, threads: int) -> None:
         self.cores_here = workers * threads
         self._sent: dict[Path, ObjectRef] = {}
         self._running: set[ObjectRef] = set()
+        self._leaving = ExitStack()
 
     def __enter__(self) -> RayEngine:
+        """Find or start the cluster. Raises `UserError`, before any work, where there is none."""
+        warnings.filterwarnings("ignore", message=NOT_WRITABLE)
+        address = os.environ.get("RAY_ADDRESS")
+        if not ray.is_initialized():
+            own_handler = signal.getsignal(signal.SIGTERM)
+            with _told(address):
+                if address:
+                    _join(address)
+                else:
+                    self._start()
+            signal.signal(signal.SIGTERM, own_handler)  # Ray puts its own in place, which ends without a word
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not ray.is_initialized():
-            return
-        for reference in self._running:  # none after a command that ended well
-            ray.cancel(reference, force=True)
-        ray.shutdown()
+        if ray.is_initialized():
+            for reference in self._running:  # none after a command that ended well
+                ray.cancel(reference, force=True)
+            ray.shutdown()
+        self._leaving.close()
 
-    def run(self, work: Callable[[J], R], jobs: Sequence[J], what: str) -> Iterator[tuple[J, R]]:
-        """Yield (job, result) as results become ready; jobs start in the order given."""
+    def run(self, work: Callable[[J], R], jobs: Sequence[J], what: str) -> Iterator[tuple[J, R | Failed]]:
+        """Yield (job, result or failure) as they become ready; jobs start in the order given."""
         if not jobs:
             return
-        self._connect()
         shared: dict[int, ObjectRef] = {}
         waiting = {self._submit(work, job, shared): job for job in jobs}
         self._running = set(waiting)
-        with cores_left_to_workers():
+        with process_threads():
             for reference in bar(self._ready(), len(jobs), what):
                 yield waiting.pop(reference), _result(reference)
 
-    def _connect(self) -> None:
-        if ray.is_initialized():
-            return
-        address = os.environ.get("RAY_ADDRESS")
+    def _start(self) -> None:
+        """A cluster of this machine's cores, with files where the names of its sockets are short enough."""
+        folder = self._leaving.enter_context(short_temporary_folder(LONGEST_TEMPORARY))
         # "local", because Ray would otherwise join whatever cluster happens to run on this machine.
-        here: dict[str, Any] = (
-            {} if address else {"address": "local", "num_cpus": self.cores_here, "include_dashboard": False}
-        )
-        own_handler = signal.getsignal(signal.SIGTERM)
-        try:
-            _check_reachable(address)
-            ray.init(
-                runtime_env={"py_modules": [str(Path(audio_mu.__file__).parent)]},
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **here,
-            )
-        except (OSError, RuntimeError, ValueError, RayError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"engine='ray': no cluster, RAY_ADDRESS={address!r} ({reason}): start one with `ray start --head` and "
-                "give its address and RAY_AUTH_TOKEN, or unset RAY_ADDRESS"
-            ) from None
-        signal.signal(signal.SIGTERM, own_handler)  # Ray puts its own in place, which ends without a word
+        _init(address="local", num_cpus=self.cores_here, include_dashboard=False, _temp_dir=str(folder))
 
     def _submit(self, work: Callable[[J], R], job: Any, shared: dict[int, ObjectRef]) -> ObjectRef:
         problem: Problem = job.problem
@@ -118,7 +118,7 @@ class RayEngine:
                 shared[id(value)] = ray.put(value)
         on_gpu = pick_device(problem.device).type == "cuda"
         task: Any = ray.remote(_work).options(
-            num_cpus=problem.threads, num_gpus=1 if on_gpu else 0, max_retries=RETRIES, name=_name(job)
+            num_cpus=problem.threads, num_gpus=1 if on_gpu else 0, max_retries=TRIES - 1, name=_name(job)
         )
         light = replace(job, problem=replace(problem, features=Path()), **dict.fromkeys(large))
         references = {name: shared[id(value)] for name, value in large.items()}
@@ -131,9 +131,56 @@ class RayEngine:
             yield reference
 
 
-def _check_reachable(address: str | None) -> None:
+@contextmanager
+def _told(address: str | None) -> Iterator[None]:
+    """What Ray raises where it finds or starts no cluster, in one line with the way out."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        if address:
+            raise UserError(
+                f"engine='ray': no cluster, RAY_ADDRESS={address!r} ({one_line(error)}): start one with `ray start "
+                "--head` and give the address that it names and RAY_AUTH_TOKEN, or unset RAY_ADDRESS"
+            ) from None
+        raise UserError(
+            f"engine='ray': no cluster can be started here ({one_line(error)}): give engine=local, or RAY_ADDRESS"
+        ) from None
+
+
+def _init(**options: Any) -> None:
+    ray.init(
+        runtime_env={"py_modules": [str(Path(audio_mu.__file__).parent)]},
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        **options,
+    )
+
+
+def _join(address: str) -> None:
+    """Join a cluster. Raises OSError where nobody listens, or where Ray does not come to an end in time."""
+    _check_reachable(address)
+    say(f"engine=ray: joining the cluster at {address}, waiting up to {CLUSTER_SECONDS:.0f} s")
+    raised: list[BaseException] = []
+
+    def join() -> None:
+        try:
+            _init(address=address)
+        except BaseException as error:  # to be raised where it is waited for
+            raised.append(error)
+
+    # In a thread: no signal would end it while it waits for a server.
+    thread = threading.Thread(target=join, daemon=True)
+    thread.start()
+    thread.join(CLUSTER_SECONDS)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer within {CLUSTER_SECONDS:.0f} s, though something listens there")
+    if raised:
+        raise raised[0]
+
+
+def _check_reachable(address: str) -> None:
     """Raise OSError at once where nobody listens: Ray itself would try for minutes."""
-    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
 
@@ -145,11 +192,12 @@ def _name(job: Any) -> str:
 def _result(reference: ObjectRef) -> Any:
     try:
         return ray.get(reference)
-    except RayTaskError as error:  # the job's own error, as the local engine would raise it
-        raise error.cause from error
+    except RayTaskError as error:  # what the job needs cannot be imported there
+        return failure(error.cause or error)
+    except LOST as error:
+        return lost(one_line(error, 100))
     except RayError as error:
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"engine='ray': a task was lost {RETRIES + 1} times ({reason}): mend the cluster and run the same command "
-            "again, finished steps are kept"
+            f"engine='ray': the cluster is lost ({one_line(error)}): mend it and run the same command again, finished "
+            "steps are kept"
         ) from None

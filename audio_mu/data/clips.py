@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +24,7 @@ from audio_mu.data.datasets import DATASETS
 from audio_mu.data.features import Frontend
 from audio_mu.errors import UserError
 from audio_mu.progress import bar, say
+from audio_mu.system.cores import cores_at_hand
 from audio_mu.system.hashing import file_sha256, hash_of
 from audio_mu.system.writing import atomic_folder, cache_root, locked
 
@@ -150,7 +150,7 @@ def _build(config: DataParameters, catalog: Catalog, folder: Path, barred: froze
     changes: Counter[str] = Counter()
     with (
         atomic_folder(folder) as temporary,
-        ThreadPoolExecutor(os.cpu_count()) as pool,
+        ThreadPoolExecutor(cores_at_hand()) as pool,
         (temporary / "features.npy").open("wb") as stream,
     ):
         _write_header(stream, len(catalog.recordings), shape)

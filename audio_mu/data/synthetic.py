@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from audio_mu.data.audio import SAMPLE_RATE
 from audio_mu.data.espeak import RATE, Espeak, Utterance, find_espeak
 from audio_mu.errors import UserError
 from audio_mu.progress import say
+from audio_mu.system.cores import cores_at_hand
 from audio_mu.system.writing import atomic_folder, locked
 
 VERSION = 1
@@ -207,7 +207,7 @@ def _write_clips(folder: Path, voices: list[Speaker], n_takes: int, espeak: Espe
     def write(speaker: Speaker) -> None:
         _write_speaker(folder, speaker, n_takes, espeak)
 
-    executor = ThreadPoolExecutor(max_workers=min(len(voices), os.cpu_count() or 1))
+    executor = ThreadPoolExecutor(max_workers=min(len(voices), cores_at_hand()))
     try:
         finished: Iterable = executor.map(write, voices)
         if progress is not None:

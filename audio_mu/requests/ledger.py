@@ -181,7 +181,9 @@ def keep_file(store: Store) -> None:
     """Bring the file of `AUDIO_MU_LEDGER` up to date, and tell what it knows and the store does not."""
     if ledger_file.path() is not None:
         entries = _read(store).entries
-        ledger_file.keep(ledger_file.Known(e.hash, e.tags["dataset_name"], e.state, e.hashes) for e in entries)
+        ledger_file.keep(
+            ledger_file.Known(e.hash, e.tags["dataset_name"], e.state, len(e.recordings), e.hashes) for e in entries
+        )
 
 
 def _read(store: Store, dataset_name: str | None = None) -> Ledger:

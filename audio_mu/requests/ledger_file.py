@@ -1,6 +1,7 @@
 """The ledger beside the store, in a file of the user's (`AUDIO_MU_LEDGER`): a restored backup knows less than it.
 
-A line of JSON for each answer and each erasure: when, the request's hash, the data set's, the recordings' audio hashes.
+A line of JSON for each answer and each erasure: when, hashes of request and data set, the number of recordings, their
+hashes.
 No name of anybody or anything is in it.
 """
 
@@ -27,12 +28,13 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Known:
-    """A request of a data set, its state, and the audio hashes of its recordings."""
+    """A request of a data set, its state, and its `n` recordings by their hashes: as a clip, as the file has it."""
 
     request: str
     dataset_name: str
     state: str
-    audio: frozenset[str]
+    n: int
+    hashes: frozenset[str]
 
     @property
     def key(self) -> Key:
@@ -60,7 +62,14 @@ def keep(store: Iterable[Known]) -> None:
     with locked(file):
         there = _lines(file)
         new = [
-            {"at": _now(), "state": state, "request": key[0], "dataset": key[1], "audio": sorted(entry.audio)}
+            {
+                "at": _now(),
+                "state": state,
+                "request": key[0],
+                "dataset": key[1],
+                "n": entry.n,
+                "audio": sorted(entry.hashes),
+            }
             for key, entry in known.items()
             for state in ((ANSWERED, ERASED) if entry.state == ERASED else (ANSWERED,))
             if (key, state) not in there
@@ -90,7 +99,7 @@ def _lines(file: Path) -> Mapping[tuple[Key, str], tuple[str, int]]:
         try:
             about = json.loads(line)
             key = (str(about["request"]), str(about["dataset"]))
-            found.setdefault((key, str(about["state"])), (str(about["at"]), len(about["audio"])))
+            found.setdefault((key, str(about["state"])), (str(about["at"]), int(about["n"])))
         except (ValueError, KeyError, TypeError):
             raise UserError(
                 f"{VARIABLE}={str(file)!r}: line {number} is no entry of a ledger: restore the file, or name another"

@@ -44,12 +44,14 @@ def experiments(store: Store) -> list[str]:
     return [found.experiment_id for found in every(store.client.search_experiments, max_results=PAGE)]
 
 
-def find(store: Store, tags: Mapping[str, str], limit: int | None = None, everywhere: bool = False) -> list[Finished]:
+def find(
+    store: Store, tags: Mapping[str, str], limit: int | None = None, everywhere: bool = False, status: str = "FINISHED"
+) -> list[Finished]:
     """Finished runs that carry all these tags, the newest first; of the experiment, or `everywhere` of all."""
     found = every(
         store.client.search_runs,
         experiments(store) if everywhere else [store.experiment_id],
-        " and ".join(["attributes.status = 'FINISHED'", *has_tags(tags)]),
+        " and ".join([f"attributes.status = '{status}'", *has_tags(tags)]),
         max_results=min(PAGE, limit or PAGE),
         order_by=["attributes.start_time DESC"],
     )

@@ -120,6 +120,10 @@ def open_run(
     return run
 
 
+Child = tuple[Store, Run, str, str, str, Mapping[str, str], Mapping[str, str]]
+"""The arguments of `child_run`, for what is logged as failed where there is nothing to write into it."""
+
+
 def child_run(
     store: Store, parent: Run, stage: str, role: str, name: str, tags: Mapping[str, str], params: Mapping[str, str]
 ) -> Run:

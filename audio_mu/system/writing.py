@@ -20,6 +20,7 @@ DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Numbers of the errors that mean that a disk, a quota or a file can take no more."""
 TEMPORARY = "audio-mu"
 """First part of the name of every command's folder of temporary files."""
+SHORT = Path("/tmp")
 MANY = 1_000
 """Files from which a folder is flushed as a whole."""
 
@@ -121,6 +122,28 @@ def own_temporary_folder() -> Iterator[None]:
     finally:
         tempfile.tempdir = before
         os.environ.pop("TMPDIR") if given is None else os.environ.update(TMPDIR=given)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def short_temporary_folder(longest: int) -> Iterator[Path]:
+    """A temporary folder whose name has at most `longest` characters: the paths of sockets below it are limited.
+
+    Where the usual folder's name is longer, by a link in `/tmp`. Raises OSError where that cannot be made.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="ray."))
+    link = SHORT / f"{TEMPORARY}-{secrets.token_hex(4)}"
+    try:
+        if len(str(folder)) <= longest:
+            yield folder
+            return
+        for left in SHORT.glob(f"{TEMPORARY}-*"):
+            if left.is_symlink() and not left.exists():  # of a command that was killed, whose folder was swept
+                left.unlink(missing_ok=True)
+        link.symlink_to(folder, target_is_directory=True)
+        yield link
+    finally:
+        link.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -13,7 +13,18 @@ from torch.optim.lr_scheduler import MultiStepLR
 
 from audio_mu.training import Batch, Objective, OptimizerSettings, cross_entropy
 from audio_mu.unlearning.registry import method
-from audio_mu.unlearning.search import IMPAIR, REPAIR, choice, log_uniform
+from audio_mu.unlearning.search import (
+    BOTH_STEPS,
+    COUNT,
+    EPOCHS,
+    IMPAIR,
+    RATE,
+    REPAIR,
+    SHARE,
+    WEIGHT,
+    choice,
+    log_uniform,
+)
 from audio_mu.unlearning.task import Task
 
 
@@ -34,7 +45,7 @@ def imitate(task: Task, teacher: nn.Module, name: str, temperature: float = 1.0)
     return match
 
 
-@method(reads={"forget", "remain"}, raises_forget_loss=True, search=IMPAIR | REPAIR)
+@method(reads={"forget", "remain"}, raises_forget_loss=True, settings=BOTH_STEPS, search=IMPAIR | REPAIR)
 def stochastic_teacher(task: Task) -> nn.Module:
     """Learn from a random teacher on the forget set, then from the original on the remain set (Zhang et al. 2022).
 
@@ -53,6 +64,16 @@ RATE_DROPS = (3, 5, 9)
 @method(
     reads={"forget", "remain"},
     raises_forget_loss=True,
+    settings={"impair_learning_rate"},
+    limits={
+        "msteps": COUNT,
+        "gamma": WEIGHT,
+        "alpha": WEIGHT,
+        "temperature": RATE,
+        "epochs": EPOCHS,
+        "learning_rate": RATE,
+        "batch_size": EPOCHS,
+    },
     search={
         "msteps": choice(1, 2, 3, 5),
         "alpha": log_uniform(0.05, 5),
@@ -102,6 +123,8 @@ def scrub(
 @method(
     reads={"forget", "remain"},
     raises_forget_loss=True,
+    settings={"impair_learning_rate"},
+    limits={"remain_share": SHARE, "epochs": EPOCHS, "learning_rate": RATE},
     search={
         "remain_share": choice(0.1, 0.3, 0.6, 1.0),
         "epochs": choice(1, 2, 3, 5),
@@ -132,6 +155,8 @@ def bad_teacher(task: Task, *, remain_share: float = 0.3, epochs: int = 1, learn
 @method(
     reads={"forget"},
     raises_forget_loss=True,
+    settings={"impair_learning_rate"},
+    limits={"epochs": EPOCHS, "learning_rate": RATE},
     search={"epochs": choice(1, 2, 3, 5), "learning_rate": log_uniform(0.0001, 0.03)},
 )
 def delete(task: Task, *, epochs: int = 1, learning_rate: float = 0.001) -> nn.Module:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from audio_mu.training import Batch, cross_entropy
 from audio_mu.unlearning.registry import method
-from audio_mu.unlearning.search import IMPAIR, REPAIR, choice, log_uniform
+from audio_mu.unlearning.search import BOTH_STEPS, EPOCHS, IMPAIR, RATE, REPAIR, SHARE, choice, log_uniform
 from audio_mu.unlearning.task import PUBLISHED_RATE, Task
 
 
@@ -15,7 +15,7 @@ def bounded_rate(task: Task) -> float:
     return PUBLISHED_RATE * min(1.0, task.settings.batch_size / task.n_forget)
 
 
-@method(reads={"forget", "remain"}, raises_forget_loss=True, search=IMPAIR | REPAIR)
+@method(reads={"forget", "remain"}, raises_forget_loss=True, settings=BOTH_STEPS, search=IMPAIR | REPAIR)
 def gradient_ascent(task: Task) -> nn.Module:
     """Ascend the cross-entropy of the forget set for an epoch, then repair (Graves et al. 2021, as in the study).
 
@@ -32,6 +32,8 @@ def gradient_ascent(task: Task) -> nn.Module:
 @method(
     reads={"forget", "remain"},
     raises_forget_loss=True,
+    settings={"impair_learning_rate"},
+    limits={"remain_weight": SHARE, "epochs": EPOCHS, "learning_rate": RATE},
     search={
         "remain_weight": choice(0.8, 0.9, 0.95, 0.99, 0.999),
         "epochs": choice(3, 5, 10),

@@ -10,7 +10,7 @@ from torch import nn
 
 from audio_mu.cosine_curve import CUTS, RATES
 from audio_mu.unlearning.registry import method
-from audio_mu.unlearning.search import REPAIR, choice
+from audio_mu.unlearning.search import REPAIR, REPAIR_STEP, SHARE, choice
 from audio_mu.unlearning.task import Task, flat_parameters
 
 REINITIALISED = 0.99  # a prune rate from which hardly anything of the base is left
@@ -91,7 +91,12 @@ def _prune_and_regrow(task: Task, cut: str) -> nn.Module:
     return task.repair(network)
 
 
-@method(reads={"remain"}, search={"prune_rate": choice(0.5, 0.7, 0.8, 0.9, 0.95, 0.98)} | REPAIR)
+@method(
+    reads={"remain"},
+    settings=REPAIR_STEP,
+    limits={"prune_rate": SHARE},
+    search={"prune_rate": choice(0.5, 0.7, 0.8, 0.9, 0.95, 0.98)} | REPAIR,
+)
 def omp(task: Task, *, prune_rate: float = 0.95) -> nn.Module:
     """One-shot magnitude pruning: zero the smallest weights of the whole network for good, then repair (the study).
 
@@ -104,25 +109,25 @@ def omp(task: Task, *, prune_rate: float = 0.95) -> nn.Module:
     return task.repair(network, after_step=lambda: apply_mask(network, mask))
 
 
-@method(reads={"remain"}, search=REPAIR)
+@method(reads={"remain"}, settings=REPAIR_STEP, search=REPAIR)
 def cosine(task: Task) -> nn.Module:
     """Prune at the cosine cut, regrow from a fresh initialisation, repair (the study)."""
     return _prune_and_regrow(task, "cosine")
 
 
-@method(reads={"remain"}, search=REPAIR)
+@method(reads={"remain"}, settings=REPAIR_STEP, search=REPAIR)
 def pop(task: Task) -> nn.Module:
     """Prune at the post-optimal cut, regrow from a fresh initialisation, repair (the study)."""
     return _prune_and_regrow(task, "post_optimal")
 
 
-@method(reads={"remain"}, search=REPAIR)
+@method(reads={"remain"}, settings=REPAIR_STEP, search=REPAIR)
 def orthogonal(task: Task) -> nn.Module:
     """Prune at the orthogonal cut, regrow from a fresh initialisation, repair (an ablation of the study)."""
     return _prune_and_regrow(task, "orthogonal")
 
 
-@method(reads={"remain"}, search=REPAIR)
+@method(reads={"remain"}, settings=REPAIR_STEP, search=REPAIR)
 def cosine_thesis(task: Task) -> nn.Module:
     """Prune at the cosine cut, without regrowth and without a mask, repair (the study's first version)."""
     network = task.base()
@@ -130,7 +135,7 @@ def cosine_thesis(task: Task) -> nn.Module:
     return task.repair(network)
 
 
-@method(reads={"remain"}, search=REPAIR)
+@method(reads={"remain"}, settings=REPAIR_STEP, search=REPAIR)
 def pop_thesis(task: Task) -> nn.Module:
     """Prune at the cosine cut + 0.10 (0.95 where that gives 0.96 or more), then as `cosine_thesis`."""
     network = task.base()

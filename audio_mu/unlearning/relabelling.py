@@ -9,7 +9,7 @@ from torch.nn import functional
 from audio_mu.training import Batch
 from audio_mu.unlearning.gradient import bounded_rate
 from audio_mu.unlearning.registry import method
-from audio_mu.unlearning.search import IMPAIR, REPAIR
+from audio_mu.unlearning.search import BOTH_STEPS, IMPAIR, REPAIR
 from audio_mu.unlearning.task import Task
 
 
@@ -19,7 +19,7 @@ def other_labels(labels: Tensor, n_classes: int, draw: torch.Generator) -> Tenso
     return (labels + shift) % n_classes
 
 
-@method(reads={"forget", "remain"}, raises_forget_loss=True, search=IMPAIR | REPAIR)
+@method(reads={"forget", "remain"}, raises_forget_loss=True, settings=BOTH_STEPS, search=IMPAIR | REPAIR)
 def amnesiac(task: Task) -> nn.Module:
     """Train the forget set on wrong labels, drawn once, for an epoch, then repair (Graves et al. 2021).
 
@@ -35,7 +35,7 @@ def amnesiac(task: Task) -> nn.Module:
     return task.repair(network)
 
 
-@method(reads={"forget", "remain"}, raises_forget_loss=True, search=IMPAIR | REPAIR)
+@method(reads={"forget", "remain"}, raises_forget_loss=True, settings=BOTH_STEPS, search=IMPAIR | REPAIR)
 def label_smoothing(task: Task) -> nn.Module:
     """Train the forget set towards the uniform distribution for an epoch, then repair (the study).
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from audio_mu.models import AudioClassifier
 from audio_mu.unlearning.registry import method
-from audio_mu.unlearning.search import REPAIR, choice, log_uniform
+from audio_mu.unlearning.search import EPOCHS, RATE, REPAIR, REPAIR_STEP, choice, log_uniform
 from audio_mu.unlearning.task import Task
 
 
@@ -18,7 +18,7 @@ def naive(task: Task) -> nn.Module:
     return task.retrain("remain")
 
 
-@method(reads={"remain"}, search=REPAIR)
+@method(reads={"remain"}, settings=REPAIR_STEP, search=REPAIR)
 def fine_tune(task: Task) -> nn.Module:
     """The repair step alone: train the original on the remain set."""
     return task.repair(task.base())
@@ -39,6 +39,8 @@ def _train_last_block_alone(network: nn.Module) -> None:
 @method(
     reads={"remain"},
     needs="last_block",
+    settings={"repair_learning_rate"},
+    limits={"epochs": EPOCHS, "learning_rate": RATE},
     search={"epochs": choice(3, 5, 10, 20), "learning_rate": log_uniform(0.001, 0.1)},
 )
 def cf_k(task: Task, *, epochs: int = 10, learning_rate: float = 0.01) -> nn.Module:
@@ -56,6 +58,8 @@ def cf_k(task: Task, *, epochs: int = 10, learning_rate: float = 0.01) -> nn.Mod
 @method(
     reads={"remain"},
     needs="last_block",
+    settings={"repair_learning_rate"},
+    limits={"epochs": EPOCHS, "learning_rate": RATE},
     search={"epochs": choice(5, 10, 20, 30), "learning_rate": log_uniform(0.001, 0.1)},
 )
 def eu_k(task: Task, *, epochs: int | None = None, learning_rate: float = 0.01) -> nn.Module:

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 
+from audio_mu.errors import UserError
 from audio_mu.models.attention import SelfAttention
 from audio_mu.training import Batch, cross_entropy, gradient_sum, mean_squared_gradient
 from audio_mu.unlearning.registry import method
-from audio_mu.unlearning.search import choice, log_uniform
+from audio_mu.unlearning.search import EPOCHS, RATE, REPAIR_STEP, SHARE, WEIGHT, choice, log_uniform
 from audio_mu.unlearning.task import Task
 
 
@@ -31,6 +32,8 @@ def largest(scores: list[Tensor], share: float) -> list[Tensor]:
 @method(
     reads={"forget", "remain"},
     raises_forget_loss=True,
+    settings={"impair_learning_rate"},
+    limits={"mask_share": SHARE, "epochs": EPOCHS, "learning_rate": RATE},
     search={
         "mask_share": choice(0.1, 0.3, 0.5, 0.7),
         "epochs": choice(1, 3, 5, 10),
@@ -72,6 +75,8 @@ def salun(task: Task, *, mask_share: float = 0.5, epochs: int = 10, learning_rat
     reads={"forget", "remain"},
     raises_forget_loss=True,
     needs="head",
+    settings=REPAIR_STEP,
+    limits={"share": SHARE, "learning_rate": RATE, "weight_decay": WEIGHT, "kept_update": SHARE},
     search={
         "share": choice(0.1, 0.2, 0.3, 0.5, 0.7),
         "learning_rate": log_uniform(0.0003, 0.03),
@@ -134,6 +139,11 @@ def _replaceable(network: nn.Module, linear_layers: bool) -> list[Tensor]:
 def _replace_least_disputed(task: Task, network: nn.Module, layers: list[Tensor], share: float) -> list[Tensor]:
     """Draw the `share` of each layer with the smallest |∇CE(remain) - ∇CE(forget)| anew; masks of the kept weights."""
     forget, remain = task.examples("forget"), task.examples("remain")
+    if len(forget) > len(remain):
+        raise UserError(
+            f"msg compares the {len(forget)} clips to forget with as many to keep, and there are {len(remain)}: leave "
+            "msg out, or ask for fewer"
+        )
     sample = torch.randperm(len(remain), generator=task.draw("sample"))[: len(forget)].to(remain.indices.device)
     with torch.enable_grad():
         pull = gradient_sum(network, replace(remain, indices=remain.indices[sample]))
@@ -173,6 +183,8 @@ def _slowed(layers: list[Tensor], kept: list[Tensor], factor: float) -> Callable
 @method(
     reads={"forget", "remain"},
     raises_forget_loss=True,
+    settings=set(),
+    limits={"alpha": WEIGHT, "dampening": WEIGHT},
     search={"alpha": log_uniform(0.5, 20), "dampening": log_uniform(0.1, 1)},
 )
 def ssd(task: Task, *, alpha: float | None = None, dampening: float = 1.0) -> nn.Module:

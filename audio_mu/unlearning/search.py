@@ -1,7 +1,7 @@
-"""Ranges of hyper-parameters from which `tune` draws, in a small declarative form.
+"""Where hyper-parameters may lie, and the ranges from which `tune` draws, in a small declarative form.
 
-A method declares its ranges with `@method(search={name: range})`. The names are its own keyword arguments, or the
-four repair settings that all methods share (`REPAIR_FIELDS`).
+A method declares them with `@method(limits={name: limits}, search={name: range})`. The names are its own keyword
+arguments; of ranges also the repair settings that it reads (`REPAIR_FIELDS`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,37 @@ from typing import Any, Protocol
 
 import numpy as np
 
-IMPAIRS = frozenset({"n_epoch_impair", "impair_learning_rate"})
+IMPAIR_STEP = frozenset({"n_epoch_impair", "impair_learning_rate"})
+REPAIR_STEP = frozenset({"n_epoch_repair", "repair_learning_rate"})
+BOTH_STEPS = IMPAIR_STEP | REPAIR_STEP
+"""The settings of the study's two steps."""
+LARGEST = 1_000_000_000
 DIGITS = 3
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The values that a hyper-parameter may have: from `low`, or above it, to `high`."""
+
+    low: float
+    high: float = LARGEST
+    above: bool = False
+    whole: bool = False
+
+    def allows(self, value: Any) -> bool:
+        """Whether a value is a number within these limits; NaN never is."""
+        if not isinstance(value, int if self.whole else int | float) or isinstance(value, bool):
+            return False
+        return bool(self.low <= value <= self.high and not (self.above and value == self.low))
+
+    def __str__(self) -> str:
+        start = f"above {self.low:g}" if self.above else f"from {self.low:g}"
+        end = f" to {self.high:g}" if self.high < LARGEST else ""
+        return f"a {'whole ' if self.whole else ''}number {start}{end or ('' if self.above else ' on')}"
+
+
+EPOCHS, COUNT = Limits(1, whole=True), Limits(0, whole=True)
+RATE, WEIGHT, SHARE = Limits(0, above=True), Limits(0), Limits(0, 1)
 
 
 class Range(Protocol):

@@ -7,12 +7,14 @@ from torch import Tensor, nn
 
 from audio_mu.training import Batch, cross_entropy
 from audio_mu.unlearning.registry import method
-from audio_mu.unlearning.search import choice, log_uniform
+from audio_mu.unlearning.search import EPOCHS, RATE, WEIGHT, choice, log_uniform
 from audio_mu.unlearning.task import Task
 
 
 @method(
     reads={"remain"},
+    settings={"repair_learning_rate"},
+    limits={"penalty": WEIGHT, "epochs": EPOCHS, "learning_rate": RATE},
     search={
         "penalty": log_uniform(0.00001, 0.005),
         "epochs": choice(3, 5, 10),

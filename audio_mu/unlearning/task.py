@@ -256,6 +256,8 @@ class Task:
         with seeded(derive(self.seed, self._method.name)):
             start, start_cpu = self._now(), time.process_time()
             network = self._method.scrub(self, **hyper_parameters)
+            if not isinstance(network, nn.Module):
+                raise UserError(f"{self._method.name} gives back {network!r:.80}: it must return the network")
             total = self._now() - start - self._paused
             cpu = time.process_time() - start_cpu - self._paused_cpu
         return Unlearned(

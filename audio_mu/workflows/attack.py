@@ -16,6 +16,7 @@ from audio_mu.audit.attack_models import (
     mean_quality,
     train_attack,
 )
+from audio_mu.compute.cores import process_threads, threads_and_workers
 from audio_mu.config import Config
 from audio_mu.errors import UserError
 from audio_mu.progress import say
@@ -53,7 +54,8 @@ def attack(config: Config, store: Store, parent: Run | None = None) -> str:
         losses = {seed: base_losses(store, version, data) for seed, version in bases.versions.items()}
         copies = frozenset(data.clips.ids[i] for i in set(data.split.test) - set(data.split.nonmembers))
         rows = balanced_rows(losses, copies)
-        trained, quality = train_attack(rows, config.attack.n_attack_models, config.attack.attack_feature)
+        with process_threads(threads_and_workers(config.machine)[0]):
+            trained, quality = train_attack(rows, config.attack.n_attack_models, config.attack.attack_feature)
         _log(run, rows, trained, quality)
         run.tags({"fingerprint": fingerprint})
     return run.id

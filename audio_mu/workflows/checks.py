@@ -15,6 +15,7 @@ from audio_mu.errors import UserError, one_line
 from audio_mu.models import AudioClassifier
 from audio_mu.own_code import is_reference, load
 from audio_mu.unlearning import METHODS, choose
+from audio_mu.unlearning.registry import whole_or_nothing
 from audio_mu.workflows.method_settings import check_methods
 
 
@@ -38,7 +39,8 @@ def check(config: Config) -> None:
 def _check_own_network(config: Config, methods: tuple[str, ...], shape: tuple[int, int]) -> None:
     """Raise `UserError` where the user's own network cannot be made, gives no logits, or lacks what is asked of it."""
     where = f"architecture={config.training.architecture!r}"
-    network_class = load(config.training.architecture)
+    with whole_or_nothing(config.training.architecture):  # a file may hold methods too
+        network_class = load(config.training.architecture)
     if not (isinstance(network_class, type) and issubclass(network_class, nn.Module)):
         raise UserError(f"{where} is no class of torch.nn.Module: name one that is made by (n_classes, input_shape)")
     try:

@@ -18,6 +18,7 @@ from audio_mu.report.published import published_markdown
 from audio_mu.requests.ledger import read_ledger
 from audio_mu.store import queries
 from audio_mu.store.artifacts import read_csv
+from audio_mu.store.failed import REASON, still_failed
 from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Run
@@ -156,6 +157,10 @@ def _notes(store: Store, config: Config, cell: ComparedCell) -> list[str]:
     # A seed that any method has is expected of every method, as are the configured seeds.
     expected = {*config.training.seeds, *runs.seeds}
     notes = [cell.erased] if cell.erased else []
+    finished = [run.tags for run in runs.runs.values()]
+    failed_runs = still_failed(store, {**METHOD_RUNS, "cell": runs.id}, finished, "method", "seed")
+    for (method, seed), run in sorted(failed_runs.items()):
+        notes.append(f"{method} seed {seed} failed and is left out: {run.tags[REASON]}")
     for method in runs.methods:
         have = runs.of(method).keys()
         if missing := sorted(expected - have):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from audio_mu.compute.engine import Engine
 from audio_mu.config import Config
+from audio_mu.errors import UserError
 from audio_mu.requests.ledger import read_ledger
+from audio_mu.store.failed import COUNT
 from audio_mu.store.handle import Store
 from audio_mu.workflows.attack import attack
 from audio_mu.workflows.compare import compare
@@ -16,14 +20,22 @@ from audio_mu.workflows.unlearn import unlearn
 
 
 def run_all(config: Config, store: Store, engine: Engine) -> None:
-    """Run the four stages below one run, with one pool of workers; the comparison shows this chain's cell."""
+    """Run the four stages below one run, with one pool of workers; the comparison shows this chain's cell.
+
+    Seeds whose training failed are left out of the stages after it. Raises `UserError` where all of them failed.
+    """
     if resumed(config, store):
         return
     if config.request.copies == "ask":  # before hours of training
         resolve(config, data_to_train(config, store, read_ledger(store, config.data.label)))
     with stage_run(store, None, "main", config) as run:
-        train(config, store, engine, run)
-        attack(config, store, run)
-        cell = unlearn(config, store, engine, run)
+        trained = tuple(sorted(train(config, store, engine, run), key=config.training.seeds.index))
+        if not trained:
+            raise UserError("no base model could be trained: the reasons are above")
+        having = replace(config, training=replace(config.training, seeds=trained))
+        attack(having, store, run)
+        cell = unlearn(having, store, engine, run)
         compare(config, store, run, cell)
+        if store.failed:
+            run.tags({COUNT: str(len(store.failed))})
         register_unlearned(config, store, run, cell)

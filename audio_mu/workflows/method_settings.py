@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from audio_mu.config import REPAIR_FIELDS, Config, parse
 from audio_mu.errors import UserError, one_line
+from audio_mu.progress import say
 from audio_mu.system.reading import plain_yaml, read_text
 from audio_mu.unlearning import METHODS, Settings, choose
+from audio_mu.unlearning.search import LARGEST
 from audio_mu.workflows.fingerprints import optimizer_settings
 
 LARGEST_SETTINGS = 1 << 18  # bytes of the file of method_config
@@ -43,9 +45,13 @@ def given_hyper_parameters(config: Config) -> dict[str, dict[str, Any]]:
             got = repr(values)[:200]
             raise UserError(f"{where}: {name} takes {', '.join(allowed) or 'no hyper-parameters'}, got {got}")
         for key, default in METHODS[name].hyper_parameters.items():
-            if key in values and not _fits(values[key], default):
-                got = repr(values[key])[:200]
+            if key not in values:
+                continue
+            got, limits = repr(values[key])[:200], METHODS[name].limits.get(key)
+            if not _fits(values[key], default):
                 raise UserError(f"{where}: {name}: {key}={got} is not of the kind of its default, {default!r}")
+            if limits is not None and values[key] is not None and not limits.allows(values[key]):
+                raise UserError(f"{where}: {name}: {key}={got} is not allowed: give {limits}")
         try:
             own_settings(values)
         except UserError as error:
@@ -62,7 +68,19 @@ def _fits(value: Any, default: Any) -> bool:
     if not isinstance(default, int | float):
         return True  # of the user's own method
     kinds = int if isinstance(default, int) else int | float
-    return isinstance(value, kinds) and not isinstance(value, bool) and (value >= 0 or default < 0)
+    if not isinstance(value, kinds) or isinstance(value, bool) or not abs(value) <= LARGEST:  # as NaN is not
+        return False
+    return value >= 0 or default < 0
+
+
+def say_unread(config: Config, methods: Sequence[str]) -> None:
+    """Tell of settings that no method of this command reads."""
+    given = [name for name in REPAIR_FIELDS if name in config.given]
+    for name in given:
+        if not any(name in METHODS[method].settings for method in methods):
+            say(f"note: {name}={config.as_text([name])[name]} is read by none of the methods {', '.join(methods)}")
+    if left := [name for name in given_hyper_parameters(config) if name not in methods]:
+        say(f"note: method_config sets {', '.join(left)}, not among the methods of this command")
 
 
 def own_settings(values: Mapping[str, Any]) -> dict[str, Any]:

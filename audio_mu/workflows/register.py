@@ -41,6 +41,7 @@ from audio_mu.requests.people import of_each_person
 from audio_mu.requests.probable import NOT_SOUGHT
 from audio_mu.store import registry
 from audio_mu.store.artifacts import read_csv, read_npz
+from audio_mu.store.failed import REASON, still_failed
 from audio_mu.store.handle import Store
 from audio_mu.store.locks import registry_locked
 from audio_mu.store.queries import Finished
@@ -87,7 +88,9 @@ def register_unlearned(config: Config, store: Store, run: Run, cell_id: str) -> 
 
 
 def _register(config: Config, store: Store, run: Run, cell_id: str) -> dict[int, Version]:
-    chosen = _chosen(config.methods.register, load_cell(store, cell_id), config.training.seeds)
+    cell, tags = load_cell(store, cell_id), {"stage": "unlearn", "role": "method", "cell": cell_id}
+    failed = still_failed(store, tags, [run.tags for run in cell.runs.values()], "method", "seed")
+    chosen = _chosen(config.methods.register, cell, config.training.seeds, failed)
     models = {seed: _model(store, chosen.method, finished) for seed, finished in chosen.runs.items()}
     ledger = read_ledger(store, config.data.label)
     _refuse_erased(ledger, chosen.first)
@@ -108,14 +111,24 @@ def _register(config: Config, store: Store, run: Run, cell_id: str) -> dict[int,
     return versions
 
 
-def _chosen(asked: str, cell: CellRuns, seeds: tuple[int, ...]) -> Chosen:
-    """The runs to register. Other seeds are not asked for, and say nothing about these models."""
+def _chosen(asked: str, cell: CellRuns, seeds: tuple[int, ...], failed: Mapping[tuple[str, ...], Finished]) -> Chosen:
+    """The runs to register. Other seeds are not asked for, and say nothing about these models.
+
+    `best` is one of the methods that have every seed. Raises `UserError` where the method or naive lacks one: its
+    model of that seed would not be there, or would not be measured.
+    """
     cell = CellRuns(cell.id, cell.request, {key: run for key, run in cell.runs.items() if key[1] in seeds})
-    method = _allowed_method(asked, cell)
-    runs = cell.of(method)
-    if missing := sorted(set(seeds) - set(runs)):
-        raise UserError(f"register={asked!r}: {method} has no finished run for seeds {missing}: run it first")
-    return Chosen(cell, method, runs, seeds[0])
+    whole = {key: run for key, run in cell.runs.items() if len(cell.of(key[0])) == len(seeds)}
+    complete = CellRuns(cell.id, cell.request, whole or cell.runs)
+    method = _allowed_method(asked, complete) if asked == BEST else asked
+    for name in (method, NAIVE):
+        if missing := sorted(set(seeds) - set(cell.of(name))):
+            why = next((run.tags[REASON] for (of, _), run in failed.items() if of == name), "not among methods")
+            raise UserError(
+                f"register={asked!r} is refused: {name} has no finished run for seeds {missing} ({why}): mend that and "
+                f"run the same command again{_way_out(asked, complete.long())}"
+            )
+    return Chosen(cell, _allowed_method(method, cell), cell.of(method), seeds[0])
 
 
 def _allowed_method(asked: str, cell: CellRuns) -> str:
@@ -127,8 +140,6 @@ def _allowed_method(asked: str, cell: CellRuns) -> str:
         nearest = closest(long, cell.methods)
         reason = "no method meets the rule"
         reason += f"; the closest is {nearest}: {_reasons(long, nearest)}" if nearest else ""
-    elif asked not in cell.methods:
-        raise UserError(f"register={asked!r}: this cell has no finished run of it: add it to methods")
     elif _verdict(long, asked).passed:
         return asked
     else:

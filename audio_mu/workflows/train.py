@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import pandas as pd
 
 from audio_mu.audit.performance import cross_entropy, performance
+from audio_mu.compute.attempt import Failed, measured
 from audio_mu.compute.engine import Engine
 from audio_mu.compute.jobs import Result, TrainJob, channels_last, make_network, train_job
 from audio_mu.config import Config, load_recipe
@@ -23,6 +24,7 @@ from audio_mu.requests.ledger import RETIRED, read_ledger
 from audio_mu.seeding import seeded
 from audio_mu.store import queries, registry
 from audio_mu.store.artifacts import list_files, read_npz
+from audio_mu.store.failed import log_failed
 from audio_mu.store.handle import Store
 from audio_mu.store.locks import registry_locked
 from audio_mu.store.runs import Run, child_run
@@ -46,7 +48,7 @@ WELL_TRAINED = {"pipeline": "logmel", "optimizer": "adam", "learning_rate": "0.0
 
 
 def train(config: Config, store: Store, engine: Engine, parent: Run | None = None) -> dict[int, float]:
-    """Train what the store does not have yet; return the test accuracy per seed.
+    """Train what the store does not have yet; return the test accuracy per seed, without the seeds that failed.
 
     Every seed's run holds its metrics, losses.csv and logits; its model is a new version of the registered model,
     behind the alias `seed-NN`.
@@ -77,8 +79,15 @@ def train(config: Config, store: Store, engine: Engine, parent: Run | None = Non
             say(f"seed {seed}: reusing the base model of run {finished.name} ({finished.id[:8]})")
         jobs = [_job(config, data, seed) for seed in pending]
         for job, result in engine.run(train_job, jobs, f"base models ({config.training.n_epochs} epochs each)"):
-            accuracies[job.seed] = _log(config, store, run, data, job.seed, fingerprints[job.seed], result)
-        _summarise(config, run, data, accuracies)
+            seed, outcome = job.seed, measured(result, partial(_metrics, data))
+            tags = {**base_tags(config), "seed": str(seed), "fingerprint": fingerprints[seed]}
+            own = (store, run, "train", "seed", f"seed-{seed}", tags, _params(config, seed))
+            if isinstance(outcome, Failed):
+                log_failed(*own, outcome.reason, outcome.trace)
+            else:
+                accuracies[seed] = _log(config, data, child_run(*own), seed, *outcome)
+        if accuracies:
+            _summarise(config, run, data, accuracies)
     return accuracies
 
 
@@ -138,20 +147,23 @@ def _sets(data: Data) -> dict[str, np.ndarray]:
     return {"train": data.split.train, "test": data.split.test, **earlier}
 
 
-def _log(config: Config, store: Store, parent: Run, data: Data, seed: int, fingerprint: str, result: Result) -> float:
-    clips = data.clips
-    labels = clips.labels.numpy()
-    tags = {**base_tags(config), "seed": str(seed), "fingerprint": fingerprint}
-    sets = _sets(data)
-    metrics = {
+def _metrics(data: Data, result: Result) -> dict[str, float]:
+    """Performance on every set. Raises `UserError` where the network diverged."""
+    labels = data.clips.labels.numpy()
+    return {
         f"{name}/{key}": value
-        for name, indices in sets.items()
+        for name, indices in _sets(data).items()
         for key, value in performance(result.logits[name], labels[indices]).items()
     }
-    with child_run(store, parent, "train", "seed", f"seed-{seed}", tags, _params(config, seed)) as run:
+
+
+def _log(config: Config, data: Data, child: Run, seed: int, result: Result, metrics: Mapping[str, float]) -> float:
+    clips = data.clips
+    labels = clips.labels.numpy()
+    with child as run:
         # Before the model: an erasure could not tell what the model of a killed run was trained on.
         run.csv("losses.csv", losses_table(data, result.logits))
-        for name, indices in sets.items():
+        for name, indices in _sets(data).items():
             run.npz(
                 f"logits/{name}.npz",
                 clip_id=np.array([clips.ids[i] for i in indices]),
@@ -163,7 +175,7 @@ def _log(config: Config, store: Store, parent: Run, data: Data, seed: int, finge
         run.metrics({**metrics, "time/total_s": result.total_seconds, "time/cpu_s": result.cpu_seconds}, model)
         run.curves(result.curves)
         run.text("model_card.md", _card(config, data, seed, metrics))
-    _publish(config, store, data, seed, run.id, metrics)
+    _publish(config, run.store, data, seed, run.id, metrics)
     return metrics["test/accuracy"]
 
 

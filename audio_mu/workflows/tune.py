@@ -12,6 +12,7 @@ from sklearn.model_selection import train_test_split
 
 from audio_mu.audit.performance import cross_entropy
 from audio_mu.audit.rehearsal import Score
+from audio_mu.compute.attempt import Failed
 from audio_mu.compute.engine import Engine
 from audio_mu.compute.jobs import Result, TrainJob, UnlearnJob, train_job, unlearn_job
 from audio_mu.config import REPAIR_FIELDS, Config
@@ -22,8 +23,9 @@ from audio_mu.report.trials import trials_table, tuned_yaml
 from audio_mu.requests.request import Request
 from audio_mu.seeding import derive
 from audio_mu.store import queries
+from audio_mu.store.failed import log_failed
 from audio_mu.store.handle import Store
-from audio_mu.store.runs import Run, child_run
+from audio_mu.store.runs import Child, Run, child_run
 from audio_mu.system.hashing import hash_of
 from audio_mu.unlearning import METHODS
 from audio_mu.unlearning.trials import Trial, draw_trials
@@ -225,7 +227,9 @@ class Search:
             reference, base_state = self._train(reference)
             for trial, score in self._run(pending, base_state, reference):
                 finished[trial.key] = score
-        return trials_table(trials, finished, reference)
+        if not finished:
+            raise UserError("every trial failed: the reasons are above and in their runs, as the tag failed_reason")
+        return trials_table([trial for trial in trials if trial.key in finished], finished, reference)
 
     def _known(self, fingerprint: str) -> Score | None:
         if self.rehearsal.config.store.force:
@@ -240,6 +244,8 @@ class Search:
         results: dict[str, Result] = {}
         wanted = [job for job in jobs.values() if job.seed in names]
         for job, result in self.engine.run(train_job, wanted, "networks of the rehearsal"):
+            if isinstance(result, Failed):
+                raise UserError(f"tune: the rehearsal's {names[job.seed]} cannot be trained: {result.reason}")
             results[names[job.seed]] = result
         reference = known or self.rehearsal.score(results["reference"].logits)
         if known is None:
@@ -271,6 +277,9 @@ class Search:
         scored = []
         for job, result in self.engine.run(trial_job, [job for job, _ in jobs.values()], "trials"):
             trial = jobs[id(job)][1]
+            if isinstance(result, Failed):
+                log_failed(*self._own(trial), result.reason, result.trace)
+                continue
             score = self._score(result)
             self._log(trial, score, reference, result)
             scored.append((trial, score))
@@ -282,7 +291,8 @@ class Search:
         except UserError:  # diverged: a rate too high is what a search finds out
             return Score(confidence=np.nan, forget_accuracy=np.nan, forget_loss=np.nan, validation_accuracy=np.nan)
 
-    def _log(self, trial: Trial, score: Score, reference: Score, result: Result) -> None:
+    def _own(self, trial: Trial) -> Child:
+        """What a trial's run is made of."""
         name = f"{trial.method} trial-{trial.number}"
         tags = {
             **_tags(self.rehearsal),
@@ -292,8 +302,11 @@ class Search:
             "fingerprint": self.rehearsal.fingerprint(trial),
         }
         params = self.rehearsal.params | {f"tuned.{key}": str(value) for key, value in trial.values.items()}
+        return self.store, self.parent, "tune", "trial", name, tags, params
+
+    def _log(self, trial: Trial, score: Score, reference: Score, result: Result) -> None:
         value = score.against(reference)
-        with child_run(self.store, self.parent, "tune", "trial", name, tags, params) as run:
+        with child_run(*self._own(trial)) as run:
             run.metrics({**score.as_metrics(), "tune/score": value, "time/total_s": result.total_seconds})
         shown = ", ".join(f"{key} {drawn}" for key, drawn in trial.values.items()) or "as it comes"
         say(f"  {trial.method:<19} score {value:.3f}  {result.total_seconds:.1f} s  {shown}")
@@ -320,7 +333,8 @@ def _report(store: Store, run: Run, rehearsal: Rehearsal, table: pd.DataFrame, t
     lines = ["| method | as it comes | tuned | values |", "|---|---|---|---|"]
     for method, values in chosen.items():
         shown = ", ".join(f"{name} {value}" for name, value in values.items()) or "as it comes"
-        lines.append(f"| {method} | {as_it_comes[method]:.3f} | {best[method]:.3f} | {shown} |")
+        before = f"{as_it_comes[method]:.3f}" if method in as_it_comes else "failed"
+        lines.append(f"| {method} | {before} | {best[method]:.3f} | {shown} |")
     run.note("\n".join(lines))
     say("\n".join(lines))
     say(f"use it: mlflow run . -e unlearn -P method_config={run.address(TUNED)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 
 from audio_mu.audit.one_model import Evaluator, Logits, not_recovered
 from audio_mu.audit.performance import cross_entropy
+from audio_mu.compute.attempt import Failed, measured
 from audio_mu.compute.engine import Engine
 from audio_mu.compute.jobs import Result, UnlearnJob, unlearn_job
 from audio_mu.config import Config
@@ -21,9 +22,10 @@ from audio_mu.requests.ledger import COPIES, RETIRED, SOUGHT
 from audio_mu.requests.request import request_table
 from audio_mu.store import queries, registry
 from audio_mu.store.artifacts import list_files, read_npz
+from audio_mu.store.failed import log_failed
 from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
-from audio_mu.store.runs import Run, child_run
+from audio_mu.store.runs import Child, Run, child_run
 from audio_mu.unlearning import METHODS
 from audio_mu.workflows.attack import find_attack, load_attack
 from audio_mu.workflows.bases import base_logits, find_bases
@@ -34,6 +36,7 @@ from audio_mu.workflows.method_settings import (
     given_hyper_parameters,
     hyper_parameters_of,
     method_settings,
+    say_unread,
 )
 from audio_mu.workflows.register import register_unlearned, resumed
 from audio_mu.workflows.stage import stage_run
@@ -54,6 +57,7 @@ def unlearn(config: Config, store: Store, engine: Engine, parent: Run | None = N
     evaluator = Evaluator(request, data.clips.labels.numpy(), load_attack(store, attack), data.earlier)
     versions = ", ".join(f"{seed} (version {version.version})" for seed, version in bases.versions.items())
     say(f"base models of {config.registered_model}, seeds {versions}")
+    say_unread(config, methods)
     with stage_run(store, parent, "unlearn", config, cell.tags()) as run:
         _describe(run, cell)
         work = Unlearning(cell, store, engine, run, evaluator)
@@ -111,11 +115,11 @@ class Unlearning:
         states = {seed: self._base_state(seed) for seed in dict(pending)}
         for seed, method in pending:
             if method == ORIGINAL:
-                self._log(seed, method, self._original(seed, states[seed]))
+                self._take(seed, method, self._original(seed, states[seed]))
         jobs = [self._job(seed, method, states[seed]) for seed, method in pending if method != ORIGINAL]
         jobs.sort(key=lambda job: job.method != NAIVE)  # the longest first
         for job, result in self.engine.run(unlearn_job, jobs, f"unlearning {self.cell.request.name}"):
-            self._log(job.seed, job.method, result)
+            self._take(job.seed, job.method, result)
 
     def _finished(self, seed: int, method: str) -> Finished | None:
         """The newest finished run of this step, of this cell if there is one; none whose model was removed since."""
@@ -154,15 +158,22 @@ class Unlearning:
             reference=METHODS[method].reference,
         )
 
-    def _child(self, seed: int, method: str, more: Mapping[str, str], rates: Mapping[str, float]) -> Run:
-        tags, params = {**self.cell.tags(seed, method), **more}, self.cell.params(seed, method, rates)
-        return child_run(self.store, self.parent, "unlearn", "method", f"{method} seed-{seed}", tags, params)
+    def _own(self, seed: int, method: str, rates: Mapping[str, float]) -> Child:
+        """What a method's run is made of."""
+        tags, params = self.cell.tags(seed, method), self.cell.params(seed, method, rates)
+        return self.store, self.parent, "unlearn", "method", f"{method} seed-{seed}", tags, params
 
-    def _log(self, seed: int, method: str, result: Result) -> None:
-        metrics = {**self.evaluator.alone(result.logits, seed), **result.figures}
-        if method != ORIGINAL:
-            metrics |= result.seconds
-        with self._child(seed, method, {}, result.rates) as run:
+    def _take(self, seed: int, method: str, result: Result | Failed) -> None:
+        """Log a result with its figures; one without figures as a failure, by its method and seed."""
+        outcome = measured(result, lambda found: self.evaluator.alone(found.logits, seed))
+        if isinstance(outcome, Failed):
+            log_failed(*self._own(seed, method, {}), outcome.reason, outcome.trace)
+        else:
+            self._log(seed, method, *outcome)
+
+    def _log(self, seed: int, method: str, result: Result, alone: Mapping[str, float]) -> None:
+        metrics = {**alone, **result.figures, **(result.seconds if method != ORIGINAL else {})}
+        with child_run(*self._own(seed, method, result.rates)) as run:
             # Before the model: an erasure could not tell what the model of a killed run was trained on.
             self._log_artifacts(run, result.logits)
             # Before the figures: MLflow would read every figure of the run again to make it the model's.
@@ -220,7 +231,8 @@ class Unlearning:
 
     def _adopt(self, seed: int, method: str, finished: Finished) -> None:
         """Give this cell its own run of a result that another cell has, without computing or storing it again."""
-        with self._child(seed, method, {"reused_run_id": finished.id}, {}) as run:
+        with child_run(*self._own(seed, method, {})) as run:
+            run.tags({"reused_run_id": finished.id})
             logits = self._stored_logits(finished.id)
             self._log_artifacts(run, logits)
             run.metrics(finished.metrics)
@@ -243,6 +255,7 @@ class Unlearning:
             ]  # fmt: skip
             if naive is None or not alone:
                 continue
+            alone = self._of_this_machine(seed, alone)
             naive_logits = self._stored_logits(naive.id)
             for finished in reversed(alone):  # in the order in which they were made
                 self._compare(finished, naive.metrics, naive_logits)
@@ -254,6 +267,19 @@ class Unlearning:
         for run in found if now[SOUGHT] == "true" else ():
             if run.tags.get(SOUGHT) != "true":
                 Run(self.store, run.id, run.name).tags(now)
+
+    def _of_this_machine(self, seed: int, runs: Sequence[Finished]) -> list[Finished]:
+        """The runs that this command would make again as they are: naive's times are measured as theirs were."""
+        own = [
+            run for run in runs
+            if any(run.tags["fingerprint"] == self.cell.fingerprint(seed, run.tags["method"], d) for d in (False, True))
+        ]  # fmt: skip
+        if other := [run.tags["method"] for run in runs if run not in own]:
+            say(
+                f"note: seed {seed}: not compared with naive: {', '.join(sorted(other))}, made with other threads, "
+                "another device or other code than this naive"
+            )
+        return own
 
     def _compare(self, finished: Finished, naive: Mapping[str, float], naive_logits: Logits) -> None:
         run, seed, method = (

@@ -58,8 +58,12 @@ class UnlearningCell:
         """The sets that are evaluated, by name: the request's, and those of the requests before it."""
         return self.request.sets() | {name: found.clips for name, found in self.data.earlier.items()}
 
-    def fingerprint(self, seed: int, method: str) -> str:
-        """Hash of what this step reads. A method that only retrains reads no repair settings."""
+    def fingerprint(self, seed: int, method: str, deep_audits: bool | None = None) -> str:
+        """Hash of what this step reads. A method that only retrains reads no repair settings.
+
+        `deep_audits`: as configured, unless told.
+        """
+        deep = self.config.methods.deep_audits if deep_audits is None else deep_audits
         known = METHODS.get(method)  # none for the original
         reads = "" if known and known.retrains_only else self.id
         return hash_of(
@@ -67,7 +71,7 @@ class UnlearningCell:
                 "unlearn", seed, method, self.bases.versions[seed].tags["fingerprint"], self.request.hash, reads,
                 dict(self.hyper_parameters.get(method, {})), self.data.tested, self.attack.tags["fingerprint"],
                 machine(self.config), source_hash(MEASURED_SOURCE),
-                *(["deep audits"] if self.config.methods.deep_audits else []),
+                *(["deep audits"] if deep else []),
                 *([known.digest] if known and known.digest else []),
             ]
         )  # fmt: skip

@@ -1,29 +1,65 @@
-"""Worker processes of this machine: results come back, errors are the job's own, a killed worker is told."""
+"""Worker processes of this machine: results come back, a job that fails is told and is the only one that does."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
+import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from audio_mu.compute.attempt import Failed
 from audio_mu.compute.cores import threads_and_workers
 from audio_mu.compute.engine import open_engine
 from audio_mu.compute.pool import LocalEngine
 from audio_mu.config import MachineParameters
 from audio_mu.errors import UserError
+from audio_mu.system.cores import cores_at_hand
+
+
+class Odd(Exception):
+    """An error that no other process can make again from its text."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(first)
 
 
 def square(number: int) -> int:
-    """A job."""
-    if number < 0:
+    """A job; some numbers end badly."""
+    if number == -1:
         raise ValueError(f"{number} is negative")
+    if number == -2:
+        raise UserError("rate=-2 is refused: give another")
+    if number == -3:
+        raise Odd("odd", "error")
+    if number == -4:
+        sys.exit("a method that ends the program")
+    if number == -5:
+        np.ones(1 << 45)
+    if number == -6:
+        os.kill(os.getpid(), signal.SIGKILL)
     return number * number
 
 
-def die(_: int) -> None:
-    """A job whose worker is killed from outside."""
-    os.kill(os.getpid(), signal.SIGKILL)
+def unsendable(_: int) -> object:
+    """A job whose result cannot travel."""
+    return lambda: None
+
+
+def die_once(mark: Path) -> int:
+    """A job whose first worker is lost."""
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid()
+
+
+def own_pid(_: int) -> int:
+    time.sleep(0.2)
+    return os.getpid()
 
 
 def test_every_job_comes_back_with_its_result() -> None:
@@ -32,24 +68,73 @@ def test_every_job_comes_back_with_its_result() -> None:
         assert dict(engine.run(square, range(5), "squares")) == {n: n * n for n in range(5)}
         assert dict(engine.run(square, [7], "more squares")) == {7: 49}
         assert list(engine.run(square, [], "nothing")) == []
+        assert len({pid for _, pid in engine.run(own_pid, range(6), "numbers")}) == 2
 
 
-def test_an_error_of_a_job_is_raised_as_it_is() -> None:
-    """Catches an error that is swallowed or changed on its way from the worker."""
-    with LocalEngine(1) as engine, pytest.raises(ValueError, match="-1 is negative"):
-        list(engine.run(square, [-1], "squares"))
+@pytest.mark.parametrize(
+    ("job", "reason"),
+    [
+        (-1, "ValueError: -1 is negative"),
+        (-2, "rate=-2 is refused: give another"),
+        (-3, "Odd: odd"),
+        (-4, "SystemExit: a method that ends the program"),
+        (-5, "the memory has ended (MemoryError: Unable to allocate"),
+        (-6, "its worker was lost 2 times (signal 9; has the memory ended?)"),
+    ],
+)
+def test_one_job_fails_and_the_others_do_not(job: int, reason: str) -> None:
+    """Catches a command that ends with its first failed job, whatever it fails by, and a reason of several lines."""
+    with LocalEngine(2) as engine:
+        found = dict(engine.run(square, [job, 2, 3, 4], "squares"))
+    failed = found.pop(job)
+    assert found == {2: 4, 3: 9, 4: 16}
+    assert isinstance(failed, Failed)
+    assert failed.reason.startswith(reason)
+    assert "\n" not in failed.reason
+    assert ("Traceback" in failed.trace) == (job != -6)
 
 
-def test_a_killed_worker_is_told_in_one_line() -> None:
-    """Catches a traceback, or an endless wait, where the system has killed a worker."""
-    with LocalEngine(1) as engine, pytest.raises(UserError, match="a worker process was killed") as raised:
-        list(engine.run(die, [1], "deaths"))
-    assert "\n" not in str(raised.value)
+def test_a_result_that_cannot_travel_is_a_failure() -> None:
+    """Catches a command that waits for ever, or ends, where a method of the user's own records something odd."""
+    with LocalEngine(1) as engine:
+        ((_, failed),) = engine.run(unsendable, [1], "lambdas")
+        assert isinstance(failed, Failed)
+        assert "pickle" in failed.reason
+        assert dict(engine.run(square, [3], "squares")) == {3: 9}
+
+
+def test_a_lost_worker_costs_its_job_one_more_try(tmp_path: Path) -> None:
+    """Catches a job that is given up with its first worker, and jobs beside it that are begun again."""
+    with LocalEngine(2) as engine:
+        ((_, before),) = engine.run(own_pid, [0], "numbers")
+        found = dict(engine.run(die_once, [tmp_path / "mark"], "deaths"))
+    assert list(found.values()) != [before]
+    assert all(isinstance(pid, int) for pid in found.values())
+
+
+def test_an_engine_that_was_left_is_used_again() -> None:
+    """Catches jobs of a broken-off command that are done, or told as another's, in the next one."""
+    with LocalEngine(1) as engine:
+        for _ in engine.run(square, range(50), "squares"):
+            break
+        assert dict(engine.run(square, [7], "squares")) == {7: 49}
+
+
+def test_an_error_of_the_command_ends_all_workers() -> None:
+    """Catches processes that outlive their command, and a command that waits for what nobody wants any more."""
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), LocalEngine(2) as engine:
+        pids = [pid for _, pid in engine.run(own_pid, range(4), "numbers")]
+        for _ in engine.run(time.sleep, [0, 60, 60], "naps"):
+            raise KeyboardInterrupt
+    assert time.monotonic() - start < 30
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
 
 
 def test_auto_gives_every_core_one_task() -> None:
     """Catches figures that would depend on the machine: a task has one thread unless the user says otherwise."""
-    cores = len(os.sched_getaffinity(0))
-    assert threads_and_workers(MachineParameters(device="cpu")) == (1, cores)
+    assert threads_and_workers(MachineParameters(device="cpu")) == (1, cores_at_hand())
     assert threads_and_workers(MachineParameters(device="cpu", threads=2, workers=3)) == (2, 3)
     assert isinstance(open_engine(MachineParameters(device="cpu", workers=1)), LocalEngine)

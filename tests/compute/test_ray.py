@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import socket
+import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from audio_mu.compute.attempt import Failed
 from audio_mu.compute.jobs import Problem, TrainJob, train_job
 from audio_mu.compute.pool import LocalEngine
 from audio_mu.errors import UserError
 from audio_mu.training import OptimizerSettings
-from tests.faults.dying_jobs import DyingJob, die_once, refuse
+from tests.faults.dying_jobs import DyingJob, die, die_once, refuse_odd
 
 pytest.importorskip("ray", reason="Ray is not installed (requirements-cluster.txt): its engine is not tested")
 
@@ -21,10 +23,13 @@ from audio_mu.compute.ray import RayEngine
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[RayEngine]:
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayEngine]:
     """One local cluster of two cores for all tests of this file."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
+        # As long as the temporary folder of a command, and longer.
+        long = tmp_path_factory.mktemp("a-temporary-folder-with-a-name-too-long-for-the-sockets-of-ray")
+        patch.setattr(tempfile, "tempdir", str(long))
         # The workers import the jobs as the tests do.
         patch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
         with RayEngine(workers=2, threads=1) as opened:
@@ -72,21 +77,48 @@ def test_a_lost_worker_costs_no_result(engine: RayEngine, problem: Problem, tmp_
     assert (tmp_path / "died-1").exists()
 
 
-def test_an_error_of_the_user_stays_one(engine: RayEngine, problem: Problem, tmp_path: Path) -> None:
-    """Catches a traceback of Ray's in place of the one line."""
-    job = DyingJob(problem, 3, tmp_path / "none")
-    with pytest.raises(UserError, match=r"^seed=3 is refused: give another$"):
-        list(engine.run(refuse, [job, replace(job, seed=3)], "refused"))
+def test_one_job_fails_and_the_others_do_not(engine: RayEngine, problem: Problem, tmp_path: Path) -> None:
+    """Catches a command that ends with its first failed job, and a traceback of Ray's in place of the one line."""
+    jobs = [DyingJob(problem, seed, tmp_path / "none") for seed in (1, 2, 3)]
+    found = {job.seed: result for job, result in engine.run(refuse_odd, jobs, "refused")}
+    assert found.pop(2) == 2
+    for seed, failed in found.items():
+        assert isinstance(failed, Failed)
+        assert failed.reason == f"seed={seed} is refused: give another"
 
 
-def test_a_cluster_that_is_not_there_is_named(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches a long trace, or a cluster started in silence, where RAY_ADDRESS is wrong."""
+def test_a_worker_that_is_lost_twice_is_a_failure(engine: RayEngine, problem: Problem, tmp_path: Path) -> None:
+    """Catches a command that ends, or tries for ever, with a job that kills its worker every time."""
+    ((_, failed),) = engine.run(die, [DyingJob(problem, 1, tmp_path / "deaths")], "dying")
+    assert isinstance(failed, Failed)
+    assert failed.reason.startswith("its worker was lost 2 times")
+    assert len((tmp_path / "deaths").read_text()) == 2
+
+
+def test_a_cluster_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a long trace, a cluster started in silence, or work done first, where RAY_ADDRESS is wrong."""
     import ray
 
     ray.shutdown()
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    with (
-        pytest.raises(UserError, match=r"no cluster, RAY_ADDRESS='127\.0\.0\.1:1' "),
-        RayEngine(workers=1, threads=1) as lost,
-    ):
-        list(lost.run(die_once, [DyingJob(problem, 1, Path("none"))], "lost"))
+    with pytest.raises(UserError, match=r"no cluster, RAY_ADDRESS='127\.0\.0\.1:1' "), RayEngine(1, 1):
+        pass
+
+
+def test_a_cluster_that_does_not_answer_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches a command that hangs without a line: Ray waits for ever for who listens and does not answer."""
+    import ray
+
+    ray.shutdown()
+    monkeypatch.setattr("audio_mu.compute.ray.CLUSTER_SECONDS", 3.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with (
+            pytest.raises(UserError, match=rf"no cluster, RAY_ADDRESS='{address}' \(no answer within 3 s"),
+            RayEngine(1, 1),
+        ):
+            pass
+    assert f"joining the cluster at {address}, waiting up to 3 s" in capsys.readouterr().out

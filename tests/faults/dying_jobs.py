@@ -28,6 +28,16 @@ def die_once(job: DyingJob) -> int:
     return job.seed
 
 
-def refuse(job: DyingJob) -> int:
-    """An error of the user's, raised far away."""
-    raise UserError(f"seed={job.seed} is refused: give another")
+def die(job: DyingJob) -> int:
+    """A job that no worker survives; `mark` counts them."""
+    with job.mark.open("a") as stream:
+        stream.write("x")
+    os.kill(os.getpid(), signal.SIGKILL)
+    return job.seed
+
+
+def refuse_odd(job: DyingJob) -> int:
+    """The seed, or an error of the user's, raised far away."""
+    if job.seed % 2:
+        raise UserError(f"seed={job.seed} is refused: give another")
+    return job.seed

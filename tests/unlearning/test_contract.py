@@ -14,9 +14,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from audio_mu.config import REPAIR_FIELDS
 from audio_mu.config.parsers import ARCHITECTURES
 from audio_mu.errors import UserError
-from audio_mu.unlearning import METHODS, Task, UndeclaredSet, Unlearned, choose
+from audio_mu.unlearning import METHODS, Settings, Task, UndeclaredSet, Unlearned, choose
 from audio_mu.unlearning.registry import REQUESTS
 from tests.unlearning.small_problem import RECIPE, STUDY_SHAPE, Problem, same, small_problem, trained, weights
 
@@ -234,6 +235,36 @@ def test_task_hands_out_declared_sets_alone(name: str) -> None:
         with pytest.raises(UndeclaredSet):
             task.logits(problem.base, undeclared)
     assert METHODS[name].reads <= {"forget", "remain"}
+
+
+@every_method
+def test_settings_are_those_that_the_method_reads(name: str) -> None:
+    """Catches a setting that a method takes and never reads, and one that it reads and refuses."""
+    problem, read = untrained("VGGish"), set()
+
+    class Watched(Settings):
+        def __getattribute__(self, name: str) -> Any:
+            read.add(name)
+            return super().__getattribute__(name)
+
+    settings = {field.name: getattr(problem.settings, field.name) for field in dataclasses.fields(Settings)}
+    dataclasses.replace(problem, settings=Watched(**settings)).run(name)
+    assert read & set(REPAIR_FIELDS) == METHODS[name].settings
+
+
+@every_method
+def test_every_number_has_limits_that_hold_its_default_and_its_range(name: str) -> None:
+    """Catches a hyper-parameter that may be anything, and a range of `tune` that `method_config` refuses."""
+    registered = METHODS[name]
+    numbers = {key for key, value in registered.hyper_parameters.items() if not isinstance(value, bool | str)}
+    assert numbers == set(registered.limits)
+    for key, limits in registered.limits.items():
+        default = registered.hyper_parameters[key]
+        assert default is None or limits.allows(default)
+        assert not limits.allows(-1) and not limits.allows(True) and not limits.allows(float("nan"))
+        if key in registered.search:
+            drawn = (registered.search[key].draw(np.random.default_rng(i), 0.01) for i in range(20))
+            assert all(map(limits.allows, drawn))
 
 
 @every_method

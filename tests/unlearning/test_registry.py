@@ -104,6 +104,36 @@ def test_a_method_that_cannot_be_used_is_refused(
     assert METHODS["pop"] is pop
 
 
+@pytest.mark.parametrize("end", ["1 / 0", "import sys; sys.exit(0)", '@method(reads={"all"})\ndef other(task): ...'])
+def test_a_file_that_fails_leaves_nothing(end: str, tmp_path: Path, registry: None) -> None:
+    """Catches methods of a file that failed half way, and a mended file that is not read again."""
+    file = tmp_path / "mine.py"
+    before = dict(METHODS)
+    whole = DECORATED.replace('{"class"}', '{"item"}') + METHOD
+    file.write_text(f"{whole}\n{end}\n")
+    for _ in range(2):
+        with pytest.raises(UserError, match="cannot be loaded"):
+            choose([f"{file}:quiet"], "item")
+        assert before == METHODS
+    file.write_text(whole)
+    assert choose([f"{file}:quiet"], "item") == ("quiet",)
+    file.write_text(f"{whole}\n{end}\n")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        choose([f"{file}:quiet"], "item")
+    assert before == METHODS
+
+
+def test_a_refused_function_takes_its_file_with_it(tmp_path: Path, registry: None) -> None:
+    """Catches methods beside a function that is refused, which later are there without their declarations."""
+    file = tmp_path / "mine.py"
+    file.write_text(DECORATED.replace('{"class"}', '{"item"}') + METHOD + "\ndef pop(task):\n    ...\n")
+    with pytest.raises(UserError, match="'pop' is taken"):
+        choose([f"{file}:pop"], "item")
+    assert "quiet" not in METHODS
+    choose([f"{file}:quiet"], "item")
+    assert METHODS["quiet"].reads == {"remain"}
+
+
 ASK = """
 from audio_mu.config import Config
 from audio_mu.errors import UserError

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from audio_mu.errors import UserError
 from audio_mu.seeding import derive, generator
 from audio_mu.training import Examples, OptimizerSettings, mean_squared_gradient
 from audio_mu.unlearning import saliency
@@ -54,6 +55,14 @@ def test_msg_draws_the_least_disputed_weights_of_each_convolution_anew() -> None
         fan_out = value.shape[0] * value[0, 0].numel()
         spread = after[name].flatten()[smallest].std().item() / (2 / fan_out) ** 0.5
         assert 0.6 < spread < 1.4
+
+
+def test_msg_refuses_more_to_forget_than_to_keep() -> None:
+    """Catches a comparison of many recordings with few, which the method does not define."""
+    problem = trained()
+    more = problem.forgetting(list(range(problem.n_train // 2 + 1)))
+    with pytest.raises(UserError, match="33 clips to forget with as many to keep, and there are 31: leave msg out"):
+        more.run("msg")
 
 
 def test_msg_slows_kept_weights_under_adam() -> None:

@@ -118,8 +118,15 @@ def test_settings_of_one_method_win_over_the_configured_ones(tmp_path: Path) -> 
     for wrong, words in [
         ({"gradient_ascent": {"impair_learning_rate": -1}}, "impair_learning_rate='-1'"),
         ({"pop": {"impair_learning_rate": 0.1}}, "pop takes n_epoch_repair, repair_learning_rate"),
-        ({"delete": {"repair_learning_rate": 0.1}}, "delete takes epochs, learning_rate, n_epoch_impair"),
+        ({"delete": {"repair_learning_rate": 0.1}}, "delete takes epochs, learning_rate, impair_learning_rate"),
         ({"naive": {"repair_learning_rate": 0.1}}, "naive takes no hyper-parameters"),
+        ({"ssd": {"n_epoch_repair": 3}}, r"ssd takes alpha, dampening, got \{'n_epoch_repair': 3\}"),
+        ({"omp": {"prune_rate": 95}}, "omp: prune_rate=95 is not allowed: give a number from 0 to 1"),
+        ({"eu_k": {"epochs": -3}}, "eu_k: epochs=-3 is not allowed: give a whole number from 1 on"),
+        ({"eu_k": {"epochs": 2.5}}, "eu_k: epochs=2.5 is not allowed: give a whole number"),
+        ({"neggrad_plus": {"remain_weight": 95}}, "remain_weight=95 is not allowed: give a number from 0 to 1"),
+        ({"ssd": {"alpha": -1}}, "ssd: alpha=-1 is not allowed: give a number from 0 on"),
+        ({"scrub": {"epochs": 10**10}}, "scrub: epochs=10000000000 is not of the kind of its default, 10"),
     ]:
         file.write_text(yaml.safe_dump(wrong))
         with pytest.raises(UserError, match=words):

@@ -1,0 +1,52 @@
+"""One job in a worker process: its result, or why there is none. Light to import, so that a worker can say so."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from audio_mu.errors import UserError, memory_ended, one_line
+
+J = TypeVar("J")
+R = TypeVar("R")
+F = TypeVar("F")
+TRIES = 2  # of a job whose worker is lost
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A job without a result. `reason`: in one line; `trace`: where it was raised, empty where nobody knows."""
+
+    reason: str
+    trace: str = ""
+
+
+def attempt(work: Callable[[J], R], job: J) -> R | Failed:
+    """The result of a job, or its failure as text: an error of the user's own class may not travel."""
+    try:
+        return work(job)
+    except (Exception, SystemExit) as error:  # a method of the user's own may call exit()
+        return failure(error)
+
+
+def measured(result: R | Failed, figures: Callable[[R], F]) -> tuple[R, F] | Failed:
+    """A result with its figures. Those of a network that diverged cannot be told: that is a failure too."""
+    if isinstance(result, Failed):
+        return result
+    found = attempt(figures, result)
+    return found if isinstance(found, Failed) else (result, found)
+
+
+def failure(error: BaseException) -> Failed:
+    """What an error says, in one line, and its trace."""
+    told = one_line(error) if isinstance(error, UserError) else f"{type(error).__name__}: {one_line(error)}"
+    if memory_ended(error):
+        told = f"the memory has ended ({told}): fewer workers need less"
+    return Failed(told.removesuffix(": "), "".join(traceback.format_exception(error)))
+
+
+def lost(how: str) -> Failed:
+    """The failure of a job that lost its worker every time."""
+    return Failed(f"its worker was lost {TRIES} times ({how}; has the memory ended?): fewer workers need less")

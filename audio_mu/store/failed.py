@@ -1,0 +1,47 @@
+"""Tasks without a result: FAILED runs that say why, and what a command says of them in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from audio_mu.progress import say
+from audio_mu.store import queries
+from audio_mu.store.handle import Store
+from audio_mu.store.queries import Finished
+from audio_mu.store.runs import Run, child_run
+
+REASON, COUNT, TRACE = "failed_reason", "failed_tasks", "failure.txt"
+
+
+def log_failed(
+    store: Store, parent: Run, stage: str, role: str, name: str, tags: Mapping[str, str], params: Mapping[str, str],
+    reason: str, trace: str = "",
+) -> None:  # fmt: skip
+    """Log a task that failed as a FAILED run below its command's; `trace`: where it was raised.
+
+    No search for finished steps finds it, so that the next command does the task again.
+    """
+    run = child_run(store, parent, stage, role, name, {**tags, REASON: reason}, params)
+    if trace:
+        run.text(TRACE, trace)
+    store.client.set_terminated(run.id, "FAILED")
+    store.failed.append(f"{name}: {reason}")
+    parent.tags({COUNT: str(len(store.failed))})
+    say(f"  FAILED {name}: {reason}")
+
+
+def still_failed(store: Store, tags: Mapping[str, str], finished: Sequence[Mapping[str, str]], *keys: str
+                 ) -> dict[tuple[str, ...], Finished]:  # fmt: skip
+    """The newest failure for each combination of these tags, unless a finished run has it too."""
+    found = [run for run in queries.find(store, tags, status="FAILED") if REASON in run.tags]
+    there = {tuple(tags.get(key, "") for key in keys) for tags in finished}
+    return {key: run for key, run in queries.newest_by(found, *keys).items() if key not in there}
+
+
+def last_lines(store: Store) -> list[str]:
+    """Number and names of the tasks that failed in this command; nothing where none did."""
+    n = len(store.failed)
+    if not n:
+        return []
+    head = f"{n} task{'' if n == 1 else 's'} failed; the others are finished, and the same command tries only "
+    return [f"{head}{'this one' if n == 1 else 'these'} again:", *(f"  {line}" for line in store.failed)]

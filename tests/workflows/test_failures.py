@@ -1,0 +1,240 @@
+"""A task that fails is named, counted and left out; what is beside it is finished, and not done again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from audio_mu.compute.pool import LocalEngine
+from audio_mu.errors import UserError
+from audio_mu.unlearning import METHODS
+from tests.answered import Answered
+
+METHODS_OF_MINE = """
+import os, signal, sys
+import numpy as np
+from torch import nn
+from audio_mu.unlearning import method
+
+
+@method(reads={"forget"}, settings=set())
+def raises(task):
+    raise KeyError("nothing of that name")
+
+
+@method(reads={"forget"}, settings=set())
+def dies(task):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@method(reads={"forget"}, settings=set())
+def exits(task):
+    sys.exit(0)
+
+
+@method(reads={"forget"}, settings=set())
+def takes_all_memory(task):
+    np.ones(1 << 45)
+
+
+@method(reads={"forget"}, settings=set())
+def gives_nothing_back(task):
+    task.base()
+
+
+@method(reads={"forget"}, settings=set())
+def gives_another_back(task):
+    return nn.Linear(3, 3)
+
+
+@method(reads={"forget"}, settings=set())
+def records_nonsense(task):
+    task.figures["loss?"] = 1.0
+    return task.base()
+
+
+@method(reads={"forget"}, settings=set())
+def half(task):
+    if task.seed == 41:
+        raise ValueError("seed 41 never works")
+    return task.base()
+
+
+@method(reads={"remain"}, settings=set())
+def fragile(task):
+    if os.path.exists(os.environ["FRAGILE"]):
+        raise ValueError("not now")
+    return task.retrain("remain")
+"""
+REASONS = {
+    "raises": "KeyError: 'nothing of that name'",
+    "dies": "its worker was lost 2 times (signal 9; has the memory ended?): fewer workers need less",
+    "exits": "SystemExit: 0",
+    "takes_all_memory": "the memory has ended (MemoryError: Unable to allocate 256. TiB",
+    "gives_nothing_back": "gives_nothing_back gives back None: it must return the network",
+    "gives_another_back": "gives_another_back gives back a network of other weights than the base's",
+    "records_nonsense": "a method records 'loss?': give a name of letters",
+}
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[LocalEngine]:
+    with LocalEngine(1) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, engine: LocalEngine) -> Iterator[Answered]:
+    """A small store with two base models and attack models, and a file of methods that fail."""
+    before = dict(METHODS)
+    with pytest.MonkeyPatch.context() as patch:
+        top = tmp_path_factory.mktemp("failures")
+        patch.setenv("FRAGILE", str(top / "broken"))
+        made = Answered.new(top / "project", engine)
+        made = Answered(made.folder, {**made.parameters, "seeds": "40,41", "n_epochs": "2"}, engine)
+        (made.folder / "mine.py").write_text(METHODS_OF_MINE)
+        made.run("train")
+        made.run("attack")
+        yield made
+    METHODS.clear()
+    METHODS.update(before)
+
+
+def own(project: Answered, *names: str) -> str:
+    return ",".join(["naive", *(f"{project.folder}/mine.py:{name}" for name in names)])
+
+
+def status(project: Answered, run: str) -> str:
+    ((found,),) = project.query("select status from runs where run_uuid = ?", run)
+    return str(found)
+
+
+def by_status(project: Answered, request: str) -> dict[str, dict[tuple[str, str], list[str]]]:
+    """Status → (method, seed) → the runs of a request's methods, the oldest first."""
+    found: dict[str, dict[tuple[str, str], list[str]]] = {}
+    for run in project.runs(role="method", request=request):
+        tags = project.tags(run)
+        found.setdefault(status(project, run), {}).setdefault((tags["method"], tags["seed"]), []).append(run)
+    return found
+
+
+@pytest.fixture(scope="module")
+def failed(project: Answered) -> str:
+    """What a command prints in which seven of eight methods fail, on one seed."""
+    return project.run("unlearn", seeds="40", methods=own(project, *REASONS))
+
+
+def test_every_way_to_fail_is_a_run_with_its_reason(project: Answered, failed: str) -> None:
+    """Catches a failure that ends the command, loses its name, or looks like a result."""
+    runs = by_status(project, "item-10")
+    assert set(runs) == {"FINISHED", "FAILED"}
+    assert set(runs["FINISHED"]) == {("original", "40"), ("naive", "40")}
+    assert set(runs["FAILED"]) == {(name, "40") for name in REASONS}
+    for (name, seed), (run,) in runs["FAILED"].items():
+        tags = project.tags(run)
+        assert tags["failed_reason"].startswith(REASONS[name])
+        assert f"  FAILED {name} seed-{seed}: {tags['failed_reason']}" in failed.splitlines()
+        assert project.query("select count(*) from latest_metrics where run_uuid = ?", run) == [(0,)]
+        trace = project.place(run) / "failure.txt"
+        assert trace.is_file() == (name != "dies")
+    assert (
+        'raise KeyError("nothing of that name")'
+        in (project.place(runs["FAILED"]["raises", "40"][0]) / "failure.txt").read_text()
+    )
+    (parent,) = project.runs(stage="unlearn", role="parent")
+    assert (status(project, parent), project.tags(parent)["failed_tasks"]) == ("FINISHED", "7")
+
+
+def test_the_same_command_tries_only_what_failed(project: Answered, failed: str) -> None:
+    """Catches finished work that is done again, and a failure that is taken for a result."""
+    again = project.run("unlearn", seeds="40", methods=own(project, *REASONS))
+    assert "reusing 2 finished runs of this cell" in again
+    runs = by_status(project, "item-10")
+    assert {len(found) for found in runs["FINISHED"].values()} == {1}
+    assert {len(found) for found in runs["FAILED"].values()} == {2}
+
+
+def test_compare_leaves_out_by_name(project: Answered) -> None:
+    """Catches a mean over fewer seeds than it says, and a method that vanishes without a word."""
+    request = {"forget_percentage": "20", "methods": own(project, "half", "raises")}
+    project.run("unlearn", **request)
+    told = project.run("compare")
+    assert "note: half seed 41 failed and is left out: ValueError: seed 41 never works" in told
+    assert "note: raises seed 40 failed and is left out: KeyError: 'nothing of that name'" in told
+    assert "note: half has no finished run for seeds [41]: its mean is over [40] only" in told
+
+
+def test_what_works_the_next_time_is_not_told_any_more(project: Answered) -> None:
+    """Catches a failure that is told for ever, and a mended task that is not done."""
+    broken = project.folder.parent / "broken"
+    broken.touch()
+    request = {"forget_percentage": "30", "methods": own(project, "fragile")}
+    assert "FAILED fragile seed-40: ValueError: not now" in project.run("unlearn", **request)
+    broken.unlink()
+    assert "FAILED" not in project.run("unlearn", **request)
+    assert "fragile seed 40 failed" not in project.run("compare")
+
+
+@pytest.mark.parametrize("register", ["half", "best"])
+def test_a_failed_seed_is_never_registered(project: Answered, register: str) -> None:
+    """Catches a version of a seed that failed, or a method registered for the seeds that happened to work."""
+    with pytest.raises(UserError, match=f"register='{register}' is refused: ") as raised:
+        project.run("unlearn", forget_percentage="20", methods=own(project, "half"), register=register)
+    assert "\n" not in str(raised.value)
+    if register == "half":
+        assert "half has no finished run for seeds [41] (ValueError: seed 41 never works)" in str(raised.value)
+    assert not project.entries()
+
+
+WILD = """
+import os
+import torch
+from torch import nn
+
+
+class Wild(nn.Sequential):
+    def __init__(self, n_classes, shape):
+        super().__init__(nn.Flatten(), nn.Linear(shape[0] * shape[1], n_classes))
+        if torch.initial_seed() == 41 and os.path.exists(os.environ["FRAGILE"]):
+            nn.init.constant_(self[1].weight, float("nan"))
+"""
+
+
+@pytest.fixture
+def wild(project: Answered) -> dict[str, str]:
+    """Parameters of a network that diverges on seed 41 while a file is there."""
+    file = project.folder / "wild.py"
+    file.write_text(WILD)
+    return {"architecture": f"{file}:Wild", "seeds": "40,41,42"}
+
+
+def test_one_seed_of_a_training_diverges(project: Answered, wild: dict[str, str]) -> None:
+    """Catches trainings beside a diverged one that are thrown away, and a command that trains them again."""
+    broken = project.folder.parent / "broken"
+    broken.touch()
+    for n in (1, 2):
+        told = project.run("train", **wild)
+        assert "FAILED seed-41: logits of " in told
+        assert "mean of 2 seeds" in told
+        runs = [run for run in project.runs(role="seed") if project.tags(run)["architecture"] == "Wild"]
+        assert sorted(status(project, run) for run in runs) == ["FAILED"] * n + ["FINISHED"] * 2
+    broken.unlink()
+    told = project.run("train", **wild)
+    assert "FAILED" not in told
+    assert "mean of 3 seeds" in told
+
+
+def test_a_seed_without_naive_is_never_registered(project: Answered, wild: dict[str, str]) -> None:
+    """Catches a model that goes into service unmeasured because the retraining of its seed failed."""
+    broken = project.folder.parent / "broken"
+    project.run("train", **wild)
+    project.run("attack", **wild)
+    broken.touch()
+    try:
+        with pytest.raises(UserError, match=r"naive has no finished run for seeds \[41\] \(logits of ") as raised:
+            project.run("unlearn", **wild, methods="naive,fine_tune", register="fine_tune")
+    finally:
+        broken.unlink()
+    assert "register=naive" not in str(raised.value)
+    assert not project.entries()

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from audio_mu.config import LONGEST_SHOWN, PARAMETERS, Config, parse
 from audio_mu.config.reads import help_text
 from audio_mu.errors import UserError
+from audio_mu.progress import complain, say
 from audio_mu.system.processes import when_orphaned
 from audio_mu.system.tuning import look_seldom_for_garbage
 
@@ -78,7 +79,7 @@ def main() -> int:
     if not words or words[0] in ("--help", "-h"):
         print(usage)
         return 0
-    print(f"error: {words[0][:LONGEST_SHOWN]!r} is no entry point: choose {', '.join(ENTRY_POINTS)}", file=sys.stderr)
+    complain(f"error: {words[0][:LONGEST_SHOWN]!r} is no entry point: choose {', '.join(ENTRY_POINTS)}")
     return USER_ERROR
 
 
@@ -94,10 +95,10 @@ def run_entry_point(name: str, arguments: Sequence[str] | None = None) -> int:
     try:
         _run(entry, Config.from_text(read_words(given)))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(f"error: {error}")
         return USER_ERROR
     except KeyboardInterrupt:
-        print("interrupted: finished steps are kept; the same command goes on from there", file=sys.stderr)
+        complain("interrupted: finished steps are kept; the same command goes on from there")
         sys.stdout.flush()
         os._exit(INTERRUPTED)  # at once: libraries take many seconds to leave while they compile or export
     return 0
@@ -148,7 +149,7 @@ def _run(entry: EntryPoint, config: Config) -> None:
         except BaseException as error:
             end_own_runs(store, error)
             raise
-        print(where_to_look(store), flush=True)
+        say(where_to_look(store))
     except UserError:
         raise
     except Exception as error:

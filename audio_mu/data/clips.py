@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,7 +23,7 @@ from audio_mu.data.catalog import NOTHING_BARRED, Barred, Catalog, Recording, qu
 from audio_mu.data.datasets import DATASETS
 from audio_mu.data.features import Frontend
 from audio_mu.errors import UserError
-from audio_mu.progress import bar, say
+from audio_mu.progress import bar, say, say_once
 from audio_mu.system.hashing import file_sha256, hash_of
 from audio_mu.system.writing import atomic_folder, cache_root, locked
 
@@ -88,17 +87,11 @@ def load_clips(config: DataParameters, barred: Barred = NOTHING_BARRED) -> Clips
             _build(config, catalog, folder, barred.hashes)
     clips = _open(folder, catalog, root)
     if clips.skipped:
-        _say_once(f"left out {_listed(clips.skipped)}")
+        say_once(f"left out {_listed(clips.skipped)}")
     if clips.constant:
-        _say_once(f"note: {len(clips.constant)} clips are silent or constant, and no copies of each other: "
+        say_once(f"note: {len(clips.constant)} clips are silent or constant, and no copies of each other: "
                   f"{quoted(list(clips.constant))}")  # fmt: skip
     return clips
-
-
-@cache
-def _say_once(line: str) -> None:
-    """Print a line once in a process, although every step of a command loads the clips."""
-    say(line)
 
 
 def _allowed(catalog: Catalog, barred: Barred) -> Catalog:

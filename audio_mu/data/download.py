@@ -19,6 +19,7 @@ import urllib3
 from tqdm import tqdm
 
 from audio_mu.errors import UserError
+from audio_mu.printable import printable
 from audio_mu.progress import say
 from audio_mu.system.hashing import file_sha256
 from audio_mu.system.writing import DISK_FULL, atomic_folder, locked
@@ -207,7 +208,7 @@ def _meter(what: str, start: int, total: int | None, unit: str) -> tqdm:
     if not terminal:
         size = f" ({total:,} bytes)" if total else ""
         say(f"{what}{size}" + (f", from byte {start:,}" if start else ""))
-    return tqdm(desc=what, initial=start, total=total, unit=unit, unit_scale=True, leave=False, disable=not terminal)
+    return tqdm(desc=printable(what), initial=start, total=total, unit=unit, unit_scale=True, leave=False, disable=not terminal)
 
 
 def _size(path: Path) -> int:

@@ -168,7 +168,7 @@ def test_bad_files_skipped_are_listed(root: Path, capsys: pytest.CaptureFixture[
     assert all(bad[id_] in reason for id_, reason in clips.skipped)
     said = capsys.readouterr().out
     assert "left out 6 recordings: a/corrupt.wav" in said
-    clips_module._say_once.cache_clear()  # as in the next command, which finds the features in the cache
+    say_once.cache_clear()  # as in the next command, which finds the features in the cache
     assert same(clips, load_clips(config_of(root, bad_files="skip")))
     assert said.endswith(capsys.readouterr().out)
 

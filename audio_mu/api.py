@@ -24,6 +24,7 @@ from audio_mu.store import registry
 from audio_mu.store.artifacts import read_csv, read_json
 from audio_mu.store.connect import open_store
 from audio_mu.store.handle import Store
+from audio_mu.system.user import check_user
 from audio_mu.workflows import attack as attack_workflow
 from audio_mu.workflows import compare as compare_workflow
 from audio_mu.workflows import erase as erase_workflow
@@ -91,6 +92,7 @@ def erase(**parameters: Any) -> pd.DataFrame:
 @contextmanager
 def _session(parameters: dict[str, Any]) -> Iterator[tuple[Config, Store, Engine]]:
     config = Config.from_text({name: _as_text(name, value) for name, value in parameters.items()})
+    check_user()
     check(config)
     with open_engine(config.machine) as engine:
         yield config, open_store(), engine

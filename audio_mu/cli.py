@@ -24,6 +24,8 @@ from audio_mu.errors import UserError
 from audio_mu.progress import complain, say
 from audio_mu.system.processes import when_orphaned
 from audio_mu.system.tuning import look_seldom_for_garbage
+from audio_mu.system.user import check_user
+from audio_mu.system.writing import own_temporary_folder
 
 if TYPE_CHECKING:
     from audio_mu.compute.engine import Engine
@@ -131,12 +133,12 @@ def read_words(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def _run(entry: EntryPoint, config: Config) -> None:
+    check_user()
     # Imported here: a wrong parameter and --help are answered without waiting for torch and MLflow.
     from audio_mu.store.connect import open_store
     from audio_mu.store.faults import explain, is_interrupt
     from audio_mu.store.links import where_to_look
     from audio_mu.store.runs import end_own_runs
-    from audio_mu.system.writing import own_temporary_folder
 
     _check(entry, config)
     work = getattr(importlib.import_module(f"audio_mu.workflows.{entry.module}"), entry.function)

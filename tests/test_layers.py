@@ -12,8 +12,8 @@ from tests.commands import ROOT
 from tests.imports import imported
 
 LEVELS = (
-    "printable", "errors", "names", "cosine_curve", "progress", "seeding", "system", "own_code", "config", "data", "models",
-    "training", "unlearning", "store", "requests", "audit", "compute", "report", "erasure", "workflows", "api", "cli",
+    "printable", "errors", "names", "cosine_curve", "progress", "seeding", "system", "own_code", "config", "data",
+    "models", "training", "unlearning", "store", "requests", "audit", "compute", "report", "erasure", "workflows", "api", "cli",
     "__main__",
 )  # fmt: skip
 """The parts of the package, the lowest first: a part imports those before it alone."""

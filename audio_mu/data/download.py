@@ -208,7 +208,9 @@ def _meter(what: str, start: int, total: int | None, unit: str) -> tqdm:
     if not terminal:
         size = f" ({total:,} bytes)" if total else ""
         say(f"{what}{size}" + (f", from byte {start:,}" if start else ""))
-    return tqdm(desc=printable(what), initial=start, total=total, unit=unit, unit_scale=True, leave=False, disable=not terminal)
+    return tqdm(
+        desc=printable(what), initial=start, total=total, unit=unit, unit_scale=True, leave=False, disable=not terminal
+    )
 
 
 def _size(path: Path) -> int:

@@ -52,10 +52,14 @@ class Folder:
         assert config.data_dir is not None  # Config refuses dataset=folder without it
         return config.data_dir
 
+    def kept(self) -> Path | None:
+        """None: nothing of it is kept in the cache."""
+        return None
+
     def catalog(self, root: Path, config: DataParameters) -> Catalog:
         """All recordings. Raises `UserError` where there are none, or their speakers cannot be found as asked."""
         files = dict(audio_files(root))
-        say_left_out([id_ for id_ in files if "/" not in id_], "that are in no class's folder")
+        say_left_out([id_ for id_ in files if "/" not in id_], "in no class's folder")
         ids = sorted(id_ for id_ in files if "/" in id_)
         speakers: Mapping[str, str] = {}
         if config.speaker_pattern:

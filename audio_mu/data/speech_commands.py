@@ -40,7 +40,11 @@ class SpeechCommands:
 
     def root(self, config: DataParameters) -> Path:
         """The folder of the words' folders and the lists."""
-        return config.data_dir or fetch(self.archive, cache_root() / "data" / "SpeechCommands-v0.02")
+        return config.data_dir or fetch(self.archive, self.kept())
+
+    def kept(self) -> Path:
+        """The folder of the unpacked archive."""
+        return cache_root() / "data" / "SpeechCommands-v0.02"
 
     def catalog(self, root: Path, config: DataParameters) -> Catalog:
         """All recordings of words.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audio_mu.config import DataParameters
+from audio_mu.data.catalog import recordings_below
 from audio_mu.data.datasets import root_at_hand
 from audio_mu.erasure.descent import Descent
 from audio_mu.erasure.find import Search
@@ -98,7 +99,8 @@ def _files(data: DataParameters, entry: Entry, answering: Sequence[AnyRun]) -> I
     if root is None:
         yield Remaining("the recordings themselves", "their folder is not at hand: delete them yourself")
     else:
-        n, gone = sum((root / id_).exists() for id_ in entry.ids), "their files are gone, if they were in this folder"
+        there = recordings_below(root)
+        n, gone = len(entry.ids & there.keys()), "their files are gone, if they were in this folder"
         why = "they are yours: delete them yourself" if n else gone
         yield Remaining(f"{n} of the {len(entry.ids)} recordings in {root}", why)
     for path in sorted({run.params.get("forget_list", "") for run in answering}):

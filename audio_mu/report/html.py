@@ -53,11 +53,12 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Clip:
-    """A recording, by its path below the data root."""
+    """A recording, by its path below the data root. hashes: of its audio, as it was measured."""
 
     clip_id: str
     label: str
     speaker: str
+    hashes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def locked(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.parent / f".{path.name}.lock"
     if file.is_symlink() or file.is_dir():
-        raise UserError(f"{str(file)!r} is no lock of ours but a link or a folder: look who has put it there, remove it")
+        raise UserError(f"{str(file)!r} is no lock of ours but a link or a folder: see who has put it there, remove it")
     with FileLock(str(file)):
         yield
 

@@ -10,16 +10,19 @@ import numpy as np
 import pandas as pd
 
 from audio_mu.config import BASE_FIELDS, Config
-from audio_mu.errors import UserError
+from audio_mu.errors import UserError, first_of, typed
 from audio_mu.progress import say
 from audio_mu.requests.ledger import Ledger, read_ledger
 from audio_mu.store import registry
+from audio_mu.store.artifacts import files_of, unreadable
 from audio_mu.store.handle import Store
 from audio_mu.store.registry import Version
 from audio_mu.workflows.data import Data, data_of_bases
 from audio_mu.workflows.fingerprints import network_source
 from audio_mu.workflows.train import losses_table, stored_logits
 
+OF_A_BASE = ("recipe", "clips_digest", "fingerprint", "class_names", "split")
+"""The tags that `train` and `unlearn` give to versions, without which nothing can start from one."""
 CHOOSING = ("data_dir", "speaker_pattern", "bad_files")
 """Parameters that decide which recordings there are and whose."""
 
@@ -92,7 +95,14 @@ def _candidates(store: Store, config: Config, name: str, ledger: Ledger, seed: i
         # its request is not answered, and the same command must start again from the one before it.
         answers = [entry.answers[name].after.get(str(seed)) for entry in ledger.of_model(name)]
         found += [registry.by_number(store, name, version) for version in answers if version is not None]
-    return sorted((v for v in found if v is not None), key=lambda version: -int(version.version))
+    versions = sorted((v for v in found if v is not None), key=lambda version: -int(version.version))
+    for version in versions:
+        if lacking := [tag for tag in OF_A_BASE if tag not in version.tags]:
+            raise UserError(
+                f"version {version.version} of {name} was registered by something else, it lacks {first_of(lacking)} "
+                f"among its tags: run `mlflow run . -e train`, which puts its own behind seed-{seed}"
+            )
+    return versions
 
 
 def _with_recipe(config: Config, name: str, version: Version) -> Config:
@@ -131,7 +141,7 @@ def _fitting(store: Store, config: Config, candidates: Sequence[Version], data: 
 def _of_then(store: Store, config: Config, version: Version) -> str:
     """The parameters that choose recordings and were others when a version was made, as a way out."""
     then, now = store.client.get_run(version.run_id).data.params, config.as_text(CHOOSING)
-    other = [f"{key}={then[key]!r} (now {now[key]!r})" for key in CHOOSING if key in then and then[key] != now[key]]
+    other = [f"{typed(key, then[key])} (now {now[key]})" for key in CHOOSING if key in then and then[key] != now[key]]
     return f"give {', '.join(other)} as then, or " if other else ""
 
 
@@ -159,7 +169,9 @@ def _refuse_differing(name: str, versions: Mapping[int, Version]) -> None:
 
 def base_logits(store: Store, version: Version) -> dict[str, np.ndarray]:
     """Clip id → logits [classes] of everything that the run behind a version evaluated, trained or unlearned."""
-    return stored_logits(store, version.run_id)
+    if not (stored := stored_logits(store, version.run_id)):
+        raise unreadable(store, version.run_id, "logits", f"none are at {files_of(store, version.run_id).uri}")
+    return stored
 
 
 def base_losses(store: Store, version: Version, data: Data) -> pd.DataFrame:

@@ -227,9 +227,12 @@ def _ranking(store: Store, run: Run, config: Config, first: CellRuns, long: pd.D
     pooled = pd.concat(own, ignore_index=True)[POOLED]
     earlier = queries.newest(store, {"stage": "compare", "pools": POOL})
     if earlier is not None:
-        before, key = read_csv(store, earlier.id, POOL), [*NETWORK_TAGS, "request"]
-        renewed = before.set_index(key).index.isin(pooled.set_index(key).index)
-        pooled = pd.concat([pooled, before[~renewed]], ignore_index=True)
+        try:
+            before, key = read_csv(store, earlier.id, POOL), [*NETWORK_TAGS, "request"]
+            renewed = before.set_index(key).index.isin(pooled.set_index(key).index)
+            pooled = pd.concat([pooled, before[~renewed]], ignore_index=True)
+        except (UserError, KeyError) as error:  # every later comparison would meet it too
+            say(f"note: the ranking over cells begins anew with this comparison: {error}")
     run.csv(POOL, pooled)
     run.tags({"pools": POOL})
     compared = pooled[[*NETWORK_TAGS, "request"]].drop_duplicates()

@@ -36,7 +36,7 @@ from audio_mu.requests.ledger import (
     read_ledger,
 )
 from audio_mu.store import registry
-from audio_mu.store.artifacts import read_csv, read_npz
+from audio_mu.store.artifacts import read_csv, read_logits
 from audio_mu.store.handle import Store
 from audio_mu.store.locks import registry_locked
 from audio_mu.store.queries import Finished
@@ -188,7 +188,7 @@ def _refuse_crossed(config: Config, store: Store, chosen: Chosen, clips: Clips, 
     By the run's own lists: what the ledger was when the run was made does not matter then.
     """
     for run in chosen.runs.values():
-        learnt = np.isin(clips.ids, read_npz(store, run.id, "logits/remain.npz")["clip_id"])
+        learnt = np.isin(clips.ids, read_logits(store, run.id, "logits/remain.npz")["clip_id"])
         for entry in ledger.entries:
             held = int((of_entry(clips, entry)[1] & learnt).sum())
             if not held or entry.hash == run.tags["request_hash"]:

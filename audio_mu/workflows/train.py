@@ -22,7 +22,7 @@ from audio_mu.report.cards import BaseFacts, ModelFacts, base_card, family_note
 from audio_mu.requests.ledger import RETIRED, read_ledger
 from audio_mu.seeding import seeded
 from audio_mu.store import queries, registry
-from audio_mu.store.artifacts import list_files, read_npz
+from audio_mu.store.artifacts import list_files, read_logits
 from audio_mu.store.handle import Store
 from audio_mu.store.locks import registry_locked
 from audio_mu.store.runs import Run, child_run
@@ -92,8 +92,8 @@ def _accuracy(store: Store, run_id: str, data: Data) -> float | None:
 
 
 def stored_logits(store: Store, run_id: str) -> dict[str, np.ndarray]:
-    """Clip id → logits [classes] of everything that a run evaluated."""
-    stored = [read_npz(store, run_id, path) for path in list_files(store, run_id, "logits")]
+    """Clip id → logits [classes] of everything that a run evaluated; nothing where its files are gone."""
+    stored = [read_logits(store, run_id, path) for path in list_files(store, run_id, "logits")]
     return {str(id_): row for part in stored for id_, row in zip(part["clip_id"], part["logits"], strict=True)}
 
 

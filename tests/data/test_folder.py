@@ -50,7 +50,7 @@ def test_hidden_other_and_top_level_files_are_skipped(root: Path, capsys: pytest
     for id_ in (".git/a.wav", "dog/._anna_1.wav", "dog/notes.txt", "top.wav"):
         (root / id_).touch()
     assert len(catalog_of(root).recordings) == 5
-    assert "left out 1 files that are in no class's folder: top.wav" in capsys.readouterr().out
+    assert "left out 1 file in no class's folder: top.wav" in capsys.readouterr().out
 
 
 def test_pattern_gives_speakers(root: Path) -> None:

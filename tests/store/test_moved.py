@@ -54,8 +54,10 @@ def test_a_moved_project(project: tuple[Path, str], how, tmp_path: Path, monkeyp
     assert main([str(new / "mlflow.db")]) == 2  # nothing is left to do
 
 
-def test_a_project_behind_a_link_and_files_kept_elsewhere(project: tuple[Path, str], tmp_path: Path, monkeypatch) -> None:
-    """Catches the refusal of stores that were never moved."""
+def test_a_project_behind_a_link_and_files_kept_elsewhere(
+    project: tuple[Path, str], tmp_path: Path, monkeypatch
+) -> None:
+    """Catches the refusal of a project behind a link, and of a database whose files are kept elsewhere."""
     old, run_id = project
     (tmp_path / "link").symlink_to(old)
     assert list_files(opened(tmp_path / "link", monkeypatch), run_id) == ["losses.csv"]

@@ -20,7 +20,11 @@ from audio_mu.store.connect import open_store
 @pytest.mark.parametrize(
     ("variable", "value", "told"),
     [
-        ("MLFLOW_EXPERIMENT_NAME", "gone", r"experiment 'gone' \(\d+\).*is deleted: run `mlflow experiments restore -x"),
+        (
+            "MLFLOW_EXPERIMENT_NAME",
+            "gone",
+            r"experiment 'gone' \(\d+\).*is deleted: run `mlflow exp",
+        ),
         ("MLFLOW_EXPERIMENT_ID", "0", r"experiment 'Default' \(0\).*is deleted"),
         ("MLFLOW_EXPERIMENT_ID", "99", r"MLFLOW_EXPERIMENT_ID='99': this store has no such experiment \(.*kept"),
         ("MLFLOW_EXPERIMENT_ID", "x'; drop", "this store has no such experiment"),
@@ -54,7 +58,10 @@ def test_a_registry_elsewhere_is_refused(database: Path, tmp_path: Path, monkeyp
 def test_a_store_locked_at_the_start_is_waited_for(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Catches a command that gives up before the stated time because its client was made without patience."""
     own = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{database}?timeout=1"}
-    held, script = threading.Event(), [sys.executable, "-c", "from audio_mu.store.connect import open_store; open_store()"]
+    held, script = (
+        threading.Event(),
+        [sys.executable, "-c", "from audio_mu.store.connect import open_store; open_store()"],
+    )
 
     def hold() -> None:
         with closing(sqlite3.connect(database, isolation_level=None)) as other:
@@ -65,7 +72,9 @@ def test_a_store_locked_at_the_start_is_waited_for(database: Path, capsys: pytes
     thread = threading.Thread(target=hold)
     thread.start()
     held.wait()
-    done = subprocess.run(script, capture_output=True, text=True, check=False, cwd=database.parent, timeout=300, env=own)
+    done = subprocess.run(
+        script, capture_output=True, text=True, check=False, cwd=database.parent, timeout=300, env=own
+    )
     thread.join()
     assert done.returncode == 0, done.stderr
     assert "the tracking store is busy, waiting up to 120 s" in done.stdout

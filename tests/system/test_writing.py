@@ -56,8 +56,11 @@ def test_lock_excludes(tmp_path: Path) -> None:
 
 
 def test_a_planted_link_is_no_lock(tmp_path: Path) -> None:
-    """Catches a traceback, and another's file that is opened for writing because a link of the lock's name leads there."""
+    """Catches a traceback, and a file of another's that is opened for writing because the lock is a link to it."""
     (tmp_path / ".thing.lock").symlink_to(tmp_path / "of another")
-    with pytest.raises(UserError, match=r"thing\.lock' is no lock of ours but a link"), writing.locked(tmp_path / "thing"):
+    with (
+        pytest.raises(UserError, match=r"thing\.lock' is no lock of ours but a link"),
+        writing.locked(tmp_path / "thing"),
+    ):
         pass
     assert not (tmp_path / "of another").exists()

@@ -29,8 +29,8 @@ def first_of(items: Sequence[str], shown: int = 5) -> str:
 
 
 def counted(n: int, what: str) -> str:
-    """A number with its noun: `1 speaker`, `2,000 classes`."""
-    plural = what + ("es" if what.endswith(("s", "ch")) else "s")
+    """A number with its noun: `1 speaker`, `2 copies`, `2,000 classes`."""
+    plural = what.removesuffix("y") + ("ies" if what.endswith("y") else "es" if what.endswith(("s", "ch")) else "s")
     return f"{n:,} {what if n == 1 else plural}"
 
 

@@ -19,6 +19,7 @@ from audio_mu.compute.pool import LocalEngine
 from audio_mu.config import Config
 from audio_mu.data.datasets import check_folder
 from audio_mu.store.connect import open_store
+from audio_mu.store.private import close_connections
 from audio_mu.workflows.attack import attack
 from audio_mu.workflows.compare import compare
 from audio_mu.workflows.erase import erase
@@ -156,6 +157,7 @@ class Answered:
                 shutil.rmtree(path)
             elif path != self.database:
                 path.unlink()
-        shutil.copyfile(backup / "mlflow.db", self.database)  # into the same file, which MLflow keeps open
+        close_connections(f"sqlite:///{self.database}")  # they would believe their caches: the counter goes back
+        shutil.copyfile(backup / "mlflow.db", self.database)
         leave = shutil.ignore_patterns("mlflow.db")
         shutil.copytree(backup, self.folder, symlinks=True, dirs_exist_ok=True, ignore=leave)

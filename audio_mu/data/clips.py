@@ -82,9 +82,10 @@ def load_clips(config: DataParameters, barred: Barred = NOTHING_BARRED) -> Clips
     root = dataset.root(config)
     catalog = _allowed(dataset.catalog(root, config), barred)
     folder = cache_root() / "features" / _cache_key(config, catalog, barred)
-    with _unwritable_told(folder), locked(folder):
-        if not _is_whole(folder):
-            _build(config, catalog, folder, barred.hashes)
+    if not _is_whole(folder):  # a whole one is only read, wherever it lies
+        with _unwritable_told(folder), locked(folder):
+            if not _is_whole(folder):
+                _build(config, catalog, folder, barred.hashes)
     clips = _open(folder, catalog, root)
     if clips.skipped:
         say_once(f"left out {_listed(clips.skipped)}")

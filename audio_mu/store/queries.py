@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
+from mlflow.entities import LifecycleStage, ViewType
 from mlflow.entities import Run as StoredRun
 from mlflow.store.entities import PagedList
 
@@ -54,6 +55,27 @@ def find(store: Store, tags: Mapping[str, str], limit: int | None = None, everyw
         order_by=["attributes.start_time DESC"],
     )
     return [_finished(store, run) for run in islice(found, limit)]
+
+
+def find_deleted(store: Store, tags: Mapping[str, str]) -> list[Finished]:
+    """Finished runs with these tags that were deleted, alone or with their experiment, and not collected yet."""
+    every_experiment = every(store.client.search_experiments, view_type=ViewType.ALL, max_results=PAGE)
+    found = every(
+        store.client.search_runs,
+        [experiment.experiment_id for experiment in every_experiment],
+        " and ".join(["attributes.status = 'FINISHED'", *has_tags(tags)]),
+        run_view_type=ViewType.DELETED_ONLY,
+        max_results=PAGE,
+    )
+    return [_finished(store, run) for run in found]
+
+
+def restored_by(store: Store, run: Finished) -> str:
+    """The command that brings a deleted run back."""
+    experiment = store.client.get_experiment(store.client.get_run(run.id).info.experiment_id)
+    if experiment.lifecycle_stage == LifecycleStage.ACTIVE:
+        return f"mlflow runs restore --run-id {run.id}"
+    return f"mlflow experiments restore -x {experiment.experiment_id}"
 
 
 def _finished(store: Store, run: StoredRun) -> Finished:

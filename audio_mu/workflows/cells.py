@@ -12,6 +12,7 @@ import pandas as pd
 from audio_mu.audit.across_seeds import NO_AUDIT, AuditInput, CellAudit, StoredLogits, audit_cell
 from audio_mu.errors import UserError
 from audio_mu.names import FLOOR, NAIVE, ORIGINAL, file_name, in_order
+from audio_mu.printable import printable
 from audio_mu.report import tables
 from audio_mu.report.rule import LEARNED
 from audio_mu.store import queries
@@ -58,7 +59,7 @@ class CellRuns:
     def title(self) -> str:
         """Data, network and request, for headings."""
         tags = self.any_run.tags
-        return (
+        return printable(
             f"{tags['dataset_name']}, {tags['split']} split, {tags['architecture']} on {tags['pipeline']}, request "
             f"{self.request}"
         )

@@ -249,7 +249,7 @@ def _audio(data: DataParameters, recorded_folder: str, clips: Sequence[Clip]) ->
     files = recordings_below(root)
     for clip in (clip for clip in clips[: int(text)] if clip.clip_id in files):
         try:
-            prepared = read_clip(files[clip.clip_id], data.clip_samples)
+            prepared = read_clip(files[clip.clip_id], data.clip_samples, whole=False)
         except BadRecording:  # moved or deleted since: the report is made without it
             continue
         if prepared.constant or not clip.hashes.isdisjoint((prepared.hash, prepared.source_hash)):

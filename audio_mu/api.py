@@ -19,6 +19,7 @@ import pandas as pd
 
 from audio_mu.compute.engine import Engine, open_engine
 from audio_mu.config import Config
+from audio_mu.config.parsers import quoted_name
 from audio_mu.errors import UserError
 from audio_mu.store import registry
 from audio_mu.store.artifacts import read_csv, read_json
@@ -105,5 +106,5 @@ def _as_text(name: str, value: Any) -> str:
     if isinstance(value, str | int | float | Path):
         return str(value)
     if isinstance(value, Sequence):
-        return ",".join(_as_text(name, part) for part in value)
+        return ",".join(quoted_name(_as_text(name, part)) for part in value)
     raise UserError(f"{name}={value!r} is not allowed: give text, a number, true or false, or a list of them")

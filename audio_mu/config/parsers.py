@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,12 +104,28 @@ def seeds(text: str) -> tuple[int, ...]:
     return found
 
 
+NAME = re.compile(r'\s*(?:"((?:[^"]|"")*)"\s*|([^,]*))(?:,|$)')
+"""A name up to the next comma; in quotes one that has commas or blanks of its own, a quote in it doubled."""
+
+
 def names(text: str) -> tuple[str, ...]:
-    """Different names, separated by commas."""
-    found = tuple(part.strip() for part in text.split(",")) if text.strip() else ()
+    """Different names, separated by commas; `"Smith, John"` in double quotes is one."""
+    found: list[str] = []
+    place = 0
+    while text.strip() and place <= len(text):
+        part = NAME.match(text, place)
+        assert part is not None  # the second way fits anything
+        found.append(part[2].strip() if part[1] is None else part[1].replace('""', '"'))
+        place = part.end() if part[0].endswith(",") else len(text) + 1
     if "" in found or len(set(found)) != len(found):
-        raise Refused("names separated by commas, each once")
-    return found
+        raise Refused('names separated by commas, each once; in double quotes names with commas, as in "Smith, John"')
+    return tuple(found)
+
+
+def quoted_name(name: str) -> str:
+    """A name as `names` reads it back."""
+    plain = name == name.strip() and "," not in name and not name.startswith('"')
+    return name if plain else '"' + name.replace('"', '""') + '"'
 
 
 def architecture(text: str) -> str:
@@ -157,7 +174,7 @@ def dataset_name(text: str) -> str:
 def as_text(value: Any) -> str:
     """A value as it would stand on a command line."""
     if isinstance(value, tuple):
-        return ",".join(map(str, value))
+        return ",".join(quoted_name(str(part)) for part in value)
     if isinstance(value, bool):
         return str(value).lower()
     # To the last digit: a share of one clip in thousands, rounded, would be a share of two.

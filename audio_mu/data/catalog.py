@@ -13,6 +13,7 @@ from typing import Protocol
 
 from audio_mu.config import DataParameters
 from audio_mu.errors import UserError, counted, first_of
+from audio_mu.printable import OBEYED
 from audio_mu.progress import say_once
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
@@ -182,7 +183,7 @@ def _tell_alike(what: str, names: Iterable[str]) -> None:
     if alike:
         say_once(
             f"note: the {what} {quoted(alike)} differ only in case or in how accents are encoded, "
-            "or in zeros at the start"
+            "in blanks or in zeros at the start"
         )
 
 
@@ -192,8 +193,12 @@ def composed(name: str) -> str:
 
 
 def looks(name: str) -> str:
-    """The same text for names that look alike, whatever their case, encoding of accents and zeros at the start."""
-    folded = unicodedata.normalize("NFKC", name).casefold()
+    """The same text for names that look alike: whatever their case, blanks, encoding of accents, zeros at the start.
+
+    What cannot be seen has no part in it.
+    """
+    seen = OBEYED.sub("", unicodedata.normalize("NFKC", name))
+    folded = " ".join(seen.casefold().split())
     return folded.lstrip("0") or folded
 
 

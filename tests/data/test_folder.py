@@ -86,7 +86,7 @@ def test_names_that_look_alike_are_told(root: Path, capsys: pytest.CaptureFixtur
     (root / "Cat").mkdir()
     (root / "Cat" / "ben_9.wav").touch()
     catalog_of(root, speaker_pattern=r"([^/]+)_[0-9]")
-    end = "differ only in case or in how accents are encoded, or in zeros at the start\n"
+    end = "differ only in case or in how accents are encoded, in blanks or in zeros at the start\n"
     out = capsys.readouterr().out
     assert f"note: the classes 'Cat' and 'cat' {end}" in out
     people = r"'017' and '17', 'Anna' and 'anna', 'Jose\u0301' and 'Jos\xe9'"

@@ -21,6 +21,7 @@ from audio_mu.compute.engine import Engine, open_engine
 from audio_mu.config import Config
 from audio_mu.config.parsers import quoted_name
 from audio_mu.errors import UserError
+from audio_mu.progress import say_once
 from audio_mu.store import registry
 from audio_mu.store.artifacts import read_csv, read_json
 from audio_mu.store.connect import open_store
@@ -93,6 +94,7 @@ def erase(**parameters: Any) -> pd.DataFrame:
 @contextmanager
 def _session(parameters: dict[str, Any]) -> Iterator[tuple[Config, Store, Engine]]:
     config = Config.from_text({name: _as_text(name, value) for name, value in parameters.items()})
+    say_once.cache_clear()  # each call is a command
     check_user()
     check(config)
     with open_engine(config.machine) as engine:

@@ -18,6 +18,7 @@ import soundfile
 from audio_mu.compute.pool import LocalEngine
 from audio_mu.config import Config
 from audio_mu.data.datasets import check_folder
+from audio_mu.progress import say_once
 from audio_mu.store.connect import open_store
 from audio_mu.store.private import close_connections
 from audio_mu.workflows.attack import attack
@@ -85,6 +86,7 @@ class Answered:
 
     def run(self, stage: str, uri: str = "", experiment: str = "", **parameters: str) -> str:
         """Run a workflow as its entry point does; return what it prints."""
+        say_once.cache_clear()
         config = Config.from_text({**({} if stage == "erase" else self.parameters), **parameters})
         output = io.StringIO()
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(output):

@@ -22,7 +22,7 @@ from audio_mu.data.audio import BadRecording, Prepared, read_clip
 from audio_mu.data.catalog import NOTHING_BARRED, Barred, Catalog, Recording, quoted
 from audio_mu.data.datasets import DATASETS
 from audio_mu.data.features import Frontend
-from audio_mu.errors import UserError
+from audio_mu.errors import UserError, counted
 from audio_mu.progress import bar, say, say_once
 from audio_mu.system.hashing import file_sha256, hash_of
 from audio_mu.system.writing import atomic_folder, cache_root, locked
@@ -90,8 +90,8 @@ def load_clips(config: DataParameters, barred: Barred = NOTHING_BARRED) -> Clips
     if clips.skipped:
         say_once(f"left out {_listed(clips.skipped)}")
     if clips.constant:
-        say_once(f"note: {len(clips.constant)} clips are silent or constant, and no copies of each other: "
-                  f"{quoted(list(clips.constant))}")  # fmt: skip
+        say_once(f"note: {counted(len(clips.constant), 'clip')} without sound or of one value: no copies of each other "
+                  f"({quoted(list(clips.constant))})")  # fmt: skip
     return clips
 
 
@@ -200,7 +200,7 @@ def _read_in_batches(
     batches = [recordings[start : start + BATCH] for start in range(0, len(recordings), BATCH)]
     results = (pool.map(read, batch) for batch in batches)  # read from the moment on when it is asked for
     following = next(results, iter(()))
-    about = f"features ({config.pipeline}) of {len(recordings)} clips, batches of {BATCH}"
+    about = f"features ({config.pipeline}) of {counted(len(recordings), 'clip')}, batches of {BATCH}"
     for batch in bar(batches, len(batches), about):
         current, following = following, next(results, iter(()))
         yield list(zip(batch, current, strict=True))

@@ -13,7 +13,7 @@ from audio_mu.data.datasets import root_at_hand
 from audio_mu.erasure.descent import Descent
 from audio_mu.erasure.find import Search
 from audio_mu.erasure.redact import Sought
-from audio_mu.errors import first_of
+from audio_mu.errors import counted, first_of
 from audio_mu.names import NAIVE
 from audio_mu.requests.ledger import NONMEMBERS, RECORDINGS, RETIRED, Entry
 from audio_mu.store import queries, removal
@@ -61,7 +61,7 @@ def _models(entry: Entry, runs: Collection[AnyRun], descent: Descent) -> Iterato
         yield Remaining(f"{free} naive models", "they were trained from scratch without the recordings")
     if unknown := [run.name for run in kept if descent.holds(run.id) is None]:
         yield Remaining(
-            f"models of {len(unknown)} runs ({first_of(unknown)})",
+            f"models of {counted(len(unknown), 'run')} ({first_of(unknown)})",
             "no list says what they were trained on: delete them yourself if they have seen the recordings",
         )
 
@@ -111,7 +111,7 @@ def _files(data: DataParameters, entry: Entry, answering: Sequence[AnyRun]) -> I
 def _running(runs: Collection[AnyRun]) -> Iterator[Remaining]:
     if names := [run.name for run in runs if run.status == "RUNNING" and run.tags.get("stage") != "erase"]:
         yield Remaining(
-            f"{len(names)} runs that have not ended ({first_of(names)})",
+            f"{counted(len(names), 'run')} without an end ({first_of(names)})",
             "what they write after this search is not found: erase again when they have ended",
         )
 

@@ -186,8 +186,8 @@ def _listed(config: RequestParameters, clips: Clips, split: Split) -> Drawn:
         raise UserError(f"forget_list={str(config.forget_list)!r} names no clip: give one id or path a line")
     ours, others = ([i for i in chosen if (i in trained) == wanted] for wanted in (True, False))
     if others:
-        say(f"forget_list: {len(others)} of {len(chosen)} recordings were never trained on: nothing to unlearn for "
-            "them, once answered they are left out like the others")  # fmt: skip
+        never = counted(len(others), "recording")
+        say(f"forget_list: {never} of {len(chosen)} never trained on: nothing to unlearn there, left out once answered")
     untrained = np.array(sorted(others), dtype=np.int64)
     return Drawn(np.array(ours, dtype=np.int64), np.zeros(len(clips), dtype=bool), "", untrained=untrained)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from audio_mu.config import BASE_FIELDS, Config
+from audio_mu.config import BASE_FIELDS, Config, DataParameters
+from audio_mu.data.datasets import DATASETS
 from audio_mu.errors import UserError, first_of, typed
 from audio_mu.progress import say
 from audio_mu.requests.ledger import Ledger, read_ledger
-from audio_mu.store import registry
+from audio_mu.store import queries, registry
 from audio_mu.store.artifacts import files_of, unreadable
 from audio_mu.store.handle import Store
 from audio_mu.store.registry import Version
@@ -70,6 +72,7 @@ def find_bases(store: Store, config: Config) -> tuple[Bases, Data]:
             + " `mlflow run . -e train` first, with the same dataset, pipeline and architecture"
         )
     tried = _with_recipe(config, name, candidates[config.training.seeds[0]][0])
+    _refuse_other_people(store, tried, name, candidates[config.training.seeds[0]][0])
     data = data_of_bases(tried, store, ledger)
     versions = {seed: _fitting(store, tried, found, data, seed) for seed, found in candidates.items()}
     _refuse_edited(config, name, versions)
@@ -138,10 +141,43 @@ def _fitting(store: Store, config: Config, candidates: Sequence[Version], data: 
     )
 
 
+def _refuse_other_people(store: Store, config: Config, name: str, version: Version) -> None:
+    """Raise `UserError` where speaker_pattern finds other people than at training, by the names of the files alone.
+
+    Their features would be computed anew, only to find that the recordings are others.
+    """
+    then = _then(store, version).get("speaker_pattern", config.data.speaker_pattern)
+    if then != config.data.speaker_pattern and _people(config.data, then) != _people(config.data):
+        raise UserError(
+            f"{typed('speaker_pattern', config.data.speaker_pattern)} finds other speakers than "
+            f"{typed('speaker_pattern', then)}, with which {name} was trained: give that one, or train again"
+        )
+
+
+def _people(data: DataParameters, pattern: str | None = None) -> dict[str, str] | None:
+    """Recording → speaker, None where the pattern finds nobody."""
+    asked = data if pattern is None else dataclasses.replace(data, speaker_pattern=pattern)
+    dataset = DATASETS[data.dataset]
+    try:
+        return {recording.id: recording.speaker for recording in dataset.catalog(dataset.root(asked), asked).recordings}
+    except UserError:
+        return None
+
+
+def _then(store: Store, version: Version) -> Mapping[str, str]:
+    """The parameters of the run that made a version; none where it is gone."""
+    run = queries.run_of(store, version.run_id)
+    return run.params if run is not None else {}
+
+
 def _of_then(store: Store, config: Config, version: Version) -> str:
     """The parameters that choose recordings and were others when a version was made, as a way out."""
-    then, now = store.client.get_run(version.run_id).data.params, config.as_text(CHOOSING)
-    other = [f"{typed(key, then[key])} (now {now[key]})" for key in CHOOSING if key in then and then[key] != now[key]]
+    then, now = _then(store, version), config.as_text(CHOOSING)
+    other = [
+        f"{typed(key, then[key])} (now {now[key] or 'none'})"
+        for key in CHOOSING
+        if key in then and then[key] != now[key]
+    ]
     return f"give {', '.join(other)} as then, or " if other else ""
 
 

@@ -189,10 +189,11 @@ def _audit_notes(store: Store, cell: ComparedCell) -> list[str]:
         for at, rate in refused.items()
         if rate["value"] is None and about["nonmembers"]["n"]
     ]
-    attack = store.client.get_run(tags["attack_run_id"]).data.metrics
-    if attack.get("attack/at_chance", 0.0) > 0:
+    attack = queries.run_of(store, tags["attack_run_id"])
+    at_chance = attack.metrics.get("attack/at_chance", 0.0) if attack is not None else 0.0
+    if at_chance > 0:
         notes.append(
-            f"{attack['attack/at_chance']:.0%} of the attack models are at chance on clips that they were not trained "
+            f"{at_chance:.0%} of the attack models are at chance on clips that they were not trained "
             "on: the MIA score says little about membership here"
         )
     notes.append(

@@ -17,7 +17,7 @@ from audio_mu.config import BASE_FIELDS, Config, DataParameters
 from audio_mu.data.audio import SAMPLE_RATE, BadRecording, read_clip
 from audio_mu.data.catalog import recordings_below
 from audio_mu.data.datasets import root_at_hand
-from audio_mu.errors import UserError
+from audio_mu.errors import UserError, first_of
 from audio_mu.names import NAIVE, ORIGINAL
 from audio_mu.report import cards
 from audio_mu.report.evidence import evidence
@@ -37,7 +37,8 @@ from audio_mu.report.html import (
 from audio_mu.report.rule import judge
 from audio_mu.report.summary import summary
 from audio_mu.report.tables import listed
-from audio_mu.store.artifacts import read_csv, unreadable
+from audio_mu.store import queries
+from audio_mu.store.artifacts import read_csv, unreadable, way_back
 from audio_mu.store.handle import Store
 from audio_mu.store.links import share_charts
 from audio_mu.store.runs import Run
@@ -151,7 +152,13 @@ def make_record(
 def request_facts(store: Store, cell: CellRuns) -> RequestFacts:
     """The request's name and size, as the command that unlearned it logged them."""
     tags = cell.any_run.tags
-    sizes = store.client.get_run(tags["mlflow.parentRunId"]).data.metrics
+    command = queries.run_of(store, tags.get("mlflow.parentRunId", ""))
+    sizes = command.metrics if command is not None else {}
+    if missing := [name for name in SIZES if f"request/{name}" not in sizes]:
+        raise UserError(
+            f"the run of the command that unlearned {cell.request} is gone from the store, with {first_of(missing)} of "
+            f"its request: {way_back(store.client, cell.any_run.id)}"
+        )
     return RequestFacts(
         name=cell.request,
         hash=tags["request_hash"],

@@ -13,7 +13,7 @@ import pandas as pd
 from audio_mu.config import Config
 from audio_mu.data.audio import SAMPLE_RATE
 from audio_mu.data.clips import Clips
-from audio_mu.errors import UserError, first_of
+from audio_mu.errors import UserError, counted, first_of
 from audio_mu.names import BEST, NAIVE, NONE, ORIGINAL, UNLEARNED
 from audio_mu.progress import say
 from audio_mu.report import cards
@@ -218,7 +218,7 @@ def _forgotten(store: Store, data: Data, run: Finished) -> pd.DataFrame:
     table[SCOPE] = table["clip_id"].map(dict(zip(asked["clip_id"], asked[SCOPE]))).fillna(OF_RECORDINGS)
     if kept := sorted(set(np.array(clips.ids)[train]) & set(table.loc[~table["forgotten"], "clip_id"])):
         raise UserError(
-            f"register: {len(kept)} copies of the forgotten recordings are still in the training set "
+            f"register: still in the training set, {counted(len(kept), 'copy')} of the forgotten recordings "
             f"({first_of(kept, 3)}): unlearn with duplicates=together first"
         )
     return table

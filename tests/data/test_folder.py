@@ -11,6 +11,7 @@ from audio_mu.config import Config
 from audio_mu.data.catalog import Catalog
 from audio_mu.data.folder import Folder
 from audio_mu.errors import UserError
+from audio_mu.progress import say_once
 
 
 @pytest.fixture
@@ -23,6 +24,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def catalog_of(root: Path, **values: str) -> Catalog:
+    say_once.cache_clear()  # a command of its own
     config = Config.from_text({"dataset": "folder", "dataset_name": "pets", "data_dir": str(root), **values}).data
     return Folder().catalog(Folder().root(config), config)
 
@@ -116,7 +118,7 @@ def test_table_gives_speakers(root: Path, key: str, capsys: pytest.CaptureFixtur
         "Ben, Jr.",
         "",
     )
-    assert "1 recordings that are not there: dog/gone.wav" in capsys.readouterr().out
+    assert "1 recording not in the folder: dog/gone.wav" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 from pathlib import Path
 
@@ -133,6 +134,18 @@ def test_logits_that_are_gone(answered: Answered) -> None:
         answered.run("attack", ledger="ignore")
 
 
+def test_runs_that_were_collected(answered: Answered) -> None:
+    """Catches MLflow's error in a comparison whose attack models, or whose command, `mlflow gc` has removed."""
+    for stage in ("attack", "unlearn"):
+        (run,) = answered.runs(stage=stage, role="parent")
+        for table in ("metrics", "latest_metrics", "params", "tags", "runs"):
+            answered.query(f"delete from {table} where run_uuid = ?", run)
+        if stage == "attack":
+            answered.run("compare")
+    with pytest.raises(UserError, match=f"command that unlearned speaker-p1 is gone from the store, with .*{UNLEARN}"):
+        answered.run("compare")
+
+
 def test_a_network_registered_by_hand(answered: Answered) -> None:
     """Catches KeyError 'recipe' where somebody has put a version of his own behind our alias."""
     answered.query("delete from model_version_tags where key = 'recipe'")
@@ -140,6 +153,18 @@ def test_a_network_registered_by_hand(answered: Answered) -> None:
         UserError, match=r"version \d+ of audio-mu.tones.* registered by something else, it lacks recipe"
     ):
         answered.run("attack")
+
+
+def test_another_pattern_is_told_before_any_work(answered: Answered) -> None:
+    """Catches all features computed anew for a refusal, and a pattern that is told with its backslashes doubled."""
+    features = answered.folder / "cache" / "features"
+    before = sorted(features.iterdir())
+    with pytest.raises(UserError) as raised:
+        answered.run("attack", speaker_pattern=r"(p\d+_\d)")
+    told = r"speaker_pattern='(p\d+_\d)' finds other speakers than speaker_pattern='(p\d+)_', with which audio-mu.tones"
+    assert str(raised.value).startswith(told)
+    assert sorted(features.iterdir()) == before
+    answered.run("attack", speaker_pattern=r"(p[0-9])_")  # the same people by another pattern
 
 
 def test_a_whole_cache_is_only_read(answered: Answered, tmp_path: Path) -> None:
@@ -193,3 +218,21 @@ def test_entries_that_were_deleted_in_the_ui(answered: Answered, whole: bool) ->
         answered.run("train", experiment="other")
     client.restore_experiment("0") if whole else client.restore_run(entry)
     assert "request speaker-p1" in answered.run("train", experiment="other")
+
+
+def test_the_attack_of_the_last_command_is_taken(answered: Answered) -> None:
+    """Catches figures of attack models of the other feature, because these were trained later and reused earlier."""
+    for feature in ("loss", "log_loss", "loss"):
+        answered.run("attack", attack_feature=feature)
+    request = {"forget": "speaker", "forget_speakers": "p2", "methods": "naive"}
+
+    def feature_of(**more: str) -> str:
+        answered.run("unlearn", **request, **more)
+        run = answered.runs(stage="unlearn", role="method", request="speaker-p2")[-1]
+        about = answered.place(answered.tags(run)["attack_run_id"]) / "attack.json"
+        return json.loads(about.read_text())["feature"]
+
+    assert feature_of() == "loss"
+    assert feature_of(attack_feature="log_loss") == "log_loss"
+    with pytest.raises(UserError, match=r"no attack models with n_attack_models=2 for .* -e attack` first so"):
+        answered.run("unlearn", **request | {"n_attack_models": "2"})

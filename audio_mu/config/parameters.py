@@ -299,10 +299,13 @@ def _check(config: Config) -> None:
         missing = "dataset_name" if data.data_dir else "data_dir"
         raise UserError(f"dataset='folder' needs {missing}: give -P {missing}=…")
     if data.data_dir is not None and not data.data_dir.is_dir():
-        raise UserError(f"data_dir={str(data.data_dir)!r} is not a folder: give the folder of the recordings")
+        raise UserError(
+            f"data_dir={str(data.data_dir)!r} is not a folder: give the folder of the recordings"
+            f"{parsers.whole(data.data_dir)}"
+        )
     for name, path in (("method_config", config.methods.method_config), ("forget_list", request.forget_list)):
         if path is not None and not path.is_file():
-            raise UserError(f"{name}={str(path)!r} is not a file: give an existing file")
+            raise UserError(f"{name}={str(path)!r} is not a file: give an existing file{parsers.whole(path)}")
     for kind, name in NAMES_OF_REQUESTS.items():
         if getattr(request, name) and request.forget != kind:
             raise UserError(

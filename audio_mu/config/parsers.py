@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -162,6 +163,12 @@ def path(text: str) -> Path | None:
     except (ValueError, RuntimeError, OSError):
         raise Refused("a path that exists") from None
     return found
+
+
+def whole(path: Path) -> str:
+    """For an error about a path that is not there: how to give it where `mlflow run` works in a copy of the project."""
+    is_copy = "MLFLOW_RUN_ID" in os.environ and path.is_relative_to(Path.cwd())
+    return f" by its whole path: a relative one starts in {str(Path.cwd())!r}" if is_copy else ""
 
 
 def dataset_name(text: str) -> str:

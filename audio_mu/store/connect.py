@@ -26,7 +26,7 @@ from audio_mu.store.handle import SQLITE, Store, sqlite_address, sqlite_file
 from audio_mu.store.moved import refuse_moved
 from audio_mu.store.places import is_own_run
 from audio_mu.store.private import close_connections, quiet, schema
-from audio_mu.store.queries import PAGE, RUNNING, every
+from audio_mu.store.queries import PAGE, RUNNING, every, run_of
 from audio_mu.store.runs import GIVEN_RUN, Run, process_tags
 from audio_mu.system.processes import is_gone, users_of
 from audio_mu.system.writing import locked, sweep
@@ -65,9 +65,19 @@ def open_store() -> Store:
         refuse_moved(client, file)
     store = Store(client, experiment_id, uri)
     if run := os.environ.get(GIVEN_RUN):
-        Run(store, run, "").tags(process_tags())
+        _take_given(store, run, given)
     end_orphans(store)
     return store
+
+
+def _take_given(store: Store, run_id: str, given: str) -> None:
+    """Put this process's name on the run that `mlflow run` has made. Raises `UserError` where the store lacks it."""
+    if run_of(store, run_id) is None:
+        raise UserError(
+            f"{GIVEN_RUN}={run_id}: the store {given!r} has no such run: with `mlflow run` give MLFLOW_TRACKING_URI as "
+            f"a whole path, a relative one starts in {str(Path.cwd())!r}; else unset {GIVEN_RUN}"
+        )
+    Run(store, run_id, "").tags(process_tags())
 
 
 def _refuse_other_registry(given: str, file: Path | None) -> None:

@@ -61,6 +61,19 @@ def test_names_that_are_none(text: str) -> None:
         parsers.names(text)
 
 
+@pytest.mark.parametrize("name", ["forget_list", "method_config", "data_dir"])
+def test_a_relative_path_of_mlflow_run(name: str, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a file looked for in the copy of the project that MLflow works in, without a word about that."""
+    monkeypatch.chdir(tmp_path)
+    values = {name: "mine", **({"forget": "list"} if name == "forget_list" else {})}
+    with pytest.raises(UserError) as raised:
+        Config.from_text(values)
+    assert "whole path" not in str(raised.value)
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    with pytest.raises(UserError, match=f"by its whole path: a relative one starts in '{tmp_path}'"):
+        Config.from_text(values)
+
+
 @pytest.mark.parametrize(("name", "value"), WRONG)
 def test_wrong_values_are_refused_in_one_line(name: str, value: str) -> None:
     """Catches a value that slips through, and a message without the name, the value or what is allowed."""

@@ -15,6 +15,7 @@ import pytest
 
 from audio_mu.errors import UserError
 from audio_mu.store.connect import open_store
+from audio_mu.store.links import where_to_look
 
 
 @pytest.mark.parametrize(
@@ -78,3 +79,20 @@ def test_a_store_locked_at_the_start_is_waited_for(database: Path, capsys: pytes
     thread.join()
     assert done.returncode == 0, done.stderr
     assert "the tracking store is busy, waiting up to 120 s" in done.stdout
+
+
+def test_a_run_of_another_store(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches MLflow's traceback where `mlflow run` of an address has a relative MLFLOW_TRACKING_URI."""
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    with pytest.raises(UserError, match=r"has no such run: .* give MLFLOW_TRACKING_URI as a whole path"):
+        open_store()
+
+
+def test_the_ui_that_is_named_shows_this_store(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches `make ui` told where there is no Makefile, or where it shows another database."""
+    store = open_store()
+    assert where_to_look(store).startswith(
+        f"start the UI with `mlflow server --backend-store-uri sqlite:///{database}`"
+    )
+    (tmp_path / "Makefile").touch()
+    assert where_to_look(store).startswith("start the UI with `make ui`, then open http://127.0.0.1:5000/#/exp")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from mlflow.tracking import MlflowClient
 
 from audio_mu.config import Config
@@ -165,6 +167,18 @@ def test_another_pattern_is_told_before_any_work(answered: Answered) -> None:
     assert str(raised.value).startswith(told)
     assert sorted(features.iterdir()) == before
     answered.run("attack", speaker_pattern=r"(p[0-9])_")  # the same people by another pattern
+
+
+def test_a_class_of_two_recordings_is_told_at_train(answered: Answered) -> None:
+    """Catches a class that is only trained on, or only tested, without a word."""
+    rare = answered.folder / "recordings" / "rare"
+    rare.mkdir()
+    wave = np.random.default_rng(7).normal(0, 0.1, (2, 8_000))
+    for i in range(2):
+        soundfile.write(rare / f"p1_{i}.wav", wave[i], 16_000)
+    output = answered.run("train", ledger="ignore")
+    told = re.search(r"WARNING: 1 class of 4 on one side alone: rare \(2 recordings, none to (test|train on)\)", output)
+    assert told is not None
 
 
 def test_a_whole_cache_is_only_read(answered: Answered, tmp_path: Path) -> None:

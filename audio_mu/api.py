@@ -20,13 +20,15 @@ import pandas as pd
 
 from audio_mu.compute.engine import Engine, open_engine
 from audio_mu.config import Config
+from audio_mu.config.parsers import quoted_name
 from audio_mu.errors import UserError
-from audio_mu.progress import say
+from audio_mu.progress import say, say_once
 from audio_mu.store import registry
 from audio_mu.store.artifacts import read_csv, read_json
 from audio_mu.store.connect import open_store
 from audio_mu.store.failed import last_lines
 from audio_mu.store.handle import Store
+from audio_mu.system.user import check_user
 from audio_mu.workflows import attack as attack_workflow
 from audio_mu.workflows import compare as compare_workflow
 from audio_mu.workflows import erase as erase_workflow
@@ -94,6 +96,8 @@ def erase(**parameters: Any) -> pd.DataFrame:
 @contextmanager
 def _session(parameters: dict[str, Any]) -> Iterator[tuple[Config, Store, Engine]]:
     config = Config.from_text({name: _as_text(name, value) for name, value in parameters.items()})
+    say_once.cache_clear()  # each call is a command
+    check_user()
     check(config)
     store = open_store()
     with open_engine(config.machine) as engine:
@@ -109,5 +113,5 @@ def _as_text(name: str, value: Any) -> str:
     if isinstance(value, str | int | float | Path):
         return str(value)
     if isinstance(value, Sequence):
-        return ",".join(_as_text(name, part) for part in value)
+        return ",".join(quoted_name(_as_text(name, part)) for part in value)
     raise UserError(f"{name}={value!r} is not allowed: give text, a number, true or false, or a list of them")

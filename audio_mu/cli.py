@@ -21,8 +21,11 @@ from typing import TYPE_CHECKING
 from audio_mu.config import LONGEST_SHOWN, PARAMETERS, Config, parse
 from audio_mu.config.reads import help_text
 from audio_mu.errors import UserError, memory_ended, one_line
+from audio_mu.progress import complain, say
 from audio_mu.system.processes import when_orphaned
 from audio_mu.system.tuning import look_seldom_for_garbage
+from audio_mu.system.user import check_user
+from audio_mu.system.writing import own_temporary_folder
 
 if TYPE_CHECKING:
     from audio_mu.compute.engine import Engine
@@ -79,7 +82,7 @@ def main() -> int:
     if not words or words[0] in ("--help", "-h"):
         print(usage)
         return 0
-    print(f"error: {words[0][:LONGEST_SHOWN]!r} is no entry point: choose {', '.join(ENTRY_POINTS)}", file=sys.stderr)
+    complain(f"error: {words[0][:LONGEST_SHOWN]!r} is no entry point: choose {', '.join(ENTRY_POINTS)}")
     return USER_ERROR
 
 
@@ -98,16 +101,16 @@ def run_entry_point(name: str, arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(entry, Config.from_text(read_words(given)))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(f"error: {error}")
         return USER_ERROR
     except KeyboardInterrupt:
-        print(f"interrupted: {AGAIN}", file=sys.stderr)
+        complain(f"interrupted: {AGAIN}")
         sys.stdout.flush()
         os._exit(INTERRUPTED)  # at once: libraries take many seconds to leave while they compile or export
     except Exception as error:
         if not memory_ended(error):
             raise
-        print(f"error: the memory has ended ({one_line(error)}): give this command more; {AGAIN}", file=sys.stderr)
+        complain(f"error: the memory has ended ({one_line(error)}): give this command more; {AGAIN}")
         return USER_ERROR
 
 
@@ -138,13 +141,13 @@ def read_words(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def _run(entry: EntryPoint, config: Config) -> int:
+    check_user()
     # Imported here: a wrong parameter and --help are answered without waiting for torch and MLflow.
     from audio_mu.store.connect import open_store
     from audio_mu.store.failed import last_lines
     from audio_mu.store.faults import explain, is_interrupt
     from audio_mu.store.links import where_to_look
     from audio_mu.store.runs import end_own_runs
-    from audio_mu.system.writing import own_temporary_folder
 
     _check(entry, config)
     work = getattr(importlib.import_module(f"audio_mu.workflows.{entry.module}"), entry.function)
@@ -158,7 +161,7 @@ def _run(entry: EntryPoint, config: Config) -> int:
             end_own_runs(store, error)
             _print_errors(last_lines(store))
             raise
-        print(where_to_look(store), flush=True)
+        say(where_to_look(store))
         _print_errors(last_lines(store))
         return TASKS_FAILED if store.failed else 0
     except UserError:
@@ -174,7 +177,7 @@ def _run(entry: EntryPoint, config: Config) -> int:
 
 def _print_errors(lines: Sequence[str]) -> None:
     for line in lines:
-        print(line, file=sys.stderr, flush=True)
+        complain(line)
 
 
 def _check(entry: EntryPoint, config: Config) -> None:

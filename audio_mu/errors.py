@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
+
+from audio_mu.printable import printable
 
 
 class UserError(Exception):
@@ -11,10 +14,13 @@ class UserError(Exception):
     Entry points print it as one line without a traceback and end with a non-zero exit code.
     """
 
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message).replace("\n", r"\n"))
+
 
 def one_line(error: BaseException | str, longest: int = 200) -> str:
     """What an error says, on one line of at most `longest` characters."""
-    return " ".join(str(error).split())[:longest]
+    return " ".join(printable(str(error)).split())[:longest]
 
 
 MEMORY_ENDED = ("cannot allocate memory", "can't allocate memory", "not enough memory", "out of memory", "bad_alloc",
@@ -35,6 +41,17 @@ def memory_ended(error: BaseException) -> bool:
 def first_of(items: Sequence[str], shown: int = 5) -> str:
     """The first items of a list, with commas, and a sign that there are more."""
     return ", ".join(items[:shown]) + (", …" if len(items) > shown else "")
+
+
+def counted(n: int, what: str) -> str:
+    """A number with its noun: `1 speaker`, `2 copies`, `2,000 classes`."""
+    plural = what.removesuffix("y") + ("ies" if what.endswith("y") else "es" if what.endswith(("s", "ch")) else "s")
+    return f"{n:,} {what if n == 1 else plural}"
+
+
+def typed(name: str, value: str) -> str:
+    """A parameter as one would type it: a backslash once, quotes where a shell needs them."""
+    return f"{name}={shlex.quote(value)}"
 
 
 def suggest(name: str, known: Sequence[str], otherwise: str = "see --help for all parameters") -> str:

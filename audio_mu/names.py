@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 NAIVE = "naive"
@@ -19,6 +20,11 @@ NONE, BEST = "none", "best"
 
 UNLEARNED = "unlearned"
 """The alias of the unlearned model in service; that of one seed is `unlearned-seed-NN`."""
+
+
+def file_name(text: str) -> str:
+    """A name as a part of a path: letters, digits, `.`, `+`, `-` and `_`, which stands for all others."""
+    return re.sub(r"[^\w.+-]+", "_", text).lstrip(".") or "_"
 
 
 def in_order(methods: Iterable[str]) -> list[str]:

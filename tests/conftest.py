@@ -47,6 +47,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(autouse=True)
+def nothing_said() -> None:
+    """Each test is a command of its own, which says once what it finds."""
+    from audio_mu.progress import say_once
+
+    say_once.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def small_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 180 spoken digits of 6 voices."""

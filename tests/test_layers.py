@@ -12,9 +12,9 @@ from tests.commands import ROOT
 from tests.imports import imported
 
 LEVELS = (
-    "errors", "names", "cosine_curve", "progress", "seeding", "system", "own_code", "config", "data", "models",
-    "training", "unlearning", "store", "requests", "audit", "compute", "report", "erasure", "workflows", "api", "cli",
-    "__main__",
+    "printable", "errors", "names", "cosine_curve", "progress", "seeding", "system", "own_code", "config", "data",
+    "models", "training", "unlearning", "store", "requests", "audit", "compute", "report", "erasure", "workflows",
+    "api", "cli", "__main__",
 )  # fmt: skip
 """The parts of the package, the lowest first: a part imports those before it alone."""
 FORBIDDEN = {
@@ -22,7 +22,7 @@ FORBIDDEN = {
     "audit": {"unlearning", "data", "store"},
     "training": {"data"},
 }
-WITHOUT_TORCH = ("errors", "names", "cosine_curve", "progress", "system", "own_code", "config", "cli")
+WITHOUT_TORCH = ("printable", "errors", "names", "cosine_curve", "progress", "system", "own_code", "config", "cli")
 """Parts that a wrong parameter, --help or a comparison reads: none of them waits for torch."""
 PACKAGE = ROOT / "audio_mu"
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -18,7 +18,7 @@ import soundfile
 
 from audio_mu.compute.pool import LocalEngine
 from audio_mu.config import Config
-from audio_mu.errors import UserError
+from audio_mu.errors import UserError, counted
 from audio_mu.store.connect import open_store
 from audio_mu.system.hashing import file_sha256
 from audio_mu.workflows.attack import attack
@@ -147,7 +147,7 @@ def test_base_models_are_known_by_their_training_recordings(living: Living) -> N
     assert "reusing the base model" in living.run("train")
     new = living.say("dan")
     shown = living.run("attack")
-    assert f"{len(new)} recordings have come since `train`, and wait for the next one" in shown
+    assert f"{counted(len(new), 'recording')} newer than the last `train`: left out until the next one" in shown
     (living.data / sorted(living.trained())[0]).unlink()
     with pytest.raises(UserError, match="the recordings have changed"):
         living.run("attack")
@@ -203,7 +203,7 @@ def test_a_list_with_test_recordings_is_answered(living: Living, tmp_path: Path)
     request = {"forget": "list", "forget_list": str(tmp_path / "list.csv")}
     n = sum(first[id_] == "0" for id_ in wanted)
     assert n
-    assert f"{n} of {len(wanted)} recordings were never trained on" in living.answer(**request)
+    assert f"{counted(n, 'recording')} of {len(wanted)} never trained on" in living.answer(**request)
     entry = living.table(living.runs(stage="ledger")[0], "recordings.csv")
     assert sorted(entry["clip_id"]) == wanted
     assert set(entry.loc[entry["forgotten"] == "False", "clip_id"]) == {id_ for id_ in wanted if first[id_] == "0"}
@@ -214,9 +214,7 @@ def test_a_list_with_test_recordings_is_answered(living: Living, tmp_path: Path)
     living.run("train", clip_seconds="0.3")  # every clip is another one now
     assert living.people(set(living.sides())) == {"ben", "cleo", "dan"}
     (tmp_path / "only.txt").write_text(next(id_ for id_ in first if "ben" in id_ and first[id_] == "0"))
-    with pytest.raises(
-        UserError, match="names 1 recordings, none of which was trained on: there is nothing to unlearn"
-    ):
+    with pytest.raises(UserError, match="names 1 recording, none of which was trained on: there is nothing to unlearn"):
         only = {"forget": "list", "forget_list": str(tmp_path / "only.txt"), "clip_seconds": "0.3"}
         living.run("attack", "unlearn", methods="naive", **only)
 
@@ -257,7 +255,7 @@ def test_silence_is_nobodys_copy(living: Living) -> None:
         voice = np.random.default_rng(i).normal(0, 0.1, 6_400) if i % 3 else np.zeros(6_400)  # of each, one is silent
         soundfile.write(living.data / id_, np.concatenate([np.zeros(12_800), voice]), 16_000)
     shown = living.run("train")
-    assert "9 clips are silent or constant, and no copies of each other" in shown
+    assert "9 clips without sound or of one value: no copies of each other" in shown
     first = living.table(living.runs(stage="train", role="seed")[-1], "losses.csv").set_index("clip_id")
     assert first["source_hash"].nunique() == first["audio_hash"].nunique() == len(first)
     assert not {file_sha256(living.data / id_) for id_ in quiet[:1]} & set(first["source_hash"])

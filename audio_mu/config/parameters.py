@@ -104,9 +104,9 @@ class RequestParameters:
     forget: str = _parameter("item", choice("item", "class", "speaker", "list"), "item|class|speaker|list")
     forget_percentage: float = _parameter("10", number(0, 100), "item: share of the training set, percent")
     forget_classes_num: int = _parameter("1", integer(1), "class: how many classes to draw")
-    forget_class_names: tuple[str, ...] = _parameter("", parsers.names, "class: these classes instead of drawn ones")
+    forget_class_names: tuple[str, ...] = _parameter("", parsers.names, 'class: these classes, "a, b" in quotes')
     forget_speakers_num: int = _parameter("1", integer(1), "speaker: how many speakers to draw")
-    forget_speakers: tuple[str, ...] = _parameter("", parsers.names, "speaker: these speakers instead of drawn ones")
+    forget_speakers: tuple[str, ...] = _parameter("", parsers.names, 'speaker: these speakers, "a, b" in quotes')
     forget_list: Path | None = _parameter("", parsers.path, "list: CSV or text file with clip ids or paths")
     forget_seed: int = _parameter("42", integer(0), "seed of the draws of the request")
     duplicates: str = _parameter("together", choice("together", "ignore"), "copies of forgotten recordings")
@@ -313,10 +313,13 @@ def _check(config: Config) -> None:
         missing = "dataset_name" if data.data_dir else "data_dir"
         raise UserError(f"dataset='folder' needs {missing}: give -P {missing}=…")
     if data.data_dir is not None and not data.data_dir.is_dir():
-        raise UserError(f"data_dir={str(data.data_dir)!r} is not a folder: give the folder of the recordings")
+        raise UserError(
+            f"data_dir={str(data.data_dir)!r} is not a folder: give the folder of the recordings"
+            f"{parsers.whole(data.data_dir)}"
+        )
     for name, path in (("method_config", config.methods.method_config), ("forget_list", request.forget_list)):
         if path is not None and not path.is_file():
-            raise UserError(f"{name}={str(path)!r} is not a file: give an existing file")
+            raise UserError(f"{name}={str(path)!r} is not a file: give an existing file{parsers.whole(path)}")
     for kind, name in NAMES_OF_REQUESTS.items():
         if getattr(request, name) and request.forget != kind:
             raise UserError(

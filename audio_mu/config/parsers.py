@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,12 +105,28 @@ def seeds(text: str) -> tuple[int, ...]:
     return found
 
 
+NAME = re.compile(r'\s*(?:"((?:[^"]|"")*)"\s*|([^,]*))(?:,|$)')
+"""A name up to the next comma; in quotes one that has commas or blanks of its own, a quote in it doubled."""
+
+
 def names(text: str) -> tuple[str, ...]:
-    """Different names, separated by commas."""
-    found = tuple(part.strip() for part in text.split(",")) if text.strip() else ()
+    """Different names, separated by commas; `"Smith, John"` in double quotes is one."""
+    found: list[str] = []
+    place = 0
+    while text.strip() and place <= len(text):
+        part = NAME.match(text, place)
+        assert part is not None  # the second way fits anything
+        found.append(part[2].strip() if part[1] is None else part[1].replace('""', '"'))
+        place = part.end() if part[0].endswith(",") else len(text) + 1
     if "" in found or len(set(found)) != len(found):
-        raise Refused("names separated by commas, each once")
-    return found
+        raise Refused('names separated by commas, each once; in double quotes names with commas, as in "Smith, John"')
+    return tuple(found)
+
+
+def quoted_name(name: str) -> str:
+    """A name as `names` reads it back."""
+    plain = name == name.strip() and "," not in name and not name.startswith('"')
+    return name if plain else '"' + name.replace('"', '""') + '"'
 
 
 def architecture(text: str) -> str:
@@ -147,6 +165,12 @@ def path(text: str) -> Path | None:
     return found
 
 
+def whole(path: Path) -> str:
+    """For an error about a path that is not there: how to give it where `mlflow run` works in a copy of the project."""
+    is_copy = "MLFLOW_RUN_ID" in os.environ and path.is_relative_to(Path.cwd())
+    return f" by its whole path: a relative one starts in {str(Path.cwd())!r}" if is_copy else ""
+
+
 def dataset_name(text: str) -> str:
     """A name that the model registry takes."""
     if len(text) > 100 or not all(character.isalnum() or character in "-_" for character in text):
@@ -157,7 +181,7 @@ def dataset_name(text: str) -> str:
 def as_text(value: Any) -> str:
     """A value as it would stand on a command line."""
     if isinstance(value, tuple):
-        return ",".join(map(str, value))
+        return ",".join(quoted_name(str(part)) for part in value)
     if isinstance(value, bool):
         return str(value).lower()
     # To the last digit: a share of one clip in thousands, rounded, would be a share of two.

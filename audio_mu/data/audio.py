@@ -22,7 +22,10 @@ MAX_AMPLITUDE = 1e6  # of full scale; far more would overflow the power spectrum
 BLOCK = 1 << 16  # frames decoded at once: what a header claims is never allocated
 MAX_HASHED = 57_600_000  # samples of all channels: ten minutes of 48 kHz stereo, under a second
 CANCELLED = 1e-4  # of the louder channel's power: less is left of channels in opposite phase
+OTHER_LENGTH = "of another length than the header says"
 OPPOSITE_PHASE = "channels in opposite phase: the louder one taken"
+UNKNOWN_SIZE = 0x7FFF_F000  # bytes of sound from which a WAV header says that it was written to a stream
+WHOLE = 0.95  # of a recording's samples; a header of MP3 may be off by a few
 MAX_REDUCED_RATE = 200_000  # of a rate without common divisor with ours: scipy's filter has 20 entries for each
 MAX_KERNEL = 2_000_000  # entries of torchaudio's resampling kernel; 44,101 Hz would take 12 GB and a minute a clip
 
@@ -47,7 +50,7 @@ class Prepared:
     constant_source: bool
 
 
-def read_clip(path: Path, clip_samples: int) -> Prepared:
+def read_clip(path: Path, clip_samples: int, *, whole: bool = True) -> Prepared:
     """A recording as a clip: channels averaged, resampled to 16 kHz, zero-padded on the right or cropped.
 
     Where the channels cancel each other (their average has less than a ten-thousandth of the louder one's power in
@@ -60,7 +63,8 @@ def read_clip(path: Path, clip_samples: int) -> Prepared:
     of 16 kHz mono) or where the rest cannot be decoded: longer recordings are told apart by that much.
 
     Raises `BadRecording` for what is no audio or no regular file (a pipe would be waited for, a device never ends),
-    is empty, or holds values that are not finite in the clip.
+    is empty, or holds values that are not finite in the clip; with `whole` for what holds another amount of sound than
+    its header says, as published data sets do here and there.
     """
     with _opened(path) as recording:
         rate, channels = recording.samplerate, recording.channels
@@ -69,6 +73,11 @@ def read_clip(path: Path, clip_samples: int) -> Prepared:
         mono, cancelled = _read_mono(recording, frames, source.add)
         if len(mono) == frames:  # else its end has been read
             _hash_rest(recording, source)
+        fault = _fault_of_wav(path, path.stat().st_size)
+        if len(mono) < WHOLE * recording.frames < frames:
+            fault = f"is cut short: {len(mono):,} of {recording.frames:,} samples are there"
+        if fault and whole:
+            raise BadRecording(fault)
     if cancelled is not None:
         with _opened(path) as recording:
             mono = _read_channel(recording, frames, cancelled)
@@ -81,6 +90,7 @@ def read_clip(path: Path, clip_samples: int) -> Prepared:
         "resampled": rate != SAMPLE_RATE,
         "cut": len(mono) > clip_samples,
         "padded": len(mono) < clip_samples,
+        OTHER_LENGTH: bool(fault),
     }
     changes = tuple(words for words, applies in done.items() if applies)
     constant = min(np.ptp(recorded), np.ptp(mono[:clip_samples])) == 0  # resampling makes waves of a constant's ends
@@ -138,6 +148,41 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
     except (soundfile.SoundFileError, OSError, RuntimeError) as error:
         reason = str(error).replace(str(path), "it").strip().rstrip(".")
         raise BadRecording(f"cannot be read as audio ({reason})") from None
+
+
+def _fault_of_wav(path: Path, size: int) -> str:
+    """Why a WAV file holds another amount of sound than its header says; empty for whole ones and other formats.
+
+    The decoder takes what is there, so that half a recording would pass for a short one. A size of two gigabytes and
+    more is what programs write that cannot know it yet.
+    """
+    with path.open("rb") as stream:
+        start = stream.read(12)
+        if start[:4] != b"RIFF" or start[8:] != b"WAVE":
+            return ""
+        end, place = min(size, 8 + int.from_bytes(start[4:8], "little")), len(start)
+        while place + 8 <= size:
+            stream.seek(place)
+            name, claimed = stream.read(4), int.from_bytes(stream.read(4), "little")
+            place += 8
+            if name == b"data":
+                if claimed >= UNKNOWN_SIZE:
+                    return ""
+                if claimed > size - place:
+                    return f"is cut short: {size - place:,} of the {claimed:,} bytes of sound in its header are there"
+                stream.seek(place + claimed)
+                rest = stream.read(min(9, max(0, end - place - claimed)))
+                if (claimed == 0 and size > place) or _is_sound(rest):
+                    return f"holds more sound than the {claimed:,} bytes in its header"
+                return ""
+            place += claimed + claimed % 2
+    return ""
+
+
+def _is_sound(rest: bytes) -> bool:
+    """Whether what follows the sound of a WAV file, perhaps after a filling byte, is no chunk and no filling."""
+    names = (rest[:4], rest[1:5])
+    return len(rest) > 8 and any(rest) and not any(name.isascii() and name.decode().isprintable() for name in names)
 
 
 def _frames(samples: int, rate: int) -> int:

@@ -55,7 +55,11 @@ class AudioMNIST:
 
     def root(self, config: DataParameters) -> Path:
         """The folder of the speakers' folders."""
-        return data_folder(config.data_dir or fetch(self.archive, cache_root() / "data" / f"AudioMNIST-{COMMIT[:8]}"))
+        return data_folder(config.data_dir or fetch(self.archive, self.kept()))
+
+    def kept(self) -> Path:
+        """The folder of the unpacked archive."""
+        return cache_root() / "data" / f"AudioMNIST-{COMMIT[:8]}"
 
     def catalog(self, root: Path, config: DataParameters) -> Catalog:
         """All recordings."""
@@ -68,7 +72,11 @@ class SyntheticDigits:
 
     def root(self, config: DataParameters) -> Path:
         """`data_dir`, or the generated folder in the cache."""
-        return config.data_dir or synthetic.generate(synthetic.default_root(cache_root()), progress=bar, rebuild=True)
+        return config.data_dir or synthetic.generate(self.kept(), progress=bar, rebuild=True)
+
+    def kept(self) -> Path:
+        """The generated folder."""
+        return synthetic.default_root(cache_root())
 
     def catalog(self, root: Path, config: DataParameters) -> Catalog:
         """All recordings."""

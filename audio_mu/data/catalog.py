@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Protocol
 
 from audio_mu.config import DataParameters
-from audio_mu.errors import UserError, first_of
-from audio_mu.progress import say
+from audio_mu.errors import UserError, counted, first_of
+from audio_mu.printable import OBEYED
+from audio_mu.progress import say_once
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 SHOWN = 3  # how many ids a message quotes
@@ -71,6 +72,9 @@ class Dataset(Protocol):
     def root(self, config: DataParameters) -> Path:
         """The folder below which ids are paths, made or downloaded on first use."""
 
+    def kept(self) -> Path | None:
+        """The folder of the cache that it is kept in once it is made or downloaded; None for a user's own."""
+
     def catalog(self, root: Path, config: DataParameters) -> Catalog:
         """All its recordings. Raises `UserError` where the folder does not hold them."""
 
@@ -103,6 +107,15 @@ def audio_files(root: Path, suffixes: tuple[str, ...] = AUDIO_SUFFIXES) -> Itera
                 waiting.append((folder / entry.name, f"{prefix}{entry.name}/", above | {identity}))
             elif entry.name.lower().endswith(suffixes):
                 yield _checked_id(prefix + entry.name), folder / entry.name
+
+
+def recordings_below(root: Path) -> dict[str, Path]:
+    """Id → file of the recordings in a data set's folder: the one way from an id that a store has to a path.
+
+    An id is looked up and never joined to a folder, so that `../x` and `/home/x` are no recordings. Raises `UserError`
+    where the folder cannot be read.
+    """
+    return dict(audio_files(root))
 
 
 def _entries(folder: Path) -> tuple[tuple[int, int], list[os.DirEntry[str]]]:
@@ -168,9 +181,9 @@ def _tell_alike(what: str, names: Iterable[str]) -> None:
         groups.setdefault(looks(name), []).append(name)
     alike = [" and ".join(map(ascii, group)) for group in groups.values() if len(group) > 1]
     if alike:
-        say(
+        say_once(
             f"note: the {what} {quoted(alike)} differ only in case or in how accents are encoded, "
-            "or in zeros at the start"
+            "in blanks or in zeros at the start"
         )
 
 
@@ -180,15 +193,19 @@ def composed(name: str) -> str:
 
 
 def looks(name: str) -> str:
-    """The same text for names that look alike, whatever their case, encoding of accents and zeros at the start."""
-    folded = unicodedata.normalize("NFKC", name).casefold()
+    """The same text for names that look alike: whatever their case, blanks, encoding of accents, zeros at the start.
+
+    What cannot be seen has no part in it.
+    """
+    seen = OBEYED.sub("", unicodedata.normalize("NFKC", name))
+    folded = " ".join(seen.casefold().split())
     return folded.lstrip("0") or folded
 
 
 def say_left_out(ids: list[str], why: str) -> None:
     """Print, in a line, the files of the folder that are no part of the data set, if there are any."""
     if ids:
-        say(f"left out {len(ids)} files {why}: {quoted(ids)}")
+        say_once(f"left out {counted(len(ids), 'file')} {why}: {quoted(ids)}")
 
 
 def quoted(ids: list[str]) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,8 +21,8 @@ from audio_mu.data.audio import BadRecording, Prepared, read_clip
 from audio_mu.data.catalog import NOTHING_BARRED, Barred, Catalog, Recording, quoted
 from audio_mu.data.datasets import DATASETS
 from audio_mu.data.features import Frontend
-from audio_mu.errors import UserError
-from audio_mu.progress import bar, say
+from audio_mu.errors import UserError, counted
+from audio_mu.progress import bar, say, say_once
 from audio_mu.system.cores import cores_at_hand
 from audio_mu.system.hashing import file_sha256, hash_of
 from audio_mu.system.writing import atomic_folder, cache_root, locked
@@ -83,22 +82,17 @@ def load_clips(config: DataParameters, barred: Barred = NOTHING_BARRED) -> Clips
     root = dataset.root(config)
     catalog = _allowed(dataset.catalog(root, config), barred)
     folder = cache_root() / "features" / _cache_key(config, catalog, barred)
-    with _unwritable_told(folder), locked(folder):
-        if not _is_whole(folder):
-            _build(config, catalog, folder, barred.hashes)
+    if not _is_whole(folder):  # a whole one is only read, wherever it lies
+        with _unwritable_told(folder), locked(folder):
+            if not _is_whole(folder):
+                _build(config, catalog, folder, barred.hashes)
     clips = _open(folder, catalog, root)
     if clips.skipped:
-        _say_once(f"left out {_listed(clips.skipped)}")
+        say_once(f"left out {_listed(clips.skipped)}")
     if clips.constant:
-        _say_once(f"note: {len(clips.constant)} clips are silent or constant, and no copies of each other: "
-                  f"{quoted(list(clips.constant))}")  # fmt: skip
+        say_once(f"note: {counted(len(clips.constant), 'clip')} without sound or of one value: no copies of each other "
+                  f"({quoted(list(clips.constant))})")  # fmt: skip
     return clips
-
-
-@cache
-def _say_once(line: str) -> None:
-    """Print a line once in a process, although every step of a command loads the clips."""
-    say(line)
 
 
 def _allowed(catalog: Catalog, barred: Barred) -> Catalog:
@@ -111,10 +105,16 @@ def _cache_key(config: DataParameters, catalog: Catalog, barred: Barred = NOTHIN
     """Changes with any recording (by path, size and time of change), any setting and the code that reads them."""
     stats = [(r.id, r.label, r.speaker, r.part, *_size_and_time(r.path)) for r in catalog.recordings]
     recipe = config.recipe
-    settings = [config.pipeline, config.clip_samples, config.bad_files, recipe.logmel_shift, recipe.logmel_scale]
+    settings = [config.pipeline, config.clip_samples, config.bad_files, recipe.logmel_shift, recipe.logmel_scale,
+                _is_strict(config)]  # fmt: skip
     code = [file_sha256(Path(file)) for file in (str(audio.__file__), str(features.__file__), __file__)]
     hashes = [sorted(barred.hashes)] if barred.hashes else []
     return hash_of([settings, code, torch.__version__, stats, *hashes])[:32]
+
+
+def _is_strict(config: DataParameters) -> bool:
+    """Whether a header that promises other sound is a fault: a published data set is taken as it is."""
+    return config.dataset == "folder"
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:
@@ -193,14 +193,14 @@ def _read_in_batches(
 
     def read(recording: Recording) -> Prepared | BadRecording:
         try:
-            return read_clip(recording.path, config.clip_samples)
+            return read_clip(recording.path, config.clip_samples, whole=_is_strict(config))
         except BadRecording as bad:
             return bad
 
     batches = [recordings[start : start + BATCH] for start in range(0, len(recordings), BATCH)]
     results = (pool.map(read, batch) for batch in batches)  # read from the moment on when it is asked for
     following = next(results, iter(()))
-    about = f"features ({config.pipeline}) of {len(recordings)} clips, batches of {BATCH}"
+    about = f"features ({config.pipeline}) of {counted(len(recordings), 'clip')}, batches of {BATCH}"
     for batch in bar(batches, len(batches), about):
         current, following = following, next(results, iter(()))
         yield list(zip(batch, current, strict=True))

@@ -6,9 +6,12 @@ pooch knows checksums and progress but starts an interrupted download anew; two 
 from __future__ import annotations
 
 import gzip
+import io
 import os
+import stat
 import sys
 import tarfile
+import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +22,7 @@ import urllib3
 from tqdm import tqdm
 
 from audio_mu.errors import UserError
+from audio_mu.printable import printable
 from audio_mu.progress import say
 from audio_mu.system.hashing import file_sha256
 from audio_mu.system.writing import DISK_FULL, atomic_folder, locked
@@ -26,6 +30,8 @@ from audio_mu.system.writing import DISK_FULL, atomic_folder, locked
 CHUNK = 1 << 20
 TIMEOUT = (10, 60)  # seconds to connect, and without a byte
 ATTEMPTS = 50
+PATIENCE, SLOWEST = 120.0, 2_000
+"""Seconds after which a download is measured, and the bytes a second below which it is given up."""
 LARGEST_HEADER = 1 << 20  # bytes of a long name or of pax attributes, which tarfile reads into memory
 
 
@@ -103,21 +109,21 @@ def fetch(archive: Archive, target: Path) -> Path:
 def _download(archive: Archive, part: Path) -> None:
     """Fill `part`; after a lost connection go on where it ended, as long as attempts bring something."""
     for _ in range(ATTEMPTS):
-        before = _size(part)
+        before = _own_size(part)
         try:
             return _append(archive, part)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             reason = _reason(error)
-            if _size(part) <= before:
+            if _own_size(part) <= before:
                 break
-            say(f"{archive.name}: {reason} after {_size(part):,} bytes, resuming")
+            say(f"{archive.name}: {reason} after {_own_size(part):,} bytes, resuming")
         except OSError as error:
             raise _cannot_write(part, error) from None
     raise UserError(f"cannot download {archive.name} from {archive.source} ({reason}): {archive.way_out}") from None
 
 
 def _append(archive: Archive, part: Path) -> None:
-    have = _size(part)
+    have = _own_size(part)
     # identity: a server that packs the archive once more for the transfer would spoil sizes and ranges.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(archive.source, headers=headers, stream=True, timeout=TIMEOUT) as response:
@@ -136,15 +142,16 @@ def _append(archive: Archive, part: Path) -> None:
 
 
 def _write(archive: Archive, part: Path, response: requests.Response, start: int, total: int | None) -> None:
-    done = start
-    # Unbuffered: what the disk took before it was full is what the file holds.
+    done, pace = start, _Pace(archive)
     with (
-        part.open("ab" if start else "wb", buffering=0) as stream,
+        _opened(part, start) as stream,
         _meter(f"downloading {archive.name} from {archive.source}", start, total, "B") as meter,
     ):
-        for chunk in response.raw.stream(CHUNK, decode_content=False):
+        # As it comes: to wait for a whole block of a slow server would be to wait without a bound.
+        while chunk := response.raw.read1(CHUNK, decode_content=False):
             done += len(chunk)
             if max(done, total or 0) > archive.max_packed_bytes:
+                part.unlink()  # it is no part of an archive
                 raise UserError(
                     f"{archive.source} sends more than {archive.max_packed_bytes:,} bytes, which {archive.name} "
                     f"cannot have: {archive.way_out}"
@@ -153,6 +160,36 @@ def _write(archive: Archive, part: Path, response: requests.Response, start: int
             while rest:
                 rest = rest[stream.write(rest) :]
             meter.update(len(chunk))
+            pace.check(done)
+
+
+def _opened(part: Path, start: int) -> io.RawIOBase:
+    """The part file, behind no link: in a cache that others can write to, one could lead to any file of the user's.
+
+    Unbuffered: what the disk took before it was full is what the file holds.
+    """
+    kept = os.O_APPEND if start else os.O_TRUNC
+    return open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | kept, 0o644), "wb", buffering=0)
+
+
+class _Pace:
+    """Whether a download gets on: `SLOWEST` bytes a second, measured every `PATIENCE` seconds."""
+
+    def __init__(self, archive: Archive) -> None:
+        self.archive, self.since, self.had = archive, time.monotonic(), -1
+
+    def check(self, done: int) -> None:
+        """Raise `UserError` where too little has come since the last measurement."""
+        self.had = done if self.had < 0 else self.had
+        seconds = time.monotonic() - self.since
+        if seconds < PATIENCE:
+            return
+        if (done - self.had) / seconds < SLOWEST:
+            raise UserError(
+                f"{self.archive.source} sends {(done - self.had) / seconds:,.0f} bytes a second, too few to wait for: "
+                f"run again later to go on from here, or {self.archive.way_out}"
+            )
+        self.since, self.had = time.monotonic(), done
 
 
 def _check_and_unpack(archive: Archive, packed: Path, target: Path) -> None:
@@ -207,11 +244,21 @@ def _meter(what: str, start: int, total: int | None, unit: str) -> tqdm:
     if not terminal:
         size = f" ({total:,} bytes)" if total else ""
         say(f"{what}{size}" + (f", from byte {start:,}" if start else ""))
-    return tqdm(desc=what, initial=start, total=total, unit=unit, unit_scale=True, leave=False, disable=not terminal)
+    return tqdm(
+        desc=printable(what), initial=start, total=total, unit=unit, unit_scale=True, leave=False, disable=not terminal
+    )
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
+def _own_size(part: Path) -> int:
+    """Bytes of a part file of ours; what lies in its place and is none, such as a link, is removed."""
+    try:
+        about = part.lstat()
+    except FileNotFoundError:
+        return 0
+    if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:
+        part.unlink()
+        return 0
+    return about.st_size
 
 
 def _reason(error: Exception) -> str:

@@ -23,8 +23,8 @@ from audio_mu.data.catalog import (
     say_left_out,
     sorted_catalog,
 )
-from audio_mu.errors import UserError
-from audio_mu.progress import say
+from audio_mu.errors import UserError, counted, typed
+from audio_mu.progress import say_once
 from audio_mu.system.reading import delimiter_of, read_text
 
 LAYOUT = "class/…/recording.wav (or .flac, .ogg, .mp3)"
@@ -52,10 +52,14 @@ class Folder:
         assert config.data_dir is not None  # Config refuses dataset=folder without it
         return config.data_dir
 
+    def kept(self) -> Path | None:
+        """None: nothing of it is kept in the cache."""
+        return None
+
     def catalog(self, root: Path, config: DataParameters) -> Catalog:
         """All recordings. Raises `UserError` where there are none, or their speakers cannot be found as asked."""
         files = dict(audio_files(root))
-        say_left_out([id_ for id_ in files if "/" not in id_], "that are in no class's folder")
+        say_left_out([id_ for id_ in files if "/" not in id_], "in no class's folder")
         ids = sorted(id_ for id_ in files if "/" in id_)
         speakers: Mapping[str, str] = {}
         if config.speaker_pattern:
@@ -68,12 +72,12 @@ class Folder:
         recordings = [Recording(id_, files[id_], id_.split("/")[0], speakers.get(id_, "")) for id_ in ids]
         nameless = [recording.id for recording in recordings if not recording.speaker]
         if 0 < len(nameless) < len(ids):
-            say(f"no speaker is known for {len(nameless)} of {len(ids)} recordings: {quoted(nameless)}")
+            say_once(f"no speaker is known for {len(nameless)} of {len(ids)} recordings: {quoted(nameless)}")
         return sorted_catalog(recordings, root, LAYOUT)
 
 
 def _by_pattern(text: str, ids: list[str]) -> dict[str, str]:
-    shown = f"speaker_pattern={text!r}"
+    shown = typed("speaker_pattern", text)
     try:
         pattern = re.compile(text)
     except (re.error, OverflowError, RecursionError) as error:
@@ -82,7 +86,9 @@ def _by_pattern(text: str, ids: list[str]) -> dict[str, str]:
         raise UserError(f"{shown} has no group: put the part that is the speaker in parentheses, as in ([0-9]+)_")
     speakers = {id_: speaker for id_, speaker in zip(ids, _searched(text, ids, shown), strict=True) if speaker}
     if ids and not speakers:
-        raise UserError(f"{shown} finds a speaker in none of the {len(ids)} ids, such as {ids[0]!r}: mend it")
+        raise UserError(
+            f"{shown} finds a speaker in none of the {counted(len(ids), 'id')}, such as {ids[0]!r}: mend it"
+        )
     return speakers
 
 
@@ -116,7 +122,7 @@ def _by_table(path: Path, root: Path, ids: list[str]) -> dict[str, str]:
     if not speakers:
         raise UserError(f"{shown} names none of the {len(ids)} recordings: give paths such as {ids[:1]} as ids")
     if unknown:
-        say(f"{path.name} names {len(unknown)} recordings that are not there: {quoted(unknown)}")
+        say_once(f"{path.name} names {counted(len(unknown), 'recording')} not in the folder: {quoted(unknown)}")
     return speakers
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from audio_mu.config import DataParameters
 from audio_mu.data.catalog import Catalog, Recording, audio_files, quoted, say_left_out, sorted_catalog
 from audio_mu.data.download import Archive, fetch
-from audio_mu.errors import UserError
-from audio_mu.progress import say
+from audio_mu.errors import UserError, counted
+from audio_mu.progress import say_once
 from audio_mu.system.reading import read_text
 from audio_mu.system.writing import cache_root
 
@@ -40,7 +40,11 @@ class SpeechCommands:
 
     def root(self, config: DataParameters) -> Path:
         """The folder of the words' folders and the lists."""
-        return config.data_dir or fetch(self.archive, cache_root() / "data" / "SpeechCommands-v0.02")
+        return config.data_dir or fetch(self.archive, self.kept())
+
+    def kept(self) -> Path:
+        """The folder of the unpacked archive."""
+        return cache_root() / "data" / "SpeechCommands-v0.02"
 
     def catalog(self, root: Path, config: DataParameters) -> Catalog:
         """All recordings of words.
@@ -77,7 +81,7 @@ def _parts(root: Path, ids: set[str]) -> dict[str, str]:
         listed = [id_ for id_ in lines if id_ in ids]
         if lines and not listed:
             raise UserError(
-                f"{name} in {str(root)!r} names {len(lines)} recordings, none of which is there "
+                f"{name} in {str(root)!r} names {counted(len(lines), 'recording')}, none of which is there "
                 f"({quoted(lines)}): {way_out}"
             )
         absent += [id_ for id_ in lines if id_ not in ids]
@@ -86,7 +90,7 @@ def _parts(root: Path, ids: set[str]) -> dict[str, str]:
             raise UserError(f"{name} in {str(root)!r} names {len(twice)} of the test list ({quoted(twice)}): {way_out}")
         parts.update(dict.fromkeys(listed, part))
     if absent:
-        say(f"{len(absent)} of the lists' entries are not there and are left out: {quoted(absent)}")
+        say_once(f"left out {counted(len(absent), 'entry')} of the lists, not in the folder: {quoted(absent)}")
     return parts
 
 

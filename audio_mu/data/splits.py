@@ -10,7 +10,7 @@ import numpy as np
 
 from audio_mu.data.catalog import composed
 from audio_mu.data.clips import Clips
-from audio_mu.errors import UserError
+from audio_mu.errors import UserError, counted
 from audio_mu.system.hashing import sha256
 
 TEST_SHARE = 0.2
@@ -82,14 +82,29 @@ def _split(kind: str, clips: Clips, sides: Sequence[str], drawn: Sides) -> Split
     return Split(kind, train, test, np.array(nonmembers, dtype=np.int64), drawn, waiting)
 
 
+def one_sided(split: Split, clips: Clips) -> list[str]:
+    """Names of the classes that only train or only test: nothing is learned of the one, nothing measured of the other.
+
+    Each with its side, such as `cat (2 recordings, none to test)`.
+    """
+    labels, told = clips.labels.numpy(), []
+    for number, name in enumerate(clips.class_names):
+        trains, tests = (int((labels[rows] == number).sum()) for rows in (split.train, split.test))
+        if (trains == 0) != (tests == 0):
+            lacking = "test" if trains else "train on"
+            told.append(f"{name} ({counted(trains + tests, 'recording')}, none to {lacking})")
+    return told
+
+
 def _identities(kind: str, clips: Clips) -> list[str]:
     if kind != "speaker":
         return list(clips.sources)
     speakers = set(clips.speakers)
     if len(speakers) < 2 or "" in speakers:
         raise UserError(
-            f"split='speaker' needs at least 2 speakers and no clip without one, found {len(speakers - {''})} "
-            f"speakers and {clips.speakers.count('')} clips without: give -P split=random"
+            f"split='speaker' needs at least 2 speakers and no clip without one, found "
+            f"{counted(len(speakers - {''}), 'speaker')} and {counted(clips.speakers.count(''), 'clip')} without: "
+            "give -P split=random"
         )
     own = {name: sha256(composed(name)) for name in speakers}
     return [own[name] for name in clips.speakers]

@@ -18,6 +18,7 @@ import numpy as np
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import escape
 
+from audio_mu.printable import printable
 from audio_mu.store.artifacts import packed, unpacked
 
 WHOLE = (".html", ".json")
@@ -52,7 +53,8 @@ class Sought:
     def _spellings(self) -> frozenset[str]:
         """Every recording as it stands, and as a page, JSON or an address writes it."""
         in_json = (str(dumps(text))[1:-1] for text in self.ids for dumps in (json.dumps, htmlsafe_json_dumps))
-        written = {str(way(text)) for text in self.ids for way in (str, html.escape, escape, quote)}
+        shown = {form for text in self.ids for form in (text, printable(text))}
+        written = {str(way(text)) for text in shown for way in (str, html.escape, escape, quote)}
         return frozenset({*written, *in_json, *self.hashes})
 
     @cached_property

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audio_mu.config import DataParameters
+from audio_mu.data.catalog import recordings_below
 from audio_mu.data.datasets import root_at_hand
 from audio_mu.erasure.descent import Descent
 from audio_mu.erasure.find import Search
 from audio_mu.erasure.redact import Sought
-from audio_mu.errors import first_of
+from audio_mu.errors import counted, first_of
 from audio_mu.names import NAIVE
 from audio_mu.requests.ledger import RECORDINGS, RETIRED, SOUGHT, Entry
 from audio_mu.store import queries, removal
@@ -60,7 +61,7 @@ def _models(entry: Entry, runs: Collection[AnyRun], descent: Descent) -> Iterato
         yield Remaining(f"{free} naive models", "they were trained from scratch without the recordings")
     if unknown := [run.name for run in kept if descent.holds(run.id) is None]:
         yield Remaining(
-            f"models of {len(unknown)} runs ({first_of(unknown)})",
+            f"models of {counted(len(unknown), 'run')} ({first_of(unknown)})",
             "no list says what they were trained on: delete them yourself if they have seen the recordings",
         )
 
@@ -105,7 +106,8 @@ def _files(data: DataParameters, entry: Entry, answering: Sequence[AnyRun]) -> I
     if root is None:
         yield Remaining("the recordings themselves", "their folder is not at hand: delete them yourself")
     else:
-        n, gone = sum((root / id_).exists() for id_ in entry.ids), "their files are gone, if they were in this folder"
+        there = recordings_below(root)
+        n, gone = len(entry.ids & there.keys()), "their files are gone, if they were in this folder"
         why = "they are yours: delete them yourself" if n else gone
         yield Remaining(f"{n} of the {len(entry.ids)} recordings in {root}", why)
     for path in sorted({run.params.get("forget_list", "") for run in answering}):
@@ -126,7 +128,7 @@ def _copies(entry: Entry) -> Remaining:
 def _running(runs: Collection[AnyRun]) -> Iterator[Remaining]:
     if names := [run.name for run in runs if run.status == "RUNNING" and run.tags.get("stage") != "erase"]:
         yield Remaining(
-            f"{len(names)} runs that have not ended ({first_of(names)})",
+            f"{counted(len(names), 'run')} without an end ({first_of(names)})",
             "what they write after this search is not found: erase again when they have ended",
         )
 

@@ -13,6 +13,7 @@ import soundfile
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from audio_mu.printable import printable
 from audio_mu.report import figures
 from audio_mu.report.evidence import Evidence
 from audio_mu.report.facts import Estimate, RequestFacts, figures_of, interval_number, percent
@@ -52,11 +53,12 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Clip:
-    """A recording, by its path below the data root."""
+    """A recording, by its path below the data root. hashes: of its audio, as it was measured."""
 
     clip_id: str
     label: str
     speaker: str
+    hashes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def render_report(report: Report) -> str:
         every=_every_figure(report.long, report.methods),
         drawn=_drawn(report),
         groups=[m for m in report.methods if any(r.method == m for r in report.remembered)],
-        audio={clip_id: _data_uri(data) for clip_id, data in within_limit(report.audio.items())},
+        audio={printable(clip_id): _data_uri(data) for clip_id, data in within_limit(report.audio.items())},
         n_seeds=max((int(n) for n in report.long["n"]), default=0),
     )  # fmt: skip
 
@@ -280,10 +282,18 @@ def _drawn(report: Report) -> list[_Drawn]:
     ]
 
 
+def _shown(value: object) -> object:
+    """What a template writes: no text of a store or a folder reaches a page but as it may be shown."""
+    if isinstance(value, Markup):
+        return Markup(printable(value))  # escaped already
+    return printable(value) if isinstance(value, str) else value
+
+
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("audio_mu.report", "templates"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        trim_blocks=True, lstrip_blocks=True, finalize=_shown,
     )  # fmt: skip
     environment.filters["percent"] = percent
+    environment.filters["printable"] = printable
     return environment

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from audio_mu.errors import UserError
-from audio_mu.store.artifacts import read_csv, read_json
+from audio_mu.store.artifacts import read_csv, read_json, way_back
 from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
 from audio_mu.system.hashing import hash_of
@@ -30,17 +30,19 @@ def check_lists(store: Store, run: Finished) -> None:
         forgotten = measured.loc[roles == "forget", "clip_id"].tolist()
         n_measured = int((roles == "nonmember").sum())
     except (KeyError, TypeError) as error:
-        raise _broken(run, f"one of {REQUEST}, {PER_CLIP}, {AUDIT} lacks {error}") from None
+        raise _broken(store, run, f"one of {REQUEST}, {PER_CLIP}, {AUDIT} lacks {error}") from None
     if len(named) != n_forget:
-        raise _broken(run, f"{REQUEST} has {len(named)} of {n_forget} recordings")
+        raise _broken(store, run, f"{REQUEST} has {len(named)} of {n_forget} recordings")
     if {hash_of([kind, named, *([others] if others else [])])} != hashes:  # as `resolve_request` has made it
-        raise _broken(run, f"the recordings of {REQUEST} are not those of request_hash={tag[:8]}")
+        raise _broken(store, run, f"the recordings of {REQUEST} are not those of request_hash={tag[:8]}")
     if sorted(forgotten) != sorted(id_ for id_, _ in named) or n_measured != n_beside:
         raise _broken(
-            run, f"{PER_CLIP} has {len(forgotten)} of {n_forget} recordings and {n_measured} of {n_beside} non-members"
+            store,
+            run,
+            f"{PER_CLIP} has {len(forgotten)} of {n_forget} recordings and {n_measured} of {n_beside} non-members",
         )
 
 
-def _broken(run: Finished, problem: str) -> UserError:
+def _broken(store: Store, run: Finished, problem: str) -> UserError:
     of = f"run {run.name}, {run.id[:8]}"
-    return UserError(f"register: {problem} ({of}): restore it, or make it again with force=true")
+    return UserError(f"register: {problem} ({of}): {way_back(store.client, run.id)}")

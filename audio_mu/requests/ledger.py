@@ -13,6 +13,7 @@ from functools import cached_property
 import pandas as pd
 
 from audio_mu.data.catalog import Barred, composed
+from audio_mu.errors import UserError, counted, first_of
 from audio_mu.progress import say
 from audio_mu.requests import ledger_file
 from audio_mu.store import queries, registry
@@ -186,7 +187,19 @@ def keep_file(store: Store) -> None:
         )
 
 
+def _refuse_deleted(store: Store) -> None:
+    """Raise `UserError` where entries were deleted in the UI: their people would be in service again, unseen."""
+    deleted = queries.find_deleted(store, {"stage": STAGE, "role": ROLE})
+    if deleted:
+        names = first_of([run.name for run in deleted])
+        raise UserError(
+            f"{counted(len(deleted), 'entry')} of answered requests ({names}) deleted in this store, which would come "
+            f"back: run `{queries.restored_by(store, deleted[0])}`, or have them forgotten with `mlflow gc`"
+        )
+
+
 def _read(store: Store, dataset_name: str | None = None) -> Ledger:
+    _refuse_deleted(store)
     found = [_entry(store, run) for run in queries.find(store, {"stage": STAGE, "role": ROLE}, everywhere=True)]
     every = list(_in_order(_each_once(found)))
     own = tuple(entry for entry in every if dataset_name in (None, entry.tags["dataset_name"]))

@@ -12,11 +12,10 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 
 from audio_mu.errors import UserError
-from audio_mu.progress import say
+from audio_mu.progress import say_once
 from audio_mu.system.hashing import sha256
 from audio_mu.system.writing import locked, write_atomic
 
@@ -81,10 +80,10 @@ def keep(store: Iterable[Known]) -> None:
         request = f"request {key[0][:8]} ({n} recordings)"
         if key not in known:
             if state == ANSWERED:
-                _say_once(f"{VARIABLE}: {request} was answered at {at}, and this store does not know it (is it a "
+                say_once(f"{VARIABLE}: {request} was answered at {at}, and this store does not know it (is it a "
                           "restored backup?): answer it again before anything else")  # fmt: skip
         elif state == ERASED and known[key].state != ERASED:
-            _say_once(f"{VARIABLE}: {request} was erased at {at}, and this store has not done so (is it a restored "
+            say_once(f"{VARIABLE}: {request} was erased at {at}, and this store has not done so (is it a restored "
                       "backup?): run `mlflow run . -e erase -P request=all -P confirm=true`")  # fmt: skip
 
 
@@ -105,11 +104,6 @@ def _lines(file: Path) -> Mapping[tuple[Key, str], tuple[str, int]]:
                 f"{VARIABLE}={str(file)!r}: line {number} is no entry of a ledger: restore the file, or name another"
             ) from None
     return found
-
-
-@cache
-def _say_once(line: str) -> None:
-    say(line)
 
 
 def _now() -> str:

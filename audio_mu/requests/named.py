@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -13,14 +12,17 @@ from pathlib import Path
 import numpy as np
 
 from audio_mu.config import RequestParameters
+from audio_mu.config.parsers import quoted_name
 from audio_mu.data.catalog import as_id, composed, looks, quoted
 from audio_mu.data.clips import Clips
 from audio_mu.data.splits import Split
-from audio_mu.errors import UserError, first_of
+from audio_mu.errors import UserError, counted, first_of, typed
+from audio_mu.names import file_name
 from audio_mu.progress import say
 from audio_mu.requests.request_file import Line, read_lines, shortened
 
 SHOWN = 5  # how many wrong lines an error quotes
+LONGEST_NAME = 100  # bytes of the names in a request's name
 
 
 @dataclass(frozen=True)
@@ -44,18 +46,26 @@ def _items(config: RequestParameters, clips: Clips, split: Split) -> Drawn:
 
 
 def _classes(config: RequestParameters, clips: Clips, split: Split) -> Drawn:
-    names = config.forget_class_names
-    unknown = sorted(set(names) - set(clips.class_names))
-    if unknown:
-        raise UserError(f"forget_class_names has unknown classes {unknown}: choose from {list(clips.class_names)}")
-    n_classes = len(clips.class_names)
+    known = list(clips.class_names)
+    spelt = {composed(name): name for name in known}
+    names = tuple(dict.fromkeys(spelt.get(composed(name), name) if name not in known else name
+                                for name in config.forget_class_names))  # fmt: skip
+    if unknown := sorted(set(names) - set(known)):
+        raise UserError(
+            f"forget_class_names has unknown classes {_few(unknown)}: choose from {_few(known, 20)}"
+            + _hint("forget_class_names", config.forget_class_names, known)
+        )
     count = len(names) or config.forget_classes_num
-    if count >= n_classes:
-        raise UserError(f"forget_classes_num={count} but there are {n_classes} classes: at least one must remain")
-    drawn = random.Random(config.forget_seed).sample(range(n_classes), count)
-    chosen = [clips.class_names.index(name) for name in names] or drawn
+    if count >= len(known):
+        raise UserError(
+            f"the request takes {count} of {counted(len(known), 'class')}: at least one must remain, ask for fewer"
+        )
+    for name, left in _alike(names, known):
+        say(f"note: forget_class_names={name!a} leaves out the class {left!a}, which looks the same")
+    drawn = random.Random(config.forget_seed).sample(range(len(known)), count)
+    chosen = [known.index(name) for name in names] or drawn
     matches = np.isin(clips.labels.numpy(), chosen)
-    chosen_names = tuple(clips.class_names[label] for label in chosen)
+    chosen_names = tuple(known[label] for label in chosen)
     return Drawn(
         _train_matches(split, matches, "forget=class"), matches, _name("class", names, count), classes=chosen_names
     )
@@ -63,14 +73,26 @@ def _classes(config: RequestParameters, clips: Clips, split: Split) -> Drawn:
 
 def _speakers(config: RequestParameters, clips: Clips, split: Split) -> Drawn:
     trained = sorted({clips.speakers[i] for i in split.train} - {""})
+    if not trained:
+        raise UserError(
+            "forget=speaker, but no training recording has a known speaker: give speaker_pattern, whose group 1 is the "
+            "speaker in the path of a recording, or put speakers.csv into data_dir, with the columns id and speaker"
+        )
     names = _known_people("forget_speakers", config.forget_speakers, trained, "of the training set")
-    count = len(names) or config.forget_speakers_num
-    if count >= len(trained):
-        raise UserError(f"forget_speakers_num={count} but the training set has {len(trained)} speakers: ask for fewer")
-    chosen = names or tuple(random.Random(config.forget_seed).sample(trained, count))
+    if not names and config.forget_speakers_num > len(trained):
+        raise UserError(
+            f"forget_speakers_num={config.forget_speakers_num}, but the training set has "
+            f"{counted(len(trained), 'speaker')}: ask for fewer"
+        )
+    chosen = names or tuple(random.Random(config.forget_seed).sample(trained, config.forget_speakers_num))
     matches = np.isin(np.array(clips.speakers), chosen)
     forget = _train_matches(split, matches, "forget=speaker")
-    return Drawn(forget, matches, _name("speaker", names, count), people=chosen)
+    if len(forget) == len(split.train):  # nobody else is there, not even somebody unknown
+        raise UserError(
+            f"the request takes {'the only speaker' if len(trained) == 1 else f'all {len(trained)} speakers'} of the "
+            "training set: nothing would remain, ask for fewer"
+        )
+    return Drawn(forget, matches, _name("speaker", names, len(chosen)), people=chosen)
 
 
 def _known_people(what: str, asked: Sequence[str], known: list[str], whose: str) -> tuple[str, ...]:
@@ -79,28 +101,49 @@ def _known_people(what: str, asked: Sequence[str], known: list[str], whose: str)
     names = tuple(dict.fromkeys(name if name in known else spelt.get(composed(name), name) for name in asked))
     unknown = sorted(set(names) - set(known))
     if unknown:
-        sought = set(map(looks, unknown))
-        meant = [name for name in known if looks(name) in sought]
         raise UserError(
-            f"{what} has {unknown if len(unknown) <= SHOWN else first_of(unknown)}, not among the {len(known)} "
-            f"speakers {whose} ({first_of(known)})"
-            + (f": did you mean {' or '.join(map(ascii, meant[:SHOWN]))}?" if meant else "")
+            f"{what} has {_few(unknown)}, not among the {counted(len(known), 'speaker')} {whose} ({first_of(known)})"
+            + _hint(what, asked, known)
         )
-    chosen_looks = {looks(name): name for name in names}
-    left = [name for name in known if name not in names and looks(name) in chosen_looks]
-    if left:
-        raise UserError(
-            f"{what}={chosen_looks[looks(left[0])]!a} leaves out {left[0]!a}, which looks the same: "
-            "name both, or rename one"
-        )
+    for name, left in _alike(names, known):
+        raise UserError(f"{what}={name!a} leaves out {left!a}, which looks the same: name both, or rename one")
     return names
 
 
+def _few(names: Sequence[str], shown: int = SHOWN) -> str:
+    return str(list(names)) if len(names) <= shown else first_of(names, shown)
+
+
+def _hint(what: str, asked: Sequence[str], known: Sequence[str]) -> str:
+    """Whom or what unknown names may mean: a name with commas that was split at them, or one that looks the same."""
+    split_up = [name for name in known if "," in name and {part.strip() for part in name.split(",")} <= set(asked)]
+    if split_up:
+        return f": put a name with commas into double quotes, as in {typed(what, quoted_name(split_up[0]))}"
+    sought = {looks(name) for name in asked} - {looks(name) for name in asked if name in known}
+    meant = [name for name in known if looks(name) in sought]
+    return f": did you mean {' or '.join(map(ascii, meant[:SHOWN]))}?" if meant else ""
+
+
+def _alike(names: Sequence[str], known: Sequence[str]) -> list[tuple[str, str]]:
+    """(name, another that looks the same and is not among the names)."""
+    chosen = {looks(name): name for name in names}
+    return [(chosen[looks(other)], other) for other in known if other not in names and looks(other) in chosen]
+
+
 def _name(kind: str, names: tuple[str, ...], count: int) -> str:
-    """The request's name in tags, notes and file names: with the names in it where they fit there as they are."""
-    joined = "+".join(names)
-    fits = re.fullmatch(r"[\w.+-]+", joined) and len(joined.encode()) <= 100
-    return f"{kind}-{joined if fits else count}"
+    """The request's name in tags, notes and file names: the names in it, as a file may be called.
+
+    Of many as many as fit, and how many more there are.
+    """
+    if not names:
+        return f"{kind}-{count}"
+    shown: list[str] = []
+    for name in map(file_name, names):
+        if len("+".join([*shown, name]).encode()) > LONGEST_NAME:
+            break
+        shown.append(name)
+    more = [f"{len(names) - len(shown)}_more"] if len(shown) < len(names) else []
+    return f"{kind}-{'+'.join([*shown, *more])}"
 
 
 def _train_matches(split: Split, matches: np.ndarray, what: str) -> np.ndarray:
@@ -143,8 +186,8 @@ def _listed(config: RequestParameters, clips: Clips, split: Split) -> Drawn:
         raise UserError(f"forget_list={str(config.forget_list)!r} names no clip: give one id or path a line")
     ours, others = ([i for i in chosen if (i in trained) == wanted] for wanted in (True, False))
     if others:
-        say(f"forget_list: {len(others)} of {len(chosen)} recordings were never trained on: nothing to unlearn for "
-            "them, once answered they are left out like the others")  # fmt: skip
+        never = counted(len(others), "recording")
+        say(f"forget_list: {never} of {len(chosen)} never trained on: nothing to unlearn there, left out once answered")
     untrained = np.array(sorted(others), dtype=np.int64)
     return Drawn(np.array(ours, dtype=np.int64), np.zeros(len(clips), dtype=bool), "", untrained=untrained)
 
@@ -167,11 +210,11 @@ def _listed_people(path: Path, lines: Sequence[Line], clips: Clips, split: Split
     names = _known_people(what, [line.entry for line in lines], known, "of the recordings")
     respelt = [name for name, line in zip(names, lines) if name != line.entry or line.had_blanks]
     if respelt:
-        say(f"forget_list: {len(respelt)} names have other blanks or accents than here: {quoted(respelt)}")
+        say(f"forget_list: {counted(len(respelt), 'name')} with other blanks or accents than here: {quoted(respelt)}")
     matches = np.isin(np.array(clips.speakers), names)
     forget = split.train[matches[split.train]]
     if set(names) >= {clips.speakers[i] for i in split.train}:
-        raise UserError(f"{what} names all {len(names)} speakers of the training set: ask for fewer")
+        raise UserError(f"{what} names all {counted(len(names), 'speaker')} of the training set: ask for fewer")
     trained = {clips.speakers[i] for i in forget}
     alone = [i for i in np.flatnonzero(matches) if clips.speakers[i] not in trained]
     untrained = np.array(alone, dtype=np.int64)

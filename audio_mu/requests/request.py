@@ -12,7 +12,7 @@ from audio_mu.config import RequestParameters
 from audio_mu.data.catalog import as_id, composed
 from audio_mu.data.clips import Clips
 from audio_mu.data.splits import Split
-from audio_mu.errors import UserError
+from audio_mu.errors import UserError, counted
 from audio_mu.requests.named import DRAWS, Drawn
 from audio_mu.requests.probable import NO_COPIES, NOT_SOUGHT, Seek
 from audio_mu.requests.request_file import ID_COLUMNS, read_lines
@@ -104,7 +104,7 @@ def resolve_request(config: RequestParameters, clips: Clips, split: Split, seek:
     forget, untrained = _to_forget(config, clips, split, drawn, probable)
     remain = np.setdiff1d(split.train, forget, assume_unique=True)
     if len(remain) == 0:
-        raise UserError(f"forget={config.forget!r} takes all {len(forget)} training clips: ask for fewer")
+        raise UserError(f"forget={config.forget!r} takes all {counted(len(forget), 'training clip')}: ask for fewer")
     held_out = split.test[drawn.matches[split.test]]
     test = np.setdiff1d(split.test, held_out, assume_unique=True) if kind == "class" else split.test
     if len(test) == 0:
@@ -143,8 +143,8 @@ def _to_forget(
     forget = _copies_of(clips, split.train, [*asked, *untrained]) if config.duplicates == "together" else asked
     if len(forget) == 0:
         raise UserError(
-            f"forget={config.forget!r} names {len(untrained)} recordings, none of which was trained on: there is "
-            "nothing to unlearn; delete their files"
+            f"forget={config.forget!r} names {counted(len(untrained), 'recording')}, none of which was trained "
+            "on: there is nothing to unlearn; delete their files"
         )
     return forget, untrained
 

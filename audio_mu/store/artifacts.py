@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from mlflow.entities import FileInfo
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+from mlflow.tracking import MlflowClient
 
 from audio_mu.errors import UserError, one_line
 from audio_mu.store.handle import Store
@@ -26,6 +27,8 @@ from audio_mu.store.private import HALF_WRITTEN
 from audio_mu.system.writing import write_atomic
 
 LARGEST_ARRAYS = 8 << 30
+REMAKES = {**dict.fromkeys(("train", "attack", "unlearn", "tune"), " -P force=true"), "compare": "", "report": ""}
+"""Stage → what its command takes to make the artifacts of its runs again."""
 
 
 class Files:
@@ -78,7 +81,9 @@ class Files:
             return local.read_bytes()
 
     def write(self, path: str, data: bytes) -> None:
-        """Write a file, whole or not at all."""
+        """Write a file, whole or not at all. Raises ValueError for a path that leads out of the folder."""
+        if ".." in PurePosixPath(path).parts or path.startswith("/"):
+            raise ValueError(f"{path!r} is no path below a run")
         if self.folder is not None:
             write_atomic(self.folder / path, data)
             return
@@ -105,8 +110,9 @@ def files_of(store: Store, run_id: str) -> Files:
 
 
 def list_files(store: Store, run_id: str, folder: str | None = None) -> list[str]:
-    """Paths of a run's artifacts in a folder, or at the top."""
-    return files_of(store, run_id).listed(folder)
+    """Paths of a run's artifacts in a folder, or at the top. Raises `UserError` where the run is gone."""
+    with _told(store, run_id, folder or "the list of files"):
+        return files_of(store, run_id).listed(folder)
 
 
 def read_npz(store: Store, run_id: str, path: str) -> dict[str, np.ndarray]:
@@ -118,9 +124,25 @@ def read_npz(store: Store, run_id: str, path: str) -> dict[str, np.ndarray]:
         return unpacked(local)
 
 
+def read_logits(store: Store, run_id: str, path: str) -> dict[str, np.ndarray]:
+    """The arrays of a set's logits: clip_id [n], label [n], logits [n, classes]. Raises `UserError` for any others."""
+    arrays = read_npz(store, run_id, path)
+    with _told(store, run_id, path):
+        ids, labels, logits = (arrays[name] for name in ("clip_id", "label", "logits"))
+        if not (ids.shape == labels.shape == logits.shape[:1] and logits.ndim == 2):
+            raise ValueError(f"it has {len(ids.ravel())} ids, {len(labels.ravel())} labels and logits {logits.shape}")
+        if len(labels) and not (labels.min() >= 0 and labels.max() < logits.shape[1]):
+            raise ValueError(f"it has labels up to {labels.max()} for {logits.shape[1]} classes")
+        return arrays
+
+
 def read_csv(store: Store, run_id: str, path: str, **options: Any) -> pd.DataFrame:
-    """The table of an artifact, numbers to the last digit. Raises `UserError` where it is none."""
+    """The table of an artifact, numbers to the last digit. Raises `UserError` where it is none, or cut."""
     with _readable(store, run_id, path) as local:
+        with local.open("rb") as stream:
+            stream.seek(max(local.stat().st_size - 1, 0))
+            if stream.read() != b"\n":  # as every table is written
+                raise ValueError("its last row is cut")
         return pd.read_csv(local, float_precision="round_trip", keep_default_na=False, **options)
 
 
@@ -146,12 +168,30 @@ def unpacked(file: Path | io.BytesIO) -> dict[str, np.ndarray]:
 @contextmanager
 def _readable(store: Store, run_id: str, path: str) -> Iterator[Path]:
     """An artifact's file; whatever is wrong with it is told in one line."""
+    with _told(store, run_id, path), files_of(store, run_id).opened(path) as local:
+        yield local
+
+
+@contextmanager
+def _told(store: Store, run_id: str, path: str) -> Iterator[None]:
     try:
-        with files_of(store, run_id).opened(path) as local:
-            yield local
+        yield
     except (MlflowException, OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, MemoryError,
             zipfile.BadZipFile, zlib.error, struct.error) as error:  # fmt: skip
-        raise UserError(
-            f"{path} of run {run_id} cannot be read ({type(error).__name__}: {one_line(error)}): restore it, or make "
-            "it again with force=true"
-        ) from None
+        raise unreadable(store, run_id, path, f"{type(error).__name__}: {one_line(error)}") from None
+
+
+def unreadable(store: Store, run_id: str, what: str, why: str) -> UserError:
+    """The error about a part of a run that cannot be used, with the command that makes it again."""
+    return UserError(f"{what} of run {run_id} cannot be read ({why}): {way_back(store.client, run_id)}")
+
+
+def way_back(client: MlflowClient, run_id: str) -> str:
+    """What to do about a run whose files are lost: the command that makes them again, where there is one."""
+    try:
+        stage = client.get_run(run_id).data.tags.get("stage", "")
+    except MlflowException:  # the run itself is gone
+        stage = ""
+    if stage not in REMAKES:
+        return "restore it from a backup"
+    return f"restore it, or make it again: `mlflow run . -e {stage}{REMAKES[stage]}` with the same data"

@@ -13,22 +13,25 @@ from typing import cast
 from urllib.parse import quote, urlsplit
 
 import mlflow
+from mlflow.entities import Experiment, LifecycleStage
 from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from audio_mu.errors import UserError, one_line
+from audio_mu.errors import UserError, first_of, one_line
 from audio_mu.progress import say
 from audio_mu.store.artifacts import Files
-from audio_mu.store.faults import Patient, explain, open_connections
+from audio_mu.store.faults import LOCKED, Patient, explain, open_connections, patiently
 from audio_mu.store.handle import SQLITE, Store, sqlite_address, sqlite_file
+from audio_mu.store.moved import refuse_moved
 from audio_mu.store.places import is_own_run
 from audio_mu.store.private import close_connections, quiet, schema
-from audio_mu.store.queries import PAGE, RUNNING, every
+from audio_mu.store.queries import PAGE, RUNNING, every, run_of
 from audio_mu.store.runs import GIVEN_RUN, Run, process_tags
 from audio_mu.system.processes import is_gone, users_of
 from audio_mu.system.writing import locked, sweep
 
+REGISTRY = "MLFLOW_REGISTRY_URI"
 CLOCK_TOLERANCE = 0.1  # seconds
 FILLED_AT_CREATION = {"experiments", "workspaces"}  # tables with a row before anybody has written one
 SECONDS_OF_CREATION = 30  # after which another process is no longer waited for
@@ -45,21 +48,49 @@ def open_store() -> Store:
     file = sqlite_file(given)
     # Of the address that names a file as a URI of SQLite's own every word counts.
     uri = given if file is None or "uri=" in given else sqlite_address(file, given.partition("?")[2])
+    _refuse_other_registry(given, file)
     mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
+    if REGISTRY in os.environ:  # the same one, perhaps in another spelling; unset, it is the tracking store
+        mlflow.set_registry_uri(uri)
     _tell_silence(uri)
     try:
         client, experiment_id = _open() if file is None else _open_sqlite(file, uri)
+    except UserError:
+        raise
     except Exception as error:
         told = explain(error) or f"is it a tracking store of this MLflow version? ({one_line(error)})"
         raise UserError(f"MLFLOW_TRACKING_URI={uri!r} cannot be used: {told}") from None
     if file is not None:
         _remove_strays(file, given, uri)
+        refuse_moved(client, file)
     store = Store(client, experiment_id, uri)
     if run := os.environ.get(GIVEN_RUN):
-        Run(store, run, "").tags(process_tags())
+        _take_given(store, run, given)
     end_orphans(store)
     return store
+
+
+def _take_given(store: Store, run_id: str, given: str) -> None:
+    """Put this process's name on the run that `mlflow run` has made. Raises `UserError` where the store lacks it."""
+    if run_of(store, run_id) is None:
+        raise UserError(
+            f"{GIVEN_RUN}={run_id}: the store {given!r} has no such run: with `mlflow run` give MLFLOW_TRACKING_URI as "
+            f"a whole path, a relative one starts in {str(Path.cwd())!r}; else unset {GIVEN_RUN}"
+        )
+    Run(store, run_id, "").tags(process_tags())
+
+
+def _refuse_other_registry(given: str, file: Path | None) -> None:
+    """Raise `UserError` where the models would be in another store than the runs.
+
+    Versions, ledger and the lock over both belong together.
+    """
+    registry = os.environ.get(REGISTRY) or given
+    if registry != given and (file is None or sqlite_file(registry) != file):
+        raise UserError(
+            f"{REGISTRY}={registry!r} is another store than {given!r}: the ledger of answered requests and "
+            "the models that answer them are kept in one: unset it"
+        )
 
 
 def _remove_strays(file: Path, *addresses: str) -> None:
@@ -79,6 +110,8 @@ def _open_sqlite(file: Path, uri: str) -> tuple[MlflowClient, str]:
         for _ in range(SECONDS_OF_CREATION):
             try:
                 return _open()
+            except UserError:
+                raise
             except Exception:
                 # MLflow takes seconds to create its tables and cannot go on where it was killed.
                 if not _is_half_made(file):
@@ -115,10 +148,11 @@ def _is_half_made(file: Path) -> bool:
 
 def _open() -> tuple[MlflowClient, str]:
     """A client, and the id of the experiment that MLflow's variables name, which is made where it is missing."""
-    client = cast(MlflowClient, Patient(MlflowClient()))
+    # It reads the database already.
+    client = cast(MlflowClient, Patient(patiently(MlflowClient, signs=LOCKED)))
     given, name = os.environ.get("MLFLOW_EXPERIMENT_ID"), os.environ.get("MLFLOW_EXPERIMENT_NAME")
     if given is not None or not name:
-        return client, client.get_experiment(given or "0").experiment_id
+        return client, _active(_experiment(client, given or "0"))
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
@@ -127,7 +161,31 @@ def _open() -> tuple[MlflowClient, str]:
             found = client.get_experiment_by_name(name)
             if found is None:  # no other process has made it in between
                 raise
-    return client, found.experiment_id
+    return client, _active(found)
+
+
+def _experiment(client: MlflowClient, number: str) -> Experiment:
+    """The experiment of an id. Raises `UserError` where the store has none."""
+    try:
+        return client.get_experiment(number)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        known = [f"{e.experiment_id} ({e.name})" for e in every(client.search_experiments, max_results=PAGE)]
+        raise UserError(
+            f"MLFLOW_EXPERIMENT_ID={number!r}: this store has no such experiment ({first_of(known) or 'it has none'}): "
+            "give the id of one, or MLFLOW_EXPERIMENT_NAME, which is made where it is missing"
+        ) from None
+
+
+def _active(found: Experiment) -> str:
+    """The id of an experiment. Raises `UserError` where it is deleted: nothing can be written into it."""
+    if found.lifecycle_stage == LifecycleStage.ACTIVE:
+        return found.experiment_id
+    raise UserError(
+        f"experiment {found.name!r} ({found.experiment_id}) of this store is deleted: run `mlflow experiments restore "
+        f"-x {found.experiment_id}`, or set MLFLOW_EXPERIMENT_NAME to another"
+    )
 
 
 def _tell_silence(uri: str) -> None:

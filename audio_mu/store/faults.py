@@ -7,10 +7,10 @@ import gc
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, wraps
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from mlflow.tracking import MlflowClient
 from sqlalchemy import event
@@ -21,6 +21,7 @@ from audio_mu.errors import one_line
 from audio_mu.progress import say
 from audio_mu.system.writing import DISK_FULL
 
+Result = TypeVar("Result")
 UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 STORE_MODULES = {"mlflow", "sqlalchemy", "sqlite3", "alembic", "requests", "urllib3"}
 AGAIN = "then run the same command again, finished steps are kept"
@@ -42,7 +43,9 @@ TOLD = (
 
 PASSING = ("database is locked", "unique constraint failed", "duplicate key value", "giving up after", "deadlock")
 """What two writers at once can meet, and one who tries again does not."""
+LOCKED = ("database is locked",)
 PATIENCE = 120.0  # seconds; MLflow itself waits 20 for a locked SQLite database
+SECONDS_UNTOLD = 10.0
 SHOWN = 160  # characters of an error
 HTTP_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
@@ -73,9 +76,25 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _passes(error: Exception) -> bool:
+def _passes(error: Exception, signs: Sequence[str]) -> bool:
     exists = getattr(error, "error_code", "") == "RESOURCE_ALREADY_EXISTS"  # found by a constraint too, but for good
-    return not exists and any(sign in str(error).lower() for sign in PASSING)
+    return not exists and any(sign in str(error).lower() for sign in signs)
+
+
+def patiently(call: Callable[[], Result], patience: float = PATIENCE, signs: Sequence[str] = PASSING) -> Result:
+    """What a call returns, made again for so many seconds while its error has one of these signs."""
+    start, told = time.monotonic(), False
+    while True:
+        try:
+            return call()
+        except Exception as error:
+            waited = time.monotonic() - start
+            if waited > patience or not _passes(error, signs):
+                raise
+            if waited > SECONDS_UNTOLD and not told:
+                told = True
+                say(f"the tracking store is busy, waiting up to {patience:.0f} s ({one_line(error, SHOWN)})")
+            time.sleep(random.uniform(0.1, 0.5))
 
 
 class Patient:
@@ -95,18 +114,7 @@ class Patient:
 
         @wraps(call)
         def patient(*arguments: Any, **options: Any) -> Any:
-            start, told = time.monotonic(), False
-            while True:
-                try:
-                    return call(*arguments, **options)
-                except Exception as error:
-                    waited = time.monotonic() - start
-                    if waited > self.patience or not _passes(error):
-                        raise
-                    if waited > 10 and not told:
-                        told, busy = True, f"the tracking store is busy, waiting up to {self.patience:.0f} s"
-                        say(f"{busy} ({one_line(error, SHOWN)})")
-                    time.sleep(random.uniform(0.1, 0.5))
+            return patiently(lambda: call(*arguments, **options), self.patience)
 
         return patient
 

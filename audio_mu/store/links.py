@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from pathlib import Path
 
 from audio_mu.store.handle import Store
 from audio_mu.store.private import SHARED_VIEW
@@ -34,5 +36,9 @@ def charts_link(store: Store) -> str:
 
 def where_to_look(store: Store) -> str:
     """One line for the end of a command."""
-    start = "" if store.uri.startswith("http") else "start the UI with `make ui`, then "
-    return f"{start}open {charts_link(store)}"
+    if store.uri.startswith("http"):
+        return f"open {charts_link(store)}"
+    own = Path.cwd()  # where `make ui` looks; `mlflow run` of an address works in a copy of the project elsewhere
+    is_here = (own / "Makefile").is_file() and store.database == own / "mlflow.db"
+    start = "make ui" if is_here else f"mlflow server --backend-store-uri {shlex.quote(store.uri)}"
+    return f"start the UI with `{start}`, then open {charts_link(store)}"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
 
-from audio_mu.progress import say
+from audio_mu.progress import say_once
 from audio_mu.store.handle import Store
 from audio_mu.system.hashing import sha256
 from audio_mu.system.writing import locked
@@ -53,13 +52,8 @@ def _lock(store: Store) -> Iterator[None]:
             finally:
                 connection.execute(text("select pg_advisory_unlock(:number)"), {"number": ADVISORY})
     else:
-        _say_once("note: this store has no lock that audio-mu can hold: let no other command register meanwhile")
+        say_once("note: this store has no lock that audio-mu can hold: let no other command register meanwhile")
         yield
-
-
-@cache
-def _say_once(line: str) -> None:
-    say(line)
 
 
 def _backend(uri: str) -> str:

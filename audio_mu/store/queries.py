@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TypeVar
 
+from mlflow.entities import LifecycleStage, ViewType
 from mlflow.entities import Run as StoredRun
+from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
 
 from audio_mu.store.handle import Store
@@ -19,13 +21,14 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run: its tags and last metrics."""
+    """A finished run: its tags, last metrics and parameters."""
 
     id: str
     name: str
     tags: Mapping[str, str]
     metrics: Mapping[str, float]
     start_time: int
+    params: Mapping[str, str] = field(default_factory=dict)
 
 
 def every(search: Callable[..., PagedList[Found]], *arguments: Any, **options: Any) -> Iterator[Found]:
@@ -58,10 +61,42 @@ def find(
     return [_finished(store, run) for run in islice(found, limit)]
 
 
+def run_of(store: Store, run_id: str) -> Finished | None:
+    """A run by its id, deleted or not; None where it was collected by `mlflow gc`."""
+    try:
+        return _finished(store, store.client.get_run(run_id))
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def find_deleted(store: Store, tags: Mapping[str, str]) -> list[Finished]:
+    """Finished runs with these tags that were deleted, alone or with their experiment, and not collected yet."""
+    every_experiment = every(store.client.search_experiments, view_type=ViewType.ALL, max_results=PAGE)
+    found = every(
+        store.client.search_runs,
+        [experiment.experiment_id for experiment in every_experiment],
+        " and ".join(["attributes.status = 'FINISHED'", *has_tags(tags)]),
+        run_view_type=ViewType.DELETED_ONLY,
+        max_results=PAGE,
+    )
+    return [_finished(store, run) for run in found]
+
+
+def restored_by(store: Store, run: Finished) -> str:
+    """The command that brings a deleted run back."""
+    experiment = store.client.get_experiment(store.client.get_run(run.id).info.experiment_id)
+    if experiment.lifecycle_stage == LifecycleStage.ACTIVE:
+        return f"mlflow runs restore --run-id {run.id}"
+    return f"mlflow experiments restore -x {experiment.experiment_id}"
+
+
 def _finished(store: Store, run: StoredRun) -> Finished:
     info, data = run.info, run.data
     store.artifact_roots[info.run_id] = info.artifact_uri
-    return Finished(info.run_id, info.run_name, dict(data.tags), dict(data.metrics), info.start_time)
+    tags, metrics, params = (dict(found) for found in (data.tags, data.metrics, data.params))
+    return Finished(info.run_id, info.run_name, tags, metrics, info.start_time, params)
 
 
 def has_tags(tags: Mapping[str, str]) -> list[str]:

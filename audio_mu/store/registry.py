@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -16,10 +17,11 @@ import numpy as np
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
+from mlflow.tracking import MlflowClient
 from mlflow.types import Schema, TensorSpec
 
 from audio_mu.errors import UserError, one_line
-from audio_mu.store.artifacts import Files
+from audio_mu.store.artifacts import Files, way_back
 from audio_mu.store.handle import Store
 from audio_mu.store.private import traced_as
 from audio_mu.store.runs import Run
@@ -111,9 +113,10 @@ def check_weights(model_uri: str) -> None:
 
 
 def _unreadable(model_uri: str, why: str) -> UserError:
-    return UserError(
-        f"model {model_uri} of this store cannot be read ({why}): restore it, or make it again with force=true"
-    )
+    client, back = MlflowClient(), "restore it from a backup"
+    with suppress(MlflowException):  # nobody knows what has made it
+        back = way_back(client, client.get_logged_model(model_uri.removeprefix("models:/")).source_run_id or "")
+    return UserError(f"model {model_uri} of this store cannot be read ({why}): {back}")
 
 
 @dataclass(frozen=True)

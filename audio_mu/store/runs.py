@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
+from audio_mu.printable import printable
 from audio_mu.store.artifacts import files_of, packed
 from audio_mu.store.faults import drop_transactions, in_a_hurry, is_interrupt
 from audio_mu.store.handle import Store
@@ -69,8 +70,8 @@ class Run:
             self.store.client.log_batch(self.id, metrics=rows[start : start + BATCH_LIMIT])
 
     def text(self, path: str, text: str) -> None:
-        """Write a text artifact."""
-        self.bytes(path, text.encode())
+        """Write a text artifact; pages as they may be shown."""
+        self.bytes(path, (printable(text) if path.endswith(".md") else text).encode())
 
     def csv(self, path: str, frame: pd.DataFrame) -> None:
         """Write a table; numbers keep every digit."""
@@ -90,7 +91,7 @@ class Run:
 
     def note(self, markdown: str) -> None:
         """The run's description in the UI."""
-        self.tags({"mlflow.note.content": markdown})
+        self.tags({"mlflow.note.content": printable(markdown)})
 
     def dataset(self, name: str, digest: str, n_clips: int, context: str) -> None:
         """Log a data set as this run's input."""

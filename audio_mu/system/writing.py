@@ -14,7 +14,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from audio_mu.errors import UserError
 from audio_mu.system.processes import left_behind, own_mark
+from audio_mu.system.user import temporary_root
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Numbers of the errors that mean that a disk, a quota or a file can take no more."""
@@ -36,9 +38,15 @@ def cache_root() -> Path:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the inter-process lock that belongs to `path` (kept in a file beside it)."""
+    """Hold the inter-process lock that belongs to `path` (kept in a file beside it).
+
+    Raises `UserError` where a link or a folder lies in the lock's place: who follows it writes into another's file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(str(path.parent / f".{path.name}.lock")):
+    file = path.parent / f".{path.name}.lock"
+    if file.is_symlink() or file.is_dir():
+        raise UserError(f"{str(file)!r} is no lock of ours but a link or a folder: see who has put it there, remove it")
+    with FileLock(str(file)):
         yield
 
 
@@ -109,9 +117,10 @@ def flush(folder: Path) -> None:
 def own_temporary_folder() -> Iterator[None]:
     """Temporary files of this process and its children go into one folder, which is removed in the end.
 
-    What commands that were killed have left there is removed at the start.
+    What commands that were killed have left there is removed at the start. Raises `UserError` where no temporary folder
+    can be used.
     """
-    parent = Path(tempfile.gettempdir())
+    parent = temporary_root()
     sweep(parent, f"{TEMPORARY}.*")
     folder = tempfile.mkdtemp(prefix=f"{TEMPORARY}.", suffix=f".{own_mark()}", dir=parent)
     before, tempfile.tempdir = tempfile.tempdir, folder

@@ -17,7 +17,7 @@ from audio_mu.audit.attack_models import (
     train_attack,
 )
 from audio_mu.compute.cores import process_threads, threads_and_workers
-from audio_mu.config import Config
+from audio_mu.config import GROUP_FIELDS, Config
 from audio_mu.errors import UserError
 from audio_mu.progress import say
 from audio_mu.requests.ledger import RETIRED
@@ -46,7 +46,7 @@ def attack(config: Config, store: Store, parent: Run | None = None) -> str:
     )  # fmt: skip
     finished = _newest(store, {"fingerprint": fingerprint, "stage": "attack"})
     if finished is not None and not config.store.force:
-        with stage_run(store, parent, "attack", config, {"reused_run_id": finished.id}) as run:
+        with stage_run(store, parent, "attack", config, {**_base_tags(bases), "reused_run_id": finished.id}) as run:
             run.metrics(finished.metrics)
         say(f"attack: reusing the attack models of run {finished.name} ({finished.id[:8]})")
         return finished.id
@@ -96,20 +96,40 @@ def _log(run: Run, rows: pd.DataFrame, trained: Attack, quality: list[AttackQual
 
 
 def find_attack(store: Store, bases: Bases) -> Finished:
-    """The newest attack trained on these base models. Raises `UserError` with the command that makes one."""
-    found = _newest(store, {**base_tags(bases.config), "stage": "attack", **_base_tags(bases)})
-    if found is not None:
-        return found
+    """The attack that the newest command on these base models has trained or taken.
+
+    Where its feature or its number of models is given, the newest one of these. Raises `UserError` with the command
+    that makes one.
+    """
+    config = bases.config
+    asked = {name: getattr(config.attack, name) for name in GROUP_FIELDS["attack"] if name in config.given}
+    for run in queries.find(store, {**base_tags(config), "stage": "attack", **_base_tags(bases)}):
+        reused = run.tags.get("reused_run_id")
+        found = queries.run_of(store, reused) if reused else run
+        if found is not None and _has_models(found) and (not asked or asked.items() <= _about(store, found).items()):
+            return found
+    given = "".join(f" with {name}={value}" for name, value in asked.items())
     raise UserError(
-        f"no attack models for {bases.config.registered_model} seeds {','.join(map(str, bases.versions))} in this "
-        "store: run `mlflow run . -e attack` first, with the same dataset, pipeline, architecture and seeds"
+        f"no attack models{given} for {config.registered_model} seeds {','.join(map(str, bases.versions))} in this "
+        f"store: run `mlflow run . -e attack` first{given and ' so'}, with the same dataset, pipeline, architecture "
+        "and seeds"
     )
+
+
+def _about(store: Store, run: Finished) -> dict[str, object]:
+    """The parameters that a run's attack models were trained with."""
+    about = read_json(store, run.id, "attack.json")
+    return {"attack_feature": about["feature"], "n_attack_models": about["n_models"]}
+
+
+def _has_models(run: Finished) -> bool:
+    return "fingerprint" in run.tags and RETIRED not in run.tags
 
 
 def _newest(store: Store, tags: Mapping[str, str]) -> Finished | None:
     """The newest run with these tags that trained attack models and still has them."""
     runs = queries.find(store, tags)
-    return next((run for run in runs if "fingerprint" in run.tags and RETIRED not in run.tags), None)
+    return next((run for run in runs if _has_models(run)), None)
 
 
 def load_attack(store: Store, run: Finished) -> Attack:

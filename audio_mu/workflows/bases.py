@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,17 +10,21 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from audio_mu.config import BASE_FIELDS, Config
-from audio_mu.errors import UserError
+from audio_mu.config import BASE_FIELDS, Config, DataParameters
+from audio_mu.data.datasets import DATASETS
+from audio_mu.errors import UserError, first_of, typed
 from audio_mu.progress import say
 from audio_mu.requests.ledger import Ledger, read_ledger
-from audio_mu.store import registry
+from audio_mu.store import queries, registry
+from audio_mu.store.artifacts import files_of, unreadable
 from audio_mu.store.handle import Store
 from audio_mu.store.registry import Version
 from audio_mu.workflows.data import Data, data_of_bases
 from audio_mu.workflows.fingerprints import network_source
 from audio_mu.workflows.train import losses_table, stored_logits
 
+OF_A_BASE = ("recipe", "clips_digest", "fingerprint", "class_names", "split")
+"""The tags that `train` and `unlearn` give to versions, without which nothing can start from one."""
 CHOOSING = ("data_dir", "speaker_pattern", "bad_files")
 """Parameters that decide which recordings there are and whose."""
 
@@ -67,6 +72,7 @@ def find_bases(store: Store, config: Config) -> tuple[Bases, Data]:
             + " `mlflow run . -e train` first, with the same dataset, pipeline and architecture"
         )
     tried = _with_recipe(config, name, candidates[config.training.seeds[0]][0])
+    _refuse_other_people(store, tried, name, candidates[config.training.seeds[0]][0])
     data = data_of_bases(tried, store, ledger)
     versions = {seed: _fitting(store, tried, found, data, seed) for seed, found in candidates.items()}
     _refuse_edited(config, name, versions)
@@ -92,7 +98,14 @@ def _candidates(store: Store, config: Config, name: str, ledger: Ledger, seed: i
         # its request is not answered, and the same command must start again from the one before it.
         answers = [entry.answers[name].after.get(str(seed)) for entry in ledger.of_model(name)]
         found += [registry.by_number(store, name, version) for version in answers if version is not None]
-    return sorted((v for v in found if v is not None), key=lambda version: -int(version.version))
+    versions = sorted((v for v in found if v is not None), key=lambda version: -int(version.version))
+    for version in versions:
+        if lacking := [tag for tag in OF_A_BASE if tag not in version.tags]:
+            raise UserError(
+                f"version {version.version} of {name} was registered by something else, it lacks {first_of(lacking)} "
+                f"among its tags: run `mlflow run . -e train`, which puts its own behind seed-{seed}"
+            )
+    return versions
 
 
 def _with_recipe(config: Config, name: str, version: Version) -> Config:
@@ -128,10 +141,43 @@ def _fitting(store: Store, config: Config, candidates: Sequence[Version], data: 
     )
 
 
+def _refuse_other_people(store: Store, config: Config, name: str, version: Version) -> None:
+    """Raise `UserError` where speaker_pattern finds other people than at training, by the names of the files alone.
+
+    Their features would be computed anew, only to find that the recordings are others.
+    """
+    then = _then(store, version).get("speaker_pattern", config.data.speaker_pattern)
+    if then != config.data.speaker_pattern and _people(config.data, then) != _people(config.data):
+        raise UserError(
+            f"{typed('speaker_pattern', config.data.speaker_pattern)} finds other speakers than "
+            f"{typed('speaker_pattern', then)}, with which {name} was trained: give that one, or train again"
+        )
+
+
+def _people(data: DataParameters, pattern: str | None = None) -> dict[str, str] | None:
+    """Recording → speaker, None where the pattern finds nobody."""
+    asked = data if pattern is None else dataclasses.replace(data, speaker_pattern=pattern)
+    dataset = DATASETS[data.dataset]
+    try:
+        return {recording.id: recording.speaker for recording in dataset.catalog(dataset.root(asked), asked).recordings}
+    except UserError:
+        return None
+
+
+def _then(store: Store, version: Version) -> Mapping[str, str]:
+    """The parameters of the run that made a version; none where it is gone."""
+    run = queries.run_of(store, version.run_id)
+    return run.params if run is not None else {}
+
+
 def _of_then(store: Store, config: Config, version: Version) -> str:
     """The parameters that choose recordings and were others when a version was made, as a way out."""
-    then, now = store.client.get_run(version.run_id).data.params, config.as_text(CHOOSING)
-    other = [f"{key}={then[key]!r} (now {now[key]!r})" for key in CHOOSING if key in then and then[key] != now[key]]
+    then, now = _then(store, version), config.as_text(CHOOSING)
+    other = [
+        f"{typed(key, then[key])} (now {now[key] or 'none'})"
+        for key in CHOOSING
+        if key in then and then[key] != now[key]
+    ]
     return f"give {', '.join(other)} as then, or " if other else ""
 
 
@@ -159,7 +205,9 @@ def _refuse_differing(name: str, versions: Mapping[int, Version]) -> None:
 
 def base_logits(store: Store, version: Version) -> dict[str, np.ndarray]:
     """Clip id → logits [classes] of everything that the run behind a version evaluated, trained or unlearned."""
-    return stored_logits(store, version.run_id)
+    if not (stored := stored_logits(store, version.run_id)):
+        raise unreadable(store, version.run_id, "logits", f"none are at {files_of(store, version.run_id).uri}")
+    return stored
 
 
 def base_losses(store: Store, version: Version, data: Data) -> pd.DataFrame:

@@ -11,11 +11,12 @@ import pandas as pd
 
 from audio_mu.audit.across_seeds import NO_AUDIT, AuditInput, CellAudit, StoredLogits, audit_cell
 from audio_mu.errors import UserError
-from audio_mu.names import FLOOR, NAIVE, ORIGINAL, in_order
+from audio_mu.names import FLOOR, NAIVE, ORIGINAL, file_name, in_order
+from audio_mu.printable import printable
 from audio_mu.report import tables
 from audio_mu.report.rule import LEARNED
 from audio_mu.store import queries
-from audio_mu.store.artifacts import read_csv, read_json, read_npz
+from audio_mu.store.artifacts import read_csv, read_json, read_logits, unreadable
 from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
 
@@ -33,8 +34,18 @@ class CellRuns:
 
     @classmethod
     def from_runs(cls, found: Iterable[Finished]) -> CellRuns:
-        """The cell of some runs that share it, the newest first."""
+        """The cell of some runs that share it, the newest first.
+
+        Raises `UserError` where a run's tags are none that `unlearn` writes.
+        """
         newest = queries.newest_by(found, "method", "seed")
+        for (method, seed), run in newest.items():
+            if not (method.isidentifier() and seed.isdecimal() and "request" in run.tags):
+                raise UserError(
+                    f"run {run.name!r} ({run.id[:8]}) has method={method[:80]!r}, seed={seed[:80]!r} and "
+                    f"request={run.tags.get('request', '')[:80]!r} for tags, which are none of ours: mend the tags, or "
+                    "delete the run"
+                )
         runs = {(method, int(seed)): run for (method, seed), run in newest.items()}
         tags = next(iter(runs.values())).tags
         return cls(tags["cell"], tags["request"], runs)
@@ -48,7 +59,7 @@ class CellRuns:
     def title(self) -> str:
         """Data, network and request, for headings."""
         tags = self.any_run.tags
-        return (
+        return printable(
             f"{tags['dataset_name']}, {tags['split']} split, {tags['architecture']} on {tags['pipeline']}, request "
             f"{self.request}"
         )
@@ -56,7 +67,7 @@ class CellRuns:
     @property
     def folder(self) -> str:
         """The name under which a comparison keeps the cell's figures and report."""
-        return f"{self.request}-{self.id[:6]}"
+        return file_name(f"{self.request}-{self.id[:6]}")
 
     @property
     def methods(self) -> list[str]:
@@ -171,6 +182,8 @@ def compare_cell(store: Store, runs: CellRuns) -> ComparedCell:
     about = read_json(store, runs.any_run.id, "audit/audit.json")
     clips = read_csv(store, runs.any_run.id, PER_CLIP, usecols=["clip_id", "role"], dtype=str)
     n_left = int((clips["role"] == "forget").sum())
+    if not n_left and len(read_logits(store, runs.any_run.id, "logits/forget.npz")["clip_id"]):
+        raise unreadable(store, runs.any_run.id, PER_CLIP, "it has lost its rows")  # an erasure cuts both
     nonmembers = clips.loc[clips["role"] == "nonmember", "clip_id"].to_numpy(str)
     audit = audit_cell(_audit_input(store, runs, about["nonmembers"]["set"], nonmembers)) if n_left else NO_AUDIT
     own = {"cell": runs.id, "request": runs.request}
@@ -182,11 +195,22 @@ def compare_cell(store: Store, runs: CellRuns) -> ComparedCell:
 def _audit_input(store: Store, runs: CellRuns, nonmember_set: str, nonmember_ids: np.ndarray) -> AuditInput:
     """The cell's logits as the audits read them."""
 
+    first: dict[str, np.ndarray] = {}
+
+    def logits(run: Finished, name: str) -> dict[str, np.ndarray]:
+        path = f"logits/{name}.npz"
+        found = read_logits(store, run.id, path)
+        ids = first.setdefault(name, found["clip_id"])
+        if not np.array_equal(ids, found["clip_id"]):
+            why = f"it has {len(found['clip_id'])} recordings, others than the {len(ids)} of run {runs.any_run.id}"
+            raise unreadable(store, run.id, path, why)
+        return found
+
     def arrays(run: Finished) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        forget = read_npz(store, run.id, "logits/forget.npz")
+        forget = logits(run, "forget")
         if not len(nonmember_ids):
             return forget, {name: values[:0] for name, values in forget.items()}
-        held_out = read_npz(store, run.id, f"logits/{nonmember_set}.npz")
+        held_out = logits(run, nonmember_set)
         fair = np.isin(held_out["clip_id"], nonmember_ids)
         return forget, {name: values[fair] for name, values in held_out.items()}
 
@@ -213,7 +237,10 @@ class ClipLosses:
 
 
 def read_losses(store: Store, cell: CellRuns) -> ClipLosses:
-    """The losses of the forget clips and of the non-members, from each run's table."""
+    """The losses of the forget clips and of the non-members, from each run's table.
+
+    Raises `UserError` where the runs' tables are not of the same recordings: one of them has lost some.
+    """
     forget: dict[str, pd.DataFrame] = {}
     nonmembers: dict[str, pd.DataFrame] = {}
     wanted = {"usecols": ["clip_id", "role", "loss"], "index_col": "clip_id", "dtype": {"clip_id": str}}
@@ -221,4 +248,9 @@ def read_losses(store: Store, cell: CellRuns) -> ClipLosses:
         read = {seed: read_csv(store, run.id, PER_CLIP, **wanted) for seed, run in cell.of(method).items()}
         for role, losses in (("forget", forget), ("nonmember", nonmembers)):
             losses[method] = pd.DataFrame({seed: t.loc[t["role"] == role, "loss"] for seed, t in read.items()})
+    for losses in (forget, nonmembers):
+        most = max((len(table) for table in losses.values()), default=0)
+        for (method, seed), run in cell.runs.items():
+            if (has := int(losses[method][seed].notna().sum())) < most:
+                raise unreadable(store, run.id, PER_CLIP, f"it has {has} of the {most} recordings of its cell")
     return ClipLosses(forget, nonmembers)

@@ -194,10 +194,11 @@ def _audit_notes(store: Store, cell: ComparedCell) -> list[str]:
         for at, rate in refused.items()
         if rate["value"] is None and about["nonmembers"]["n"]
     ]
-    attack = store.client.get_run(tags["attack_run_id"]).data.metrics
-    if attack.get("attack/at_chance", 0.0) > 0:
+    attack = queries.run_of(store, tags["attack_run_id"])
+    at_chance = attack.metrics.get("attack/at_chance", 0.0) if attack is not None else 0.0
+    if at_chance > 0:
         notes.append(
-            f"{attack['attack/at_chance']:.0%} of the attack models are at chance on clips that they were not trained "
+            f"{at_chance:.0%} of the attack models are at chance on clips that they were not trained "
             "on: the MIA score says little about membership here"
         )
     notes.append(
@@ -232,9 +233,12 @@ def _ranking(store: Store, run: Run, config: Config, first: CellRuns, long: pd.D
     pooled = pd.concat(own, ignore_index=True)[POOLED]
     earlier = queries.newest(store, {"stage": "compare", "pools": POOL})
     if earlier is not None:
-        before, key = read_csv(store, earlier.id, POOL), [*NETWORK_TAGS, "request"]
-        renewed = before.set_index(key).index.isin(pooled.set_index(key).index)
-        pooled = pd.concat([pooled, before[~renewed]], ignore_index=True)
+        try:
+            before, key = read_csv(store, earlier.id, POOL), [*NETWORK_TAGS, "request"]
+            renewed = before.set_index(key).index.isin(pooled.set_index(key).index)
+            pooled = pd.concat([pooled, before[~renewed]], ignore_index=True)
+        except (UserError, KeyError) as error:  # every later comparison would meet it too
+            say(f"note: the ranking over cells begins anew with this comparison: {error}")
     run.csv(POOL, pooled)
     run.tags({"pools": POOL})
     compared = pooled[[*NETWORK_TAGS, "request"]].drop_duplicates()

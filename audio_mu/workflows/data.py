@@ -11,7 +11,7 @@ from audio_mu.config import Config
 from audio_mu.data.catalog import composed, quoted
 from audio_mu.data.clips import Clips, clips_digest, load_clips
 from audio_mu.data.splits import Sides, Split, split_clips
-from audio_mu.errors import UserError
+from audio_mu.errors import UserError, counted
 from audio_mu.progress import say
 from audio_mu.requests.ledger import SOUGHT, Entry, Ledger, add_copies
 from audio_mu.requests.probable import probable_copies, seek_for
@@ -93,7 +93,8 @@ class Data:
         new = [self.clips.ids[i] for i in self.split.test if not seen[i]]
         if not new:
             return self
-        say(f"{len(new)} test recordings have come since the base models were trained: left out ({quoted(new)})")
+        what = counted(len(new), "test recording")
+        say(f"{what} newer than the base models: left out ({quoted(new)})")
         test, nonmembers = (own[seen[own]] for own in (self.split.test, self.split.nonmembers))
         return replace(self, split=replace(self.split, test=test, nonmembers=nonmembers))
 
@@ -115,7 +116,8 @@ def data_of_bases(config: Config, store: Store, ledger: Ledger) -> Data:
     data = load_data(config, ledger, known, draw=not known)
     if len(data.split.waiting):
         waiting = [data.clips.ids[i] for i in data.split.waiting]
-        say(f"{len(waiting)} recordings have come since `train`, and wait for the next one: {quoted(waiting)}")
+        what = counted(len(waiting), "recording")
+        say(f"{what} newer than the last `train`: left out until the next one ({quoted(waiting)})")
     _enter_copies(store, data)
     return data
 

@@ -11,7 +11,7 @@ from audio_mu.config import Config
 from audio_mu.config.reads import in_force
 from audio_mu.erasure.find import Finding, Search
 from audio_mu.erasure.remains import NOT_OURS, remaining
-from audio_mu.errors import UserError
+from audio_mu.errors import UserError, counted
 from audio_mu.progress import bar, say
 from audio_mu.requests import ledger_file
 from audio_mu.requests.ledger import ERASED, ERASING, RECORDINGS, Entry, keep_file, read_ledger
@@ -90,7 +90,7 @@ def _erase(config: Config, search: Search, findings: Sequence[Finding], run: Run
     }
     _write([*own, run], entry, record)
     if left:
-        raise UserError(f"{len(left)} finds are left ({left[0].where}): is something else writing? run it again")
+        raise UserError(f"{counted(len(left), 'find')} left ({left[0].where}): is something else writing? run it again")
     for held in own:
         held.tags({"state": ERASED, "erased_at": finished_at})
     keep_file(store)
@@ -171,7 +171,7 @@ def _page(record: Mapping[str, Any]) -> str:
 def _tell(entry: Entry, findings: Sequence[Finding], confirmed: bool) -> None:
     """What was found, by kind, on the screen."""
     verb = "will be" if confirmed else "would be"
-    say(f"request {entry.request} ({entry.hash[:8]}, {entry.state}): {len(findings)} finds")
+    say(f"request {entry.request} ({entry.hash[:8]}, {entry.state}): {counted(len(findings), 'find')}")
     groups: dict[tuple[str, str], list[str]] = {}
     for finding in findings:
         groups.setdefault((finding.what, finding.action), []).append(finding.where)

@@ -15,8 +15,9 @@ import pandas as pd
 
 from audio_mu.config import BASE_FIELDS, Config, DataParameters
 from audio_mu.data.audio import SAMPLE_RATE, BadRecording, read_clip
+from audio_mu.data.catalog import recordings_below
 from audio_mu.data.datasets import root_at_hand
-from audio_mu.errors import UserError
+from audio_mu.errors import UserError, first_of
 from audio_mu.names import NAIVE, ORIGINAL
 from audio_mu.report import cards
 from audio_mu.report.evidence import evidence
@@ -37,12 +38,14 @@ from audio_mu.report.rule import judge
 from audio_mu.report.summary import summary
 from audio_mu.report.tables import listed
 from audio_mu.requests.ledger import COPIES
-from audio_mu.store.artifacts import read_csv
+from audio_mu.store import queries
+from audio_mu.store.artifacts import read_csv, unreadable, way_back
 from audio_mu.store.handle import Store
 from audio_mu.store.links import share_charts
 from audio_mu.store.runs import Run
 from audio_mu.workflows.cells import CellRuns, ClipLosses, ComparedCell
 
+FORGET_LOSSES = "losses/forget.csv"
 AUDIO_VARIABLE = "AUDIO_MU_REPORT_AUDIO"  # how many recordings a report may hold; 0: none
 DEFAULT_AUDIO = 60
 EXAMPLES = 6
@@ -74,11 +77,11 @@ def write_report(
     runs, methods = cell.runs, cell.runs.methods
     params = store.client.get_run(runs.any_run.id).data.params
     request = request_facts(store, runs)
-    clips = _clips(store, runs)
+    clips = _clips(store, runs, losses)
     ranked = _remembered(runs, losses, clips)
     # An even choice over the sorted ids shows different classes and speakers.
     examples = [clips[sorted(clips)[i]] for i in np.unique(np.linspace(0, len(clips) - 1, EXAMPLES).astype(int))]
-    shown = [clip.clip_id for clip in examples] + [row.clip.clip_id for row in ranked]
+    shown = [*examples, *(row.clip for row in ranked)]
     report = Report(
         title=runs.title,
         request=request,
@@ -151,7 +154,13 @@ def make_record(
 def request_facts(store: Store, cell: CellRuns) -> RequestFacts:
     """The request's name and size, as the command that unlearned it logged them."""
     tags = cell.any_run.tags
-    sizes = store.client.get_run(tags["mlflow.parentRunId"]).data.metrics
+    command = queries.run_of(store, tags.get("mlflow.parentRunId", ""))
+    sizes = command.metrics if command is not None else {}
+    if missing := [name for name in SIZES if f"request/{name}" not in sizes]:
+        raise UserError(
+            f"the run of the command that unlearned {cell.request} is gone from the store, with {first_of(missing)} of "
+            f"its request: {way_back(store.client, cell.any_run.id)}"
+        )
     return RequestFacts(
         name=cell.request,
         hash=tags["request_hash"],
@@ -190,10 +199,18 @@ def _by_seed(values: Mapping[int, str]) -> str:
     return ", ".join(f"seed {seed}: {value}" for seed, value in sorted(values.items()))
 
 
-def _clips(store: Store, cell: CellRuns) -> dict[str, Clip]:
-    """The forget clips by their ids."""
-    table = read_csv(store, cell.any_run.id, "losses/forget.csv", usecols=["clip_id", "label", "speaker"], dtype=str)
-    return {row.clip_id: Clip(row.clip_id, row.label, row.speaker) for row in table.itertuples()}
+def _clips(store: Store, cell: CellRuns, losses: ClipLosses) -> dict[str, Clip]:
+    """The forget clips by their ids. Raises `UserError` where their list has lost some."""
+    table = read_csv(store, cell.any_run.id, FORGET_LOSSES, dtype=str)
+    expected = next(iter(losses.forget.values())).index
+    if set(table["clip_id"]) != set(expected):
+        why = f"it has {len(table)} of {len(expected)} recordings"
+        raise unreadable(store, cell.any_run.id, FORGET_LOSSES, why)
+    hashes = [column for column in ("audio_hash", "source_hash") if column in table]
+    return {
+        row["clip_id"]: Clip(row["clip_id"], row["label"], row["speaker"], frozenset(row[name] for name in hashes))
+        for row in table.to_dict("records")
+    }
 
 
 def _remembered(cell: CellRuns, losses: ClipLosses, clips: Mapping[str, Clip]) -> list[Remembered]:
@@ -226,8 +243,12 @@ def _curves(store: Store, cell: CellRuns) -> dict[str, np.ndarray]:
     return curves
 
 
-def _audio(data: DataParameters, recorded_folder: str, clip_ids: Sequence[str]) -> dict[str, bytes]:
-    """The first of these recordings as the network hears them, as WAV, where their folder is at hand."""
+def _audio(data: DataParameters, recorded_folder: str, clips: Sequence[Clip]) -> dict[str, bytes]:
+    """The first of these recordings as the network hears them, as WAV, where their folder is at hand.
+
+    The store says which they are, and whoever writes it could name any file of the reader's: a recording counts where
+    the data set's own catalog has its id and its file holds what was measured.
+    """
     text = os.environ.get(AUDIO_VARIABLE, str(DEFAULT_AUDIO))
     if not text.isdecimal():
         raise UserError(f"{AUDIO_VARIABLE}={text!r} is not allowed: give how many recordings a report may hold, or 0")
@@ -235,11 +256,14 @@ def _audio(data: DataParameters, recorded_folder: str, clip_ids: Sequence[str]) 
     if root is None:
         return {}
     found: dict[str, bytes] = {}
-    for clip_id in clip_ids[: int(text)]:
+    files = recordings_below(root)
+    for clip in (clip for clip in clips[: int(text)] if clip.clip_id in files):
         try:
-            found[clip_id] = as_wav(read_clip(root / clip_id, data.clip_samples).waveform, SAMPLE_RATE)
+            prepared = read_clip(files[clip.clip_id], data.clip_samples, whole=False)
         except BadRecording:  # moved or deleted since: the report is made without it
             continue
+        if prepared.constant or not clip.hashes.isdisjoint((prepared.hash, prepared.source_hash)):
+            found[clip.clip_id] = as_wav(prepared.waveform, SAMPLE_RATE)
     return found
 
 

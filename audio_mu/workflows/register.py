@@ -13,7 +13,7 @@ import pandas as pd
 from audio_mu.config import Config
 from audio_mu.data.audio import SAMPLE_RATE
 from audio_mu.data.clips import Clips
-from audio_mu.errors import UserError, first_of
+from audio_mu.errors import UserError, counted, first_of
 from audio_mu.names import BEST, NAIVE, NONE, ORIGINAL, UNLEARNED
 from audio_mu.progress import say
 from audio_mu.report import cards
@@ -40,7 +40,7 @@ from audio_mu.requests.ledger import (
 from audio_mu.requests.people import of_each_person
 from audio_mu.requests.probable import NOT_SOUGHT
 from audio_mu.store import registry
-from audio_mu.store.artifacts import read_csv, read_npz
+from audio_mu.store.artifacts import read_csv, read_logits
 from audio_mu.store.failed import REASON, still_failed
 from audio_mu.store.handle import Store
 from audio_mu.store.locks import registry_locked
@@ -203,7 +203,7 @@ def _refuse_crossed(config: Config, store: Store, chosen: Chosen, clips: Clips, 
     By the run's own lists: what the ledger was when the run was made does not matter then.
     """
     for run in chosen.runs.values():
-        learnt = np.isin(clips.ids, read_npz(store, run.id, "logits/remain.npz")["clip_id"])
+        learnt = np.isin(clips.ids, read_logits(store, run.id, "logits/remain.npz")["clip_id"])
         for entry in ledger.entries:
             held = int((of_entry(clips, entry)[1] & learnt).sum())
             if not held or entry.asked == run.tags["request_hash"]:
@@ -233,7 +233,7 @@ def _forgotten(store: Store, data: Data, run: Finished) -> pd.DataFrame:
     table[SCOPE] = table["clip_id"].map(dict(zip(asked["clip_id"], asked[SCOPE]))).fillna(OF_RECORDINGS)
     if kept := sorted(set(np.array(clips.ids)[train]) & set(table.loc[~table["forgotten"], "clip_id"])):
         raise UserError(
-            f"register: {len(kept)} copies of the forgotten recordings are still in the training set "
+            f"register: still in the training set, {counted(len(kept), 'copy')} of the forgotten recordings "
             f"({first_of(kept, 3)}): unlearn with duplicates=together first"
         )
     return table

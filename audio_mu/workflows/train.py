@@ -16,14 +16,15 @@ from audio_mu.compute.jobs import Result, TrainJob, channels_last, make_network,
 from audio_mu.config import Config, load_recipe
 from audio_mu.data.audio import SAMPLE_RATE
 from audio_mu.data.features import Frontend, feature_shape
-from audio_mu.errors import UserError
+from audio_mu.data.splits import ENOUGH, one_sided
+from audio_mu.errors import UserError, counted, first_of
 from audio_mu.models.waveform import servable
 from audio_mu.progress import say
 from audio_mu.report.cards import BaseFacts, ModelFacts, base_card, family_note
 from audio_mu.requests.ledger import RETIRED, read_ledger
 from audio_mu.seeding import seeded
 from audio_mu.store import queries, registry
-from audio_mu.store.artifacts import list_files, read_npz
+from audio_mu.store.artifacts import list_files, read_logits
 from audio_mu.store.failed import log_failed
 from audio_mu.store.handle import Store
 from audio_mu.store.locks import registry_locked
@@ -61,6 +62,12 @@ def train(config: Config, store: Store, engine: Engine, parent: Run | None = Non
     with stage_run(store, parent, "train", config) as run:
         run.dataset(config.data.label, data.digest, len(data.split.train), "train")
         say(_about(config, data))
+        if lacking := one_sided(data.split, data.clips):
+            run.tags({"one_sided_classes": first_of(lacking, SHOWN)})
+            say(
+                f"WARNING: {counted(len(lacking), 'class')} of {len(data.clips.class_names)} on one side alone: "
+                f"{first_of(lacking, SHOWN)}; give each {ENOUGH} recordings, or leave it out"
+            )
         if data.clips.skipped:
             run.csv("skipped.csv", pd.DataFrame(data.clips.skipped, columns=["clip_id", "reason"]))
         pending = []
@@ -101,19 +108,19 @@ def _accuracy(store: Store, run_id: str, data: Data) -> float | None:
 
 
 def stored_logits(store: Store, run_id: str) -> dict[str, np.ndarray]:
-    """Clip id → logits [classes] of everything that a run evaluated."""
-    stored = [read_npz(store, run_id, path) for path in list_files(store, run_id, "logits")]
+    """Clip id → logits [classes] of everything that a run evaluated; nothing where its files are gone."""
+    stored = [read_logits(store, run_id, path) for path in list_files(store, run_id, "logits")]
     return {str(id_): row for part in stored for id_, row in zip(part["clip_id"], part["logits"], strict=True)}
 
 
 def _about(config: Config, data: Data) -> str:
     """What was found, for the user to see whether it is what was meant."""
     names, speakers, wanted = data.clips.class_names, set(data.clips.speakers) - {""}, config.data
-    shown = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+    people = counted(len(speakers), "speaker") if speakers else "no speakers"
     return (
-        f"{wanted.label}: {len(data.clips):,} clips of {wanted.clip_seconds:g} s at {SAMPLE_RATE:,} Hz, {len(names)} "
-        f"classes ({shown}), {len(speakers) or 'no'} speakers; {data.split.kind} split: {len(data.split.train):,} "
-        f"train, {len(data.split.test):,} test"
+        f"{wanted.label}: {counted(len(data.clips), 'clip')} of {wanted.clip_seconds:g} s at {SAMPLE_RATE:,} Hz, "
+        f"{counted(len(names), 'class')} ({first_of(names, SHOWN)}), {people}; {data.split.kind} split: "
+        f"{len(data.split.train):,} train, {len(data.split.test):,} test"
     )
 
 
@@ -309,16 +316,18 @@ def _summarise(config: Config, run: Run, data: Data, accuracies: dict[int, float
     for seed, accuracy in sorted(accuracies.items()):
         say(f"  seed {seed}: test accuracy {accuracy:.3f}")
     family = f"{config.data.label} ({config.data.pipeline}, {config.training.network})"
-    say(f"base models of {family}: test accuracy {mean:.3f}, mean of {len(accuracies)} seeds")  # fmt: skip
+    over = f", mean of {len(accuracies)} seeds" if len(accuracies) > 1 else ""
+    say(f"base models of {family}: test accuracy {mean:.3f}{over}")
     poor = [seed for seed, accuracy in accuracies.items() if accuracy < chance]
     if poor:
         run.tags({"near_chance": ",".join(map(str, poor))})
         say(
-            f"WARNING: the base models of seeds {poor} are near chance: what is unlearned from them means nothing. "
-            f"Try {_advice(config)}"
+            f"WARNING: the base models of seeds {', '.join(map(str, poor))} are near chance: what is unlearned from "
+            f"them means nothing. Try {_advice(config)}"
         )
     if len(data.split.nonmembers) < len(data.split.test):
-        say(f"note: {data.split.n_test_copies} test clips are copies of training clips and no non-members")
+        copies = counted(data.split.n_test_copies, "test clip")
+        say(f"note: {copies} that copy training clips are no non-members")
 
 
 def _advice(config: Config) -> str:

@@ -21,7 +21,7 @@ from audio_mu.progress import say
 from audio_mu.requests.ledger import COPIES, RETIRED, SOUGHT
 from audio_mu.requests.request import request_table
 from audio_mu.store import queries, registry
-from audio_mu.store.artifacts import list_files, read_npz
+from audio_mu.store.artifacts import list_files, read_logits
 from audio_mu.store.failed import log_failed
 from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
@@ -241,7 +241,7 @@ class Unlearning:
     def _stored_logits(self, run_id: str) -> dict[str, np.ndarray]:
         present = {Path(path).stem for path in list_files(self.store, run_id, "logits")}
         names = [name for name in self.cell.sets if name in present]
-        return {name: read_npz(self.store, run_id, f"logits/{name}.npz")["logits"] for name in names}
+        return {name: read_logits(self.store, run_id, f"logits/{name}.npz")["logits"] for name in names}
 
     def compare_with_naive(self) -> None:
         """Give every run of the cell that has no distances to naive yet its distances, gaps and speed-up."""

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from audio_mu.config import GROUP_FIELDS, STUDY_KEYS, Config, defaults, load_recipe
+from audio_mu.config import GROUP_FIELDS, STUDY_KEYS, Config, defaults, load_recipe, parsers
 from audio_mu.errors import UserError
 
 WRONG = [
@@ -35,6 +35,43 @@ WRONG = [
     ("threads", "0"),
     ("dataset_name", "a/b"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("a,b", ("a", "b")), (" a , b ", ("a", "b")), ('"Smith, John"', ("Smith, John",)),
+        ('"Smith, John" , "cat ",x', ("Smith, John", "cat ", "x")), ('"say ""hi""",b', ('say "hi"', "b")),
+        ('5" disc,b', ('5" disc', "b")), ('"open,b', ('"open', "b")), ("", ()), ("Jürgen", ("Jürgen",)),
+    ],
+)  # fmt: skip
+def test_names_with_commas_and_blanks(text: str, names: tuple[str, ...]) -> None:
+    """Catches a name that is cut at its comma or loses its blanks, and one that is logged as two."""
+    assert parsers.names(text) == names
+    assert parsers.names(parsers.as_text(names)) == names
+    assert Config.from_text({"forget": "speaker", "forget_speakers": text}).as_text()["forget_speakers"] == (
+        parsers.as_text(names)
+    )
+
+
+@pytest.mark.parametrize("text", ["a,,b", "a,", ",a", 'a,"a"', '""', "a, a"])
+def test_names_that_are_none(text: str) -> None:
+    """Catches an empty name, and one that comes twice."""
+    with pytest.raises(parsers.Refused):
+        parsers.names(text)
+
+
+@pytest.mark.parametrize("name", ["forget_list", "method_config", "data_dir"])
+def test_a_relative_path_of_mlflow_run(name: str, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a file looked for in the copy of the project that MLflow works in, without a word about that."""
+    monkeypatch.chdir(tmp_path)
+    values = {name: "mine", **({"forget": "list"} if name == "forget_list" else {})}
+    with pytest.raises(UserError) as raised:
+        Config.from_text(values)
+    assert "whole path" not in str(raised.value)
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    with pytest.raises(UserError, match=f"by its whole path: a relative one starts in '{tmp_path}'"):
+        Config.from_text(values)
 
 
 @pytest.mark.parametrize(("name", "value"), WRONG)

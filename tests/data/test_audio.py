@@ -174,6 +174,53 @@ def test_odd_sample_rate_needs_no_memory(tmp_path: Path) -> None:
     np.testing.assert_allclose(clip[200:-200], expected[200:-200], atol=2e-3)
 
 
+def resized(content: bytes, riff: int, data: int) -> bytes:
+    """A WAV file of 44 bytes of header with these sizes in it."""
+    return content[:4] + riff.to_bytes(4, "little") + content[8:40] + data.to_bytes(4, "little") + content[44:]
+
+
+LIST = b"LIST" + (4).to_bytes(4, "little") + b"INFO"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda wav: wav[:20_000], "is cut short: 19,956 of the 32,000 bytes"),
+        (lambda wav: resized(wav, 36, 0), "holds more sound than the 0 bytes"),
+        (lambda wav: resized(wav, 32_036, 0), "holds more sound than the 0 bytes"),
+        (lambda wav: resized(wav, 32_036, 8_000), "holds more sound than the 8,000 bytes"),
+        (lambda wav: resized(wav, 0xFFFFFFFF, 0xFFFFFFFF), ""),  # written to a stream
+        (lambda wav: resized(wav, 0x7FFFF024, 0x7FFFF000), ""),
+        (lambda wav: resized(wav, 32_048, 32_000) + LIST, ""),
+        (lambda wav: resized(wav, 32_036, 31_999), ""),  # without its filling byte
+        (lambda wav: resized(wav, 32_136, 32_000) + bytes(100), ""),
+        (lambda wav: wav + b"TAG of another program" * 9, ""),
+    ],
+)
+def test_a_wav_that_holds_another_amount_than_its_header_says(
+    tmp_path: Path, record: Callable[..., Path], change: Callable[[bytes], bytes], told: str
+) -> None:
+    """Catches half a recording that passes for a short one, padded, and whole files refused for what follows."""
+    path = record(tmp_path / "x.wav", seconds=1.0)
+    path.write_bytes(change(path.read_bytes()))
+    if told:
+        with pytest.raises(BadRecording, match=told):
+            read_clip(path, N_SAMPLES)
+    if "the 0 bytes" not in told:
+        changes = read_clip(path, N_SAMPLES, whole=not told).changes  # a published one is taken and told
+        assert ("of another length than the header says" in changes) == bool(told)
+
+
+@pytest.mark.parametrize("suffix", ["flac", "ogg", "mp3"])
+def test_other_formats_that_are_cut(tmp_path: Path, record: Callable[..., Path], suffix: str) -> None:
+    """Catches an MP3 of a quarter of its samples that is padded to a clip."""
+    path = record(tmp_path / f"x.{suffix}", seconds=2.0)
+    read_clip(path, 4 * N_SAMPLES)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 4])
+    with pytest.raises(BadRecording):
+        read_clip(path, 4 * N_SAMPLES)
+
+
 def test_reader_raises_what_the_cache_expects(tmp_path: Path) -> None:
     """Catches a library's own exception escaping from a file that is no audio."""
     (tmp_path / "x.mp3").write_bytes(os.urandom(500))

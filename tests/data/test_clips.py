@@ -20,6 +20,7 @@ from audio_mu.data import clips as clips_module
 from audio_mu.data.audio import read_clip
 from audio_mu.data.clips import Clips, load_clips
 from audio_mu.errors import UserError
+from audio_mu.progress import say_once
 
 N_SAMPLES = 16_000
 
@@ -168,7 +169,7 @@ def test_bad_files_skipped_are_listed(root: Path, capsys: pytest.CaptureFixture[
     assert all(bad[id_] in reason for id_, reason in clips.skipped)
     said = capsys.readouterr().out
     assert "left out 6 recordings: a/corrupt.wav" in said
-    clips_module._say_once.cache_clear()  # as in the next command, which finds the features in the cache
+    say_once.cache_clear()  # as in the next command, which finds the features in the cache
     assert same(clips, load_clips(config_of(root, bad_files="skip")))
     assert said.endswith(capsys.readouterr().out)
 
@@ -187,6 +188,7 @@ import resource, sys
 from audio_mu.config import Config, DataParameters
 from audio_mu.data.clips import load_clips
 from audio_mu.errors import UserError
+from audio_mu.progress import say_once
 config = Config.from_text({"dataset": "folder", "dataset_name": "t", "data_dir": sys.argv[1], "pipeline": "mel"})
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 try:

@@ -12,7 +12,7 @@ import sys
 import tarfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import pytest
 import requests
 
 from audio_mu.config import Config
-from audio_mu.data import audiomnist, speech_commands
+from audio_mu.data import audiomnist, download, speech_commands
 from audio_mu.data.audiomnist import AudioMNIST, holds
 from audio_mu.data.download import Archive, fetch
 from audio_mu.data.speech_commands import SpeechCommands
@@ -39,6 +39,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.break_after: list[int] = []  # one entry for each request to come
         self.honours_ranges = True
         self.pause = 0.0  # seconds before each answer
+        self.drip = 0.0  # seconds after each byte; 0: all at once
         self.asked: list[str | None] = []  # the Range header of each request
 
     @property
@@ -69,7 +70,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         stop = start + self.server.break_after.pop(0) if self.server.break_after else None
-        self.wfile.write(content[start:stop])
+        if not self.server.drip:
+            self.wfile.write(content[start:stop])
+        for place in range(start, len(content) if self.server.drip else start):
+            self.wfile.write(content[place : place + 1])
+            time.sleep(self.server.drip)
 
     def log_message(self, *_: object) -> None:
         """Silence."""
@@ -242,7 +247,40 @@ def test_dangerous_members_are_refused(
 def test_absurd_sizes_are_refused(server: Server, target: Path, limits: dict[str, int]) -> None:
     """Catches an archive that fills the disk."""
     assert "more than" in refused(archive_of(server, **limits), target)
-    assert not target.exists()
+    assert holding(target) == []
+
+
+@pytest.mark.parametrize("plant", [Path.symlink_to, Path.hardlink_to])
+def test_a_planted_part_is_not_followed(server: Server, target: Path, tmp_path: Path, plant: Callable) -> None:
+    """Catches a download that is written through a link into another file of the user's, or goes on behind it."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(WORDS[:1_000])
+    target.parent.mkdir(parents=True)
+    plant(part_of(target), victim)
+    assert fetch(archive_of(server), target) == target
+    assert victim.read_bytes() == WORDS[:1_000]
+    assert server.asked == [None]
+
+
+def test_a_download_without_end_in_time_is_given_up(
+    server: Server, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches waiting for years, and for a whole block, where a server sends a byte now and then."""
+    monkeypatch.setattr(download, "PATIENCE", 1.0)
+    server.drip = 0.05
+    line = refused(archive_of(server), target)
+    assert re.search(r"sends \d+ bytes a second, too few to wait for: run again later to go on", line)
+    assert 0 < part_of(target).stat().st_size < 100
+
+
+def test_passwords_of_addresses_are_not_told(
+    target: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches a mirror's password, or the signature of an address, in an error."""
+    monkeypatch.setenv("AUDIO_MU_TEST_URL", "http://me:word@127.0.0.1:1/x.tar.gz?X-Amz-Signature=abc&v=1")
+    line = refused(Archive("Words", "", "AUDIO_MU_TEST_URL", None), target)
+    assert "http://me:***@127.0.0.1:1/x.tar.gz?X-Amz-Signature=***&v=1" in line
+    assert "word" not in line + capsys.readouterr().out
 
 
 def test_no_network_names_address_and_way_out(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,14 +51,14 @@ def test_listed_recording_that_is_not_there_is_left_out(words: Path, capsys: pyt
     parts = {r.id: r.part for r in catalog_of(config_of("SpeechCommands", words)).recordings}
     assert len(parts) == 11
     assert sorted(parts.values()) == ["test", *["train"] * 9, "validation"]
-    said = "1 of the lists' entries are not there and are left out: five/00000001_nohash_1.wav\n"
+    said = "left out 1 entry of the lists, not in the folder: five/00000001_nohash_1.wav\n"
     assert capsys.readouterr().out == said
 
 
 def test_list_of_nothing_that_is_there_is_refused(words: Path) -> None:
     """Catches the list of another data set taken for one whose recordings were deleted."""
     (words / "bed/00000002_nohash_0.wav").unlink()
-    with pytest.raises(UserError, match=r"names 1 recordings, none of which is there \(bed/00000002_nohash_0\.wav"):
+    with pytest.raises(UserError, match=r"names 1 recording, none of which is there \(bed/00000002_nohash_0\.wav"):
         catalog_of(config_of("SpeechCommands", words))
     assert len(catalog_of(config_of("SpeechCommands", words, split="speaker")).recordings) == 11
 

@@ -11,7 +11,7 @@ import torch
 from sklearn.model_selection import train_test_split
 
 from audio_mu.data.clips import Clips
-from audio_mu.data.splits import ENOUGH, TEST, TRAIN, Split, split_clips
+from audio_mu.data.splits import ENOUGH, TEST, TRAIN, Split, one_sided, split_clips
 from audio_mu.errors import UserError
 
 
@@ -124,11 +124,18 @@ def test_speaker_split_shares_no_speaker() -> None:
     ("kind", "speakers", "complaint"),
     [
         ("official", ("a", "b"), "no test list"),
-        ("speaker", ("a", "a"), "found 1 speakers and 0 clips without"),
-        ("speaker", ("a", ""), "found 1 speakers and 1 clips without"),
+        ("speaker", ("a", "a"), "found 1 speaker and 0 clips without"),
+        ("speaker", ("a", ""), "found 1 speaker and 1 clip without"),
     ],
 )
 def test_impossible_splits_are_refused(kind: str, speakers: tuple[str, ...], complaint: str) -> None:
     """Catches an empty test set, and all clips of unknown speakers taken for one speaker."""
     with pytest.raises(UserError, match=complaint):
         split_clips(kind, 42, clips_of(["x", "y"], speakers=speakers))
+
+
+def test_classes_on_one_side_are_told() -> None:
+    """Catches a class of one or two recordings that is only learned or only tested, which nobody says."""
+    clips = clips_of([f"recording {i}" for i in range(14)], [0] * 6 + [1] * 6 + [2, 3])
+    split = Split("random", np.array([0, 1, 2, 6, 7, 12]), np.array([3, 4, 8, 9, 13]), np.array([], dtype=np.int64))
+    assert one_sided(split, clips) == ["2 (1 recording, none to test)", "3 (1 recording, none to train on)"]

@@ -27,5 +27,5 @@ def test_a_run_that_goes_on_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return [part.what for part in remaining(config.data, Search(store, entry)) if "ended" in part.why]
 
     with open_run(store, "train", "train digits", {}, {}, {}):
-        assert told() == ["1 runs that have not ended (train digits)"]
+        assert told() == ["1 run without an end (train digits)"]
     assert told() == []

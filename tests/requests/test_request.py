@@ -169,8 +169,68 @@ def test_unknown_speakers_are_refused(clips: Clips) -> None:
     with pytest.raises(UserError, match=r"\['7'\], not among the 10 speakers .*: did you mean '07'\?"):
         resolved(clips, split, forget="speaker", forget_speakers="7")
     nameless = replace(clips, speakers=("",) * 200)
-    with pytest.raises(UserError, match="has 0 speakers"):
+    with pytest.raises(UserError, match=r"give speaker_pattern.*or put speakers.csv into data_dir"):
         resolved(nameless, split, forget="speaker")
+
+
+def test_the_only_person_who_is_known_can_be_forgotten(clips: Clips) -> None:
+    """Catches a person who cannot be forgotten because nobody else in the folder has a name."""
+    split = split_of(clips, 160)
+    one = replace(clips, speakers=tuple("Ann" if i % 5 == 0 else "" for i in range(200)))
+    for values in ({"forget_speakers": "Ann"}, {}):
+        request = resolved(one, split, forget="speaker", **values)
+        assert (len(request.forget), len(request.remain)) == (32, 128)
+    alone = replace(clips, speakers=("Ann",) * 200)
+    with pytest.raises(UserError, match="takes the only speaker of the training set: nothing would remain"):
+        resolved(alone, split, forget="speaker", forget_speakers="Ann")
+    two = replace(clips, speakers=("Ann", "Ben") * 100)
+    with pytest.raises(UserError, match="takes all 2 speakers"):
+        resolved(two, split, forget="speaker", forget_speakers_num="2")
+    with pytest.raises(UserError, match="forget_speakers_num=3, but the training set has 2 speakers: ask for fewer"):
+        resolved(two, split, forget="speaker", forget_speakers_num="3")
+
+
+def test_names_with_commas_are_quoted(clips: Clips) -> None:
+    """Catches one person who becomes two unknown ones, and a request that cannot be given again as it was logged."""
+    clips, split = replace(clips, speakers=("Smith, John", "Ann", "Ben", "Cem") * 50), split_of(clips, 160)
+    request = resolved(clips, split, forget="speaker", forget_speakers='"Smith, John",Ann')
+    assert {clips.speakers[i] for i in request.forget} == {"Smith, John", "Ann"}
+    assert request.name == "speaker-Smith_John+Ann"
+    with pytest.raises(UserError, match="""into double quotes, as in forget_speakers='"Smith, John"'"""):
+        resolved(clips, split, forget="speaker", forget_speakers="Smith, John")
+
+
+def test_a_class_is_found_however_it_is_written_and_told_beside_its_like(
+    clips: Clips, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches a class of a Mac's folder that cannot be named, and one of two that look the same taken for the other."""
+    names = ("cafe\u0301", "cat", "cat ", "dog", "a, b")
+    clips = clips_of([i % 5 for i in range(200)], names)
+    split = split_of(clips, 160)
+    assert resolved(clips, split, forget="class", forget_class_names="caf\u00e9").classes == ("cafe\u0301",)
+    capsys.readouterr()
+    assert resolved(clips, split, forget="class", forget_class_names='"cat "').classes == ("cat ",)
+    assert "forget_class_names='cat ' leaves out the class 'cat', which looks the same" in capsys.readouterr().out
+    assert resolved(clips, split, forget="class", forget_class_names='"a, b",dog').classes == ("a, b", "dog")
+    with pytest.raises(UserError, match="""as in forget_class_names='"a, b"'"""):
+        resolved(clips, split, forget="class", forget_class_names="a, b")
+    with pytest.raises(UserError, match=r"unknown classes.*did you mean 'dog'"):
+        resolved(clips, split, forget="class", forget_class_names="Dog")
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ("004 - Baby cry", "class-004_-_Baby_cry"),
+        ("../x", "class-_x"),
+        (",".join("abcdefghij"[i] * 30 for i in range(5)), f"class-{'a' * 30}+{'b' * 30}+{'c' * 30}+2_more"),
+    ],
+)
+def test_a_named_class_is_in_the_requests_name(asked: str, name: str) -> None:
+    """Catches a request for a named class that reads like one for a drawn class, and a name that leads elsewhere."""
+    names = (*asked.split(","), "other")
+    clips = clips_of([i % len(names) for i in range(200)], tuple(sorted(names)))
+    assert resolved(clips, split_of(clips, 160), forget="class", forget_class_names=asked).name == name
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from audio_mu.errors import UserError
 from audio_mu.system import writing
 
 
@@ -52,3 +53,14 @@ def test_lock_excludes(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert most == 1
+
+
+def test_a_planted_link_is_no_lock(tmp_path: Path) -> None:
+    """Catches a traceback, and a file of another's that is opened for writing because the lock is a link to it."""
+    (tmp_path / ".thing.lock").symlink_to(tmp_path / "of another")
+    with (
+        pytest.raises(UserError, match=r"thing\.lock' is no lock of ours but a link"),
+        writing.locked(tmp_path / "thing"),
+    ):
+        pass
+    assert not (tmp_path / "of another").exists()

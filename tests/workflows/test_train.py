@@ -33,4 +33,4 @@ def test_skipped_recordings_are_listed_in_the_run(entry: Command, small_digits: 
     next(fewer.glob("02/*.wav")).unlink()
     done = entry("attack", folder, data_dir=str(fewer), seeds="40")
     assert done.returncode == 2
-    assert f"give data_dir='{data}' (now '{fewer}'), bad_files='skip' (now 'fail') as then, or train" in done.stderr
+    assert f"give data_dir={data} (now {fewer}), bad_files=skip (now fail) as then, or train" in done.stderr

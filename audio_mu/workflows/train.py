@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
+from audio_mu.audit.certainty import majority_share
 from audio_mu.audit.performance import cross_entropy, performance
 from audio_mu.compute.engine import Engine
 from audio_mu.compute.jobs import Result, TrainJob, channels_last, make_network, train_job
@@ -18,6 +19,7 @@ from audio_mu.data.features import Frontend, feature_shape
 from audio_mu.errors import UserError
 from audio_mu.models.waveform import servable
 from audio_mu.progress import say
+from audio_mu.report.base_models import Accuracies, learned_enough, near_chance, told_of
 from audio_mu.report.cards import BaseFacts, ModelFacts, base_card, family_note
 from audio_mu.requests.ledger import RETIRED, read_ledger
 from audio_mu.seeding import seeded
@@ -25,6 +27,7 @@ from audio_mu.store import queries, registry
 from audio_mu.store.artifacts import list_files, read_npz
 from audio_mu.store.handle import Store
 from audio_mu.store.locks import registry_locked
+from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Run, child_run
 from audio_mu.system.hashing import hash_of
 from audio_mu.workflows.data import Data, data_to_train, of_entry
@@ -39,7 +42,6 @@ from audio_mu.workflows.fingerprints import (
 )
 from audio_mu.workflows.stage import base_params, base_tags, stage_run
 
-NEAR_CHANCE = 2.0  # accuracy below twice that of guessing
 SHOWN = 12  # class names that are printed
 WELL_TRAINED = {"pipeline": "logmel", "optimizer": "adam", "learning_rate": "0.001", "batch_size": "64"}
 """What is worth trying where a network learns nothing."""
@@ -52,10 +54,10 @@ def train(config: Config, store: Store, engine: Engine, parent: Run | None = Non
     behind the alias `seed-NN`.
     """
     data = data_to_train(config, store, read_ledger(store, config.data.label))
-    for found in data.left_out:
-        say(f"ledger: request {found.request} ({found.entry.hash[:8]}, {found.entry.state}): {found.told}")
+    for out in data.left_out:
+        say(f"ledger: request {out.request} ({out.entry.hash[:8]}, {out.entry.state}): {out.told}")
     fingerprints = {seed: _fingerprint(config, data, seed) for seed in config.training.seeds}
-    accuracies: dict[int, float] = {}
+    found: dict[int, Accuracies] = {}
     with stage_run(store, parent, "train", config) as run:
         run.dataset(config.data.label, data.digest, len(data.split.train), "train")
         say(_about(config, data))
@@ -68,27 +70,28 @@ def train(config: Config, store: Store, engine: Engine, parent: Run | None = Non
                 finished is None
                 or config.store.force
                 or RETIRED in finished.tags
-                or (accuracy := _accuracy(store, finished.id, data)) is None
+                or (accuracies := _accuracies(store, finished, data)) is None
                 or not _publish(config, store, data, seed, finished.id, finished.metrics)
             ):
                 pending.append(seed)
                 continue
-            accuracies[seed] = accuracy
+            found[seed] = accuracies
             say(f"seed {seed}: reusing the base model of run {finished.name} ({finished.id[:8]})")
         jobs = [_job(config, data, seed) for seed in pending]
         for job, result in engine.run(train_job, jobs, f"base models ({config.training.n_epochs} epochs each)"):
-            accuracies[job.seed] = _log(config, store, run, data, job.seed, fingerprints[job.seed], result)
-        _summarise(config, run, data, accuracies)
-    return accuracies
+            found[job.seed] = _log(config, store, run, data, job.seed, fingerprints[job.seed], result)
+        _summarise(config, run, data, found)
+    return {seed: of.test for seed, of in found.items()}
 
 
-def _accuracy(store: Store, run_id: str, data: Data) -> float | None:
-    """The accuracy of a finished run on the test clips of today; None where it has not seen all of them."""
-    stored, test = stored_logits(store, run_id), data.split.test
+def _accuracies(store: Store, run: Finished, data: Data) -> Accuracies | None:
+    """The accuracies of a finished run, on the test clips of today; None where it has not seen all of them."""
+    stored, test = stored_logits(store, run.id), data.split.test
     ids = [data.clips.ids[i] for i in test]
     if not stored.keys() >= {*ids}:
         return None
-    return float((np.stack([stored[id_] for id_ in ids]).argmax(axis=1) == data.clips.labels.numpy()[test]).mean())
+    right = np.stack([stored[id_] for id_ in ids]).argmax(axis=1) == data.clips.labels.numpy()[test]
+    return Accuracies(run.metrics["train/accuracy"], float(right.mean()))
 
 
 def stored_logits(store: Store, run_id: str) -> dict[str, np.ndarray]:
@@ -138,7 +141,9 @@ def _sets(data: Data) -> dict[str, np.ndarray]:
     return {"train": data.split.train, "test": data.split.test, **earlier}
 
 
-def _log(config: Config, store: Store, parent: Run, data: Data, seed: int, fingerprint: str, result: Result) -> float:
+def _log(
+    config: Config, store: Store, parent: Run, data: Data, seed: int, fingerprint: str, result: Result
+) -> Accuracies:
     clips = data.clips
     labels = clips.labels.numpy()
     tags = {**base_tags(config), "seed": str(seed), "fingerprint": fingerprint}
@@ -164,7 +169,7 @@ def _log(config: Config, store: Store, parent: Run, data: Data, seed: int, finge
         run.curves(result.curves)
         run.text("model_card.md", _card(config, data, seed, metrics))
     _publish(config, store, data, seed, run.id, metrics)
-    return metrics["test/accuracy"]
+    return Accuracies(metrics["train/accuracy"], metrics["test/accuracy"])
 
 
 def _publish(config: Config, store: Store, data: Data, seed: int, run_id: str, metrics: Mapping[str, float]) -> bool:
@@ -290,21 +295,26 @@ def _params(config: Config, seed: int) -> dict[str, str]:
     return base_params(config) | {"seed": str(seed)}
 
 
-def _summarise(config: Config, run: Run, data: Data, accuracies: dict[int, float]) -> None:
-    chance = NEAR_CHANCE / len(data.clips.class_names)
-    mean = float(np.mean(list(accuracies.values())))
-    run.metrics({"test/accuracy": mean})
-    for seed, accuracy in sorted(accuracies.items()):
-        say(f"  seed {seed}: test accuracy {accuracy:.3f}")
+def _summarise(config: Config, run: Run, data: Data, found: Mapping[int, Accuracies]) -> None:
+    mean = Accuracies(*np.mean([(of.train, of.test) for of in found.values()], axis=0).tolist())
+    run.metrics({"test/accuracy": mean.test})
+    for seed, accuracies in sorted(found.items()):
+        say(f"  seed {seed}: test accuracy {accuracies.test:.3f}")
     family = f"{config.data.label} ({config.data.pipeline}, {config.training.network})"
-    say(f"base models of {family}: test accuracy {mean:.3f}, mean of {len(accuracies)} seeds")  # fmt: skip
-    poor = [seed for seed, accuracy in accuracies.items() if accuracy < chance]
+    say(f"base models of {family}: test accuracy {mean.test:.3f}, mean of {len(found)} seeds")
+    labels = data.clips.labels.numpy()
+    share, of_train = (majority_share(labels[rows]) for rows in (data.split.test, data.split.train))
+    poor = [seed for seed, of in found.items() if near_chance(of.test, share)]
     if poor:
         run.tags({"near_chance": ",".join(map(str, poor))})
         say(
-            f"WARNING: the base models of seeds {poor} are near chance: what is unlearned from them means nothing. "
-            f"Try {_advice(config)}"
+            f"WARNING: the base models of seeds {poor} are near chance, {share:.3f} for the largest class: what is "
+            f"unlearned from them means nothing. Try {_advice(config)}"
         )
+    elif not learned_enough(mean, of_train):
+        say(f"WARNING: {told_of(mean, of_train)}. Try {_advice(config)}")
+    elif words := told_of(mean, of_train):
+        say(f"note: {words}")
     if len(data.split.nonmembers) < len(data.split.test):
         say(f"note: {data.split.n_test_copies} test clips are copies of training clips and no non-members")
 

@@ -61,8 +61,14 @@ class Reading:
 
     @property
     def weak(self) -> bool:
-        """Whether so few recordings could not have shown it within the limit: it neither passes nor refuses."""
-        return self.known.sampling is not None and self.known.sampling > self.limit.allowed and not self.fact
+        """Whether so few recordings could not have shown it within the limit: it neither passes nor refuses.
+
+        A loss that is sure, though not how large it is, is no such figure.
+        """
+        known = self.known
+        if known.sampling is None or known.sampling <= self.limit.allowed or self.fact:
+            return False
+        return not (self.limit.one_sided and known.half is not None and known.mean + known.half < 0)
 
     @property
     def held(self) -> bool:

@@ -181,10 +181,20 @@ def test_a_figure_below_its_power_neither_passes_nor_refuses() -> None:
     assert verdict.outcome is Outcome.PASSED
     assert not verdict.settled
     assert "surely forgotten: forget accuracy +0.0 points from naive's, the original's +100.0" in verdict.reasons[1]
-    assert "do not carry it: the membership attack's AUC (+0.132 ± 0.110)" in verdict.reasons[2]
+    assert verdict.reasons[0] == (
+        "so few recordings do not carry the membership attack's AUC (+0.132 ± 0.110); no other figure lies beyond the "
+        "rule's tolerances"
+    )
     assert outcome(0.2).outcome is Outcome.NOT_FORGOTTEN  # surely beyond the limit, however coarse
     assert outcome(0.0, 0.04).outcome is Outcome.PASSED
     assert outcome(0.0, 0.06).outcome is Outcome.NOT_FORGOTTEN  # 24 thousandths: this one has the power
+
+
+def test_a_sure_loss_refuses_however_few_the_recordings() -> None:
+    """Catches damage that is set aside because nobody knows its size."""
+    assert judged(errors=0.03, remain_accuracy=(-0.07,)).outcome is Outcome.DAMAGED  # 7 ± 6 points, 2 are allowed
+    assert not judged(errors=0.03, remain_accuracy=(-0.07,)).settled
+    assert judged(errors=0.03, remain_accuracy=(-0.05,)).outcome is Outcome.PASSED
 
 
 def test_what_is_not_shown_does_not_pass() -> None:

@@ -22,10 +22,11 @@ from audio_mu.store.connect import open_store
 from audio_mu.workflows.attack import attack
 from audio_mu.workflows.compare import compare
 from audio_mu.workflows.erase import erase
+from audio_mu.workflows.report import report
 from audio_mu.workflows.train import train
 from audio_mu.workflows.unlearn import unlearn
 
-WORK = {"train": train, "attack": attack, "unlearn": unlearn, "compare": compare, "erase": erase}
+WORK = {"train": train, "attack": attack, "unlearn": unlearn, "compare": compare, "report": report, "erase": erase}
 FLAT = """
 from torch import nn
 

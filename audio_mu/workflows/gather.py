@@ -121,8 +121,14 @@ def choice_of(asked: str, cell: CellRuns, method: str) -> Choice:
             f"{method} was chosen on these figures, as the highest ToW of those that meet the rule among {n} compared; "
             f"each had to show that it has forgotten at 5 % divided by {n}."
         )
-        return Choice(words, n)
-    return Choice(f"{method} was asked for by name; {n} methods were compared with naive on these recordings.")
+        return Choice(words, max(1, n))
+    return Choice(f"{method} was asked for by name; {compared_words(cell)}.")
+
+
+def compared_words(cell: CellRuns) -> str:
+    """How many methods a cell has compared."""
+    n = len(candidates(cell.methods))
+    return f"{n} {'method was' if n == 1 else 'methods were'} compared with naive on these recordings"
 
 
 def make_record(

@@ -12,14 +12,14 @@ from audio_mu.names import BEST, NONE
 from audio_mu.own_code import name_of
 from audio_mu.progress import say
 from audio_mu.report.evidence import Choice
-from audio_mu.report.rule import best_method, candidates, closest
+from audio_mu.report.rule import best_method, closest
 from audio_mu.requests.ledger import Answer, read_ledger
-from audio_mu.store import queries
+from audio_mu.store import queries, registry
 from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
 from audio_mu.workflows.cells import CellRuns, load_cell
 from audio_mu.workflows.compare import compare
-from audio_mu.workflows.gather import choice_of, make_record, write_record
+from audio_mu.workflows.gather import choice_of, compared_words, make_record, write_record
 from audio_mu.workflows.stage import base_tags, stage_run
 
 
@@ -35,7 +35,8 @@ def report(config: Config, store: Store) -> str:
     with stage_run(store, None, "report", config, {"cell": cell.id, "request": cell.request}) as run:
         long = compare(config, store, run, cell.id)
         answer = _answer(store, config, cell)
-        method, choice = _recorded(cell, method_asked, answer, long)
+        in_service = None if answer is None else _in_service(store, config, cell, answer)
+        method, choice = _recorded(cell, method_asked, in_service, long)
         after = answer.after if answer is not None and answer.method == method else {}
         record = make_record(store, config, cell, method, choice, {int(seed): v for seed, v in after.items()})
         write_record(run, record)
@@ -83,13 +84,23 @@ def _answer(store: Store, config: Config, cell: CellRuns) -> Answer | None:
     return next((entry.answers[name] for entry in reversed(entries) if entry.answers[name].cell == cell.id), None)
 
 
-def _recorded(cell: CellRuns, asked: str | None, answer: Answer | None, long: pd.DataFrame) -> tuple[str, Choice]:
+def _in_service(store: Store, config: Config, cell: CellRuns, answer: Answer) -> tuple[str, Choice]:
+    """The method that has answered the request, chosen as its versions say."""
+    versions = (registry.of_run(store, config.registered_model, run) for run in answer.runs.values())
+    compared = next((int(version.tags.get("compared", 1)) for version in versions if version is not None), 1)
+    how = f"chosen as the best of {compared} on these figures" if compared > 1 else "asked for by name"
+    words = f"{answer.method} has answered the request, {how}; {compared_words(cell)}."
+    return answer.method, Choice(words, compared)
+
+
+def _recorded(
+    cell: CellRuns, asked: str | None, in_service: tuple[str, Choice] | None, long: pd.DataFrame
+) -> tuple[str, Choice]:
     """The method that the record is of, and why."""
-    compared = f"{len(candidates(cell.methods))} methods were compared with naive"
     if asked is not None:
-        return asked, Choice(f"This record of {asked} was asked for by name; {compared}.")
-    if answer is not None:
-        return answer.method, Choice(f"{answer.method} has answered the request; {compared}.")
+        return asked, Choice(f"This record of {asked} was asked for by name; {compared_words(cell)}.")
+    if in_service is not None:
+        return in_service
     if (best := best_method(long, cell.methods)) is not None:
         return best, choice_of(BEST, cell, best)
     method = closest(long, cell.methods) or cell.methods[-1]

@@ -25,10 +25,14 @@ from audio_mu.workflows.attack import attack
 from audio_mu.workflows.compare import compare
 from audio_mu.workflows.erase import erase
 from audio_mu.workflows.main import run_all
+from audio_mu.workflows.report import report
 from audio_mu.workflows.train import train
 from audio_mu.workflows.unlearn import unlearn
 
-WORK = {"train": train, "attack": attack, "unlearn": unlearn, "compare": compare, "erase": erase, "main": run_all}
+WORK = {
+    "train": train, "attack": attack, "unlearn": unlearn, "compare": compare, "report": report, "erase": erase,
+    "main": run_all,
+}  # fmt: skip
 FLAT = """
 from torch import nn
 

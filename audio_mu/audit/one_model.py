@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from audio_mu.audit.certainty import WorstGroup, auc_error, majority_share, paired_error, worst_group
 from audio_mu.audit.distances import activation_distance, distances, js_divergence, tug_of_war
-from audio_mu.audit.performance import cross_entropy, performance
-from audio_mu.audit.population import PopulationResult, Rate, population_attack
+from audio_mu.audit.performance import as_logits, cross_entropy, performance
+from audio_mu.audit.population import PopulationResult, Rate, placements, population_attack
 
 if TYPE_CHECKING:
     from audio_mu.audit.attack_models import Attack
@@ -22,6 +23,8 @@ Logits = Mapping[str, np.ndarray]
 RECOVERY_TOLERANCE = 0.1
 COMPARED = ("forget", "remain", "test")
 FEW_CLIPS = 10
+SHARE = "request/majority_share"
+"""The share of the largest class of the training set, forgotten recordings included."""
 CONFOUNDED = (
     "speaker-confounded: the non-members are not known to be of the same speakers, so that the attack may tell voices "
     "apart and not membership"
@@ -30,12 +33,17 @@ CONFOUNDED = (
 
 @dataclass(frozen=True)
 class Evaluator:
-    """What all models of a request are measured with."""
+    """What all models of a request are measured with.
+
+    class_names, speakers: by label, and of every clip; where they are not given no group is looked at by itself.
+    """
 
     request: Request
     labels: np.ndarray
     attack: Attack
     earlier: Mapping[str, Earlier] = dataclasses.field(default_factory=dict)
+    class_names: Sequence[str] = ()
+    speakers: Sequence[str] = ()
 
     def alone(self, logits: Logits, seed: int) -> dict[str, float]:
         """Figures that need no other model: performance on every set, and what membership attacks see."""
@@ -51,6 +59,8 @@ class Evaluator:
         metrics["mia/remain_called_nonmember"] = called["remain"]
         metrics["mia/test_called_nonmember"] = called["test"]
         metrics |= {f"mia/{key}": value for key, value in self.population(logits).as_metrics().items()}
+        trained = np.concatenate([self.request.forget, self.request.remain])
+        metrics[SHARE] = majority_share(self.labels[trained])
         return metrics | self._on_earlier(logits)
 
     def _on_earlier(self, logits: Logits) -> dict[str, float]:
@@ -72,9 +82,7 @@ class Evaluator:
 
     def population(self, logits: Logits) -> PopulationResult:
         """The population attack of the forget set against the request's non-members; empty where it has none."""
-        members = cross_entropy(logits["forget"], self.labels[self.request.forget])
-        indices, nonmember_logits = self._nonmembers(logits)
-        return population_attack(members, cross_entropy(nonmember_logits, self.labels[indices]))
+        return population_attack(*self._attacked(logits))
 
     def _nonmembers(self, logits: Logits) -> tuple[np.ndarray, np.ndarray]:
         """The request's non-members: their indices [m] and logits [m, classes]."""
@@ -106,6 +114,61 @@ class Evaluator:
         if metrics.get("time/total_s"):
             result["time/speedup"] = naive["time/total_s"] / metrics["time/total_s"]
         return result
+
+    def certainty(self, logits: Logits, naive: Logits, original: Logits | None = None) -> dict[str, float]:
+        """How well the gaps to naive are known from these recordings: standard errors of differences clip by clip.
+
+        `error/<figure>` is of `gap/<figure>`; `error/half_<figure>` of that less half of the original's gap, which says
+        whether a model is nearer to naive than to the original.
+        """
+        metrics = {
+            f"error/{name}_accuracy": paired_error(self._right(logits, name) - self._right(naive, name))
+            for name in COMPARED
+        }
+        differences: list[tuple[str, list[tuple[float, Logits]]]] = [("", [(1.0, logits), (-1.0, naive)])]
+        if original is not None:
+            differences.append(("half_", [(1.0, logits), (-0.5, naive), (-0.5, original)]))
+            contrast = sum(weight * self._right(of, "forget") for weight, of in differences[1][1])
+            metrics["error/half_forget_accuracy"] = paired_error(contrast)
+        if len(self._nonmembers(logits)[0]):
+            for name, weighted in differences:
+                metrics[f"error/{name}mia_auc"] = auc_error(
+                    [(w, *placements(*self._attacked(of))) for w, of in weighted]
+                )
+        return metrics
+
+    def worst(self, logits: Logits, naive: Logits) -> dict[str, WorstGroup]:
+        """The class and the other speaker whose remaining recordings, trained on or not, have surely lost the most.
+
+        Whom and what the request is about as a whole does not count.
+        """
+        request, test = self.request, np.isin(self.request.test, self.request.held_out, invert=True)
+        rows = np.concatenate([request.remain, request.test[test]])
+        own, target = (
+            np.concatenate([self._right(of, "remain"), self._right(of, "test")[test]]) for of in (logits, naive)
+        )
+        groups = {
+            "class": [self.class_names[i] for i in self.labels[rows]] if self.class_names else [],
+            "speaker": [self.speakers[i] for i in rows] if self.speakers else [],
+        }
+        asked = {"class": {*request.classes}, "speaker": {*request.people}}
+        found: dict[str, WorstGroup] = {}
+        for kind, names in groups.items():
+            others = ["" if name in asked[kind] else name for name in names]
+            worst = worst_group(own - target, others) if others else None
+            found |= {kind: worst} if worst else {}
+        return found
+
+    def _right(self, logits: Logits, name: str) -> np.ndarray:
+        """1 for each clip of a set that is answered rightly, 0 for the others [n]."""
+        answers = as_logits(logits[name]).argmax(axis=1)
+        return (answers == self.labels[self.request.sets()[name]]).astype(np.float64)
+
+    def _attacked(self, logits: Logits) -> tuple[np.ndarray, np.ndarray]:
+        """The losses that the population attack compares: of the forget set, of the non-members."""
+        indices, nonmember_logits = self._nonmembers(logits)
+        members = cross_entropy(logits["forget"], self.labels[self.request.forget])
+        return members, cross_entropy(nonmember_logits, self.labels[indices])
 
     def per_clip(
         self, ids: tuple[str, ...], logits: Logits, seed: int, naive_logits: Logits | None = None

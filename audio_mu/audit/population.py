@@ -116,11 +116,9 @@ def auc_interval(low_group: ArrayLike, high_group: ArrayLike) -> tuple[float, fl
     """
     lower, higher = _losses(low_group), _losses(high_group)
     m, n = len(lower), len(higher)
-    ranks = rankdata(np.concatenate([lower, higher]))
-    # Structural components: for each clip, the share of the other group on its expected side (ties half).
-    above = 1 - (ranks[:m] - rankdata(lower)) / n
-    below = (ranks[m:] - rankdata(higher)) / m
+    above, below = placements(lower, higher)
     # Sums of half integers are exact: without leakage a symmetric sample gives 0.5 and not its neighbour.
+    ranks = rankdata(np.concatenate([lower, higher]))
     auc = float((ranks[m:].sum() - n * (n + 1) / 2) / (m * n))
     variance = float(above.var(ddof=1) / m + below.var(ddof=1) / n) if min(m, n) > 1 else 0.0
     if variance < 1e-20 or not 0 < auc < 1:
@@ -129,6 +127,22 @@ def auc_interval(low_group: ArrayLike, high_group: ArrayLike) -> tuple[float, fl
     centre, half_width = np.log(auc / (1 - auc)), Z95 * error / (auc * (1 - auc))
     low, high = 1 / (1 + np.exp(-(centre + np.array([-half_width, half_width]))))
     return auc, error, float(low), float(high)
+
+
+def placements(low_group: ArrayLike, high_group: ArrayLike) -> tuple[Floats, Floats]:
+    """Return for each value [m] and [n] the share of the other group on its expected side, ties half.
+
+    DeLong's structural components: the mean of either is the AUC.
+    """
+    lower, higher = _losses(low_group), _losses(high_group)
+    return 1 - _share_below(lower, higher), _share_below(higher, lower)
+
+
+def _share_below(values: Floats, others: Floats) -> Floats:
+    """For each value the share of the others that lie below it, ties half."""
+    ordered = np.sort(others)
+    below, not_above = (np.searchsorted(ordered, values, side) for side in ("left", "right"))
+    return (below + not_above) / 2 / len(ordered)
 
 
 def _newcombe_interval(auc: float, m: int, n: int) -> tuple[float, float]:

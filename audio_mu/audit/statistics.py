@@ -49,6 +49,22 @@ class PairedDifference:
 
 
 @dataclass(frozen=True)
+class Pooled:
+    """The mean of several models' differences, each of which is known to a standard error.
+
+    half: half-width of its interval, None for one model without an error. sampling: what the recordings alone
+    contribute to it, None without errors. between: variance from model to model that the errors do not explain;
+    scattered: whether it is surely there (Cochran's Q at 5 %).
+    """
+
+    mean: float
+    half: float | None
+    sampling: float | None
+    between: float
+    scattered: bool
+
+
+@dataclass(frozen=True)
 class BalancedAccuracy:
     """Mean of the shares of members and of non-members called rightly, with its interval."""
 
@@ -117,6 +133,32 @@ def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
 @cache
 def _t_quantile(share: float, degrees: int) -> float:
     return float(stats.t.ppf(share, degrees))
+
+
+def pooled(differences: ArrayLike, errors: ArrayLike | None = None, confidence: float = 0.95) -> Pooled:
+    """Return the mean of differences [n], with the sampling of recordings (errors [n]) and of seeds in its interval.
+
+    A random-effects mean (DerSimonian and Laird 1986) with equal weights: the variance between models is what their
+    scatter exceeds the mean squared error by. The recordings' part of the half-width has the normal quantile, the rest
+    the t quantile of n - 1, in quadrature; without errors it is the t interval. The errors are of the same recordings
+    in every model, and independent as far as a model's answers depend on its seed.
+    """
+    sample = _sample(differences)
+    n = len(sample)
+    squared = 0.0 if errors is None else float((_sample(errors) ** 2).mean())
+    scatter = float(sample.var(ddof=1)) if n > 1 else 0.0
+    between = max(0.0, scatter - squared)
+    sampling = None if errors is None else _z_quantile((1 + confidence) / 2) * (squared / n) ** 0.5
+    if n == 1:
+        return Pooled(float(sample.mean()), sampling, sampling, 0.0, scattered=False)
+    of_seeds = _t_quantile((1 + confidence) / 2, n - 1) * (between / n) ** 0.5
+    scattered = squared > 0 and (n - 1) * scatter / squared > float(stats.chi2.ppf(0.95, n - 1))
+    return Pooled(float(sample.mean()), float(np.hypot(sampling or 0.0, of_seeds)), sampling, between, scattered)
+
+
+@cache
+def _z_quantile(share: float) -> float:
+    return float(stats.norm.ppf(share))
 
 
 def paired_differences(

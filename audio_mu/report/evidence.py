@@ -5,6 +5,7 @@ Everything here is a pure function of figures, so that no sentence can disagree 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -15,9 +16,11 @@ from audio_mu.report.facts import (
     Figures,
     RequestFacts,
     figures_of,
+    interval_difference,
     interval_number,
     interval_percent,
     interval_points,
+    paired,
     speed_words,
 )
 from audio_mu.report.rule import RULE, Outcome, Rule, Verdict, judge
@@ -32,11 +35,26 @@ class Evidence:
     does_not_show: tuple[str, ...]
 
 
-def evidence(method: str, long: pd.DataFrame, request: RequestFacts, rule: Rule = RULE) -> Evidence:
+@dataclass(frozen=True)
+class Choice:
+    """How a method came to be the one of a record: in words, and among how many its figures have chosen it.
+
+    left_out: the audits that the record lacks, why, and what makes them.
+    """
+
+    words: str = ""
+    compared: int = 1
+    left_out: Sequence[str] = ()
+
+
+def evidence(
+    method: str, long: pd.DataFrame, request: RequestFacts, rule: Rule = RULE, choice: Choice = Choice()
+) -> Evidence:
     """What the figures of one cell show about a method, and what they do not."""
     figures, naive, original = (figures_of(long, m) for m in (method, NAIVE, ORIGINAL))
-    verdict = judge(method, figures, original or None, rule)
+    verdict = judge(method, figures, original or None, rule, choice.compared)
     shows = [
+        choice.words,
         _accuracy_sentence("forget", figures, naive, original),
         _accuracy_sentence("remain", figures, naive, original),
         _accuracy_sentence("test", figures, naive, original),
@@ -47,7 +65,7 @@ def evidence(method: str, long: pd.DataFrame, request: RequestFacts, rule: Rule 
     return Evidence(
         headline=_headline(method, verdict),
         shows=tuple(sentence for sentence in shows if sentence),
-        does_not_show=tuple(_limits(figures, request, verdict)),
+        does_not_show=(*_limits(figures, request, verdict), *choice.left_out),
     )
 
 
@@ -81,9 +99,11 @@ def _membership_sentences(figures: Figures, naive: Figures) -> list[str]:
     lines = []
     if "mia/auc" in figures:
         target = f" (naive {interval_number(naive['mia/auc'])})" if "mia/auc" in naive else ""
+        gap = figures.get("gap/mia_auc")
         lines.append(
             f"A membership attack by the loss reaches an AUC of {interval_number(figures['mia/auc'])}{target}; "
             "0.5 means that forgotten and unseen recordings look alike."
+            + (f" Difference from naive, paired by seed: {interval_difference(gap)}." if gap else "")
         )
     if "mia/score" in figures:
         target = f" (naive {interval_percent(naive['mia/score'])})" if "mia/score" in naive else ""
@@ -105,25 +125,32 @@ def _rmia_sentence(found: Estimate, naive: Estimate | None) -> str:
     attack = f"RMIA, an attack with retrained models as references, reaches an AUC of {interval_number(found)}"
     if naive is None:
         return f"{attack}."
-    side = "not above naive's"
-    if found.low is not None and naive.high is not None:
-        side = "above naive's interval" if found.low > naive.high else "not above naive's beyond the intervals"
-    elif found.mean > naive.mean:
-        side = "above naive's, of one seed"
-    return f"{attack} (naive {interval_number(naive)}), {side}."
+    apart = paired(found, naive)
+    if apart is None:
+        return f"{attack} (naive {interval_number(naive)})."
+    if apart.low is None:
+        side = "above naive's, of one seed" if apart.mean > 0 else "not above naive's, of one seed"
+    else:
+        side = "surely above naive's" if apart.low > 0 else "not surely above naive's"
+    return (
+        f"{attack} (naive {interval_number(naive)}), {side}: difference {interval_difference(apart)}, paired by seed."
+    )
 
 
 def _distance_sentences(figures: Figures, original: Figures, floor: Figures) -> list[str]:
     own, before = figures.get("distance/js"), original.get("distance/js")
     if own is None or before is None:
         return []
-    apart = own.high is not None and before.low is not None and own.high < before.low
-    closer = "closer to" if apart else "closer, but within the spread of the seeds, to"
+    apart = paired(own, before)
+    closer = "closer, but within the spread of the seeds, to"
+    if apart is not None and apart.high is not None and apart.high < 0:
+        closer = "closer to"
     side = closer if own.mean < before.mean else "no closer to"
+    change = f", a difference of {interval_difference(apart)} paired by seed" if apart else ""
     yardstick = f"; retrained models of two seeds {floor['distance/js'].mean:.3f}" if "distance/js" in floor else ""
     return [
         f"Its answers on the forgotten recordings are {side} the retrained model's than the original's were: "
-        f"Jensen-Shannon divergence {interval_number(own)}, before {interval_number(before)}{yardstick}."
+        f"Jensen-Shannon divergence {interval_number(own)}, before {interval_number(before)}{change}{yardstick}."
     ]
 
 
@@ -144,7 +171,9 @@ def _limits(figures: Figures, request: RequestFacts, verdict: Verdict) -> list[s
     if request.copies:
         lines.append(f"It does not show that no copy has stayed: {request.copies}.")
     if n == 1:
-        lines.append("One seed gives no interval: another seed could decide otherwise.")
+        lines.append(
+            "One seed gives no interval over seeds, only one over recordings: another seed could decide otherwise."
+        )
     elif n < 6:
         lines.append(
             f"With {n} seeds no distribution-free test can be significant at 5 % (its p cannot go below "

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
+
+from audio_mu.audit.statistics import t_interval
+from audio_mu.names import NAIVE, ORIGINAL
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,16 @@ class RequestFacts:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over n seeds with its 95 % t interval; low and high are None for a single seed."""
+    """A mean over n seeds with its 95 % t interval; low and high are None for a single seed.
+
+    by_seed: seed → value, empty where only the mean is known.
+    """
 
     mean: float
     low: float | None
     high: float | None
     n: int
+    by_seed: Mapping[int, float] = field(default_factory=dict)
 
 
 Figures = Mapping[str, Estimate]
@@ -42,11 +50,31 @@ Figures = Mapping[str, Estimate]
 
 
 def figures_of(long: pd.DataFrame, method: str) -> dict[str, Estimate]:
-    """The figures of a method from the long table of one cell (columns method, metric, mean, n, ci_low, ci_high)."""
+    """The figures of a method from the long table of one cell.
+
+    Columns: method, metric, mean, n, ci_low, ci_high; seeds and values, where the table has them.
+    """
     return {
-        row.metric: Estimate(row.mean, _number(row.ci_low), _number(row.ci_high), int(row.n))
+        row.metric: Estimate(row.mean, _number(row.ci_low), _number(row.ci_high), int(row.n), _by_seed(row))
         for row in long[long["method"] == method].itertuples()
     }
+
+
+def paired(own: Estimate, other: Estimate) -> Estimate | None:
+    """The difference of two figures, paired by seed; None where they share no seed."""
+    common = sorted(own.by_seed.keys() & other.by_seed.keys())
+    if not common:
+        return None
+    differences = {seed: own.by_seed[seed] - other.by_seed[seed] for seed in common}
+    interval = t_interval(list(differences.values()))
+    return Estimate(interval.mean, interval.low, interval.high, interval.n, differences)
+
+
+def _by_seed(row: Any) -> dict[int, float]:
+    """The values of a row by their seeds; none where one number takes all seeds at once."""
+    values = [text for text in str(getattr(row, "values", "")).split() if text != "nan"]  # one is read as a number
+    seeds = str(getattr(row, "seeds", "")).split()
+    return dict(zip(map(int, seeds), map(float, values))) if len(seeds) == len(values) else {}
 
 
 def _number(value: float | None) -> float | None:
@@ -78,6 +106,11 @@ def interval_number(estimate: Estimate) -> str:
     return f"{estimate.mean:.3f}" + _interval(estimate, 1, ".3f")
 
 
+def interval_difference(estimate: Estimate) -> str:
+    """A signed difference of numbers with its interval."""
+    return f"{estimate.mean:+.3f}" + _interval(estimate, 1, "+.3f")
+
+
 def speed_words(speedup: Estimate) -> str:
     """How a method's time compares with retraining, as the end of a sentence."""
     if speedup.mean >= 1:
@@ -89,3 +122,14 @@ def _interval(estimate: Estimate, scale: float, form: str) -> str:
     if estimate.low is None or estimate.high is None:
         return ""
     return f" [{scale * estimate.low:{form}}, {scale * estimate.high:{form}}]"
+
+
+def accuracies_beside(long: pd.DataFrame, method: str) -> str:
+    """The accuracies of a method, with those of the original and of naive."""
+    figures = {who: figures_of(long, who) for who in (method, ORIGINAL, NAIVE)}
+    parts = []
+    for key in (f"{name}/accuracy" for name in ("forget", "remain", "test")):
+        known = {who: of[key].mean for who, of in figures.items() if key in of}
+        others = ", ".join(f"{who} {value:.3f}" for who, value in known.items() if who != method)
+        parts.append(f"{key.partition('/')[0]} {known[method]:.3f} ({others})")
+    return ", ".join(parts)

@@ -74,7 +74,7 @@ def _unsettled_sentence(judged: Mapping[str, Verdict]) -> list[str]:
     if not unsettled:
         return []
     if len(unsettled) == len(judged):
-        return ["No verdict is settled: the intervals over the seeds reach across the rule's limits."]
+        return ["No verdict is settled: intervals reach across the rule's limits."]
     return [f"Not settled, because an interval reaches across one of the rule's limits: {_listed(unsettled)}."]
 
 

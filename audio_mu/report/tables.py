@@ -11,7 +11,7 @@ import pandas as pd
 from audio_mu.audit.statistics import FriedmanResult, friedman, paired_differences, t_interval
 from audio_mu.names import FLOOR, NAIVE, ORIGINAL
 
-COLUMNS = ["cell", "request", "method", "metric", "mean", "std", "n", "seeds", "ci_low", "ci_high"]
+COLUMNS = ["cell", "request", "method", "metric", "mean", "std", "n", "seeds", "values", "ci_low", "ci_high"]
 SHOWN = {
     "forget/accuracy": "forget acc",
     "remain/accuracy": "remain acc",
@@ -86,17 +86,18 @@ def long_table(values: pd.DataFrame) -> pd.DataFrame:
     """Average over seeds within each cell.
 
     `values` has the columns cell, request, method, metric, seed, value, one row each. Returns the columns of the
-    contract; `std` has ddof 1 and is empty, like the 95 % t interval, for a single seed. The interval is cut to what
-    the metric can be (`possible`), which takes nothing from its coverage.
+    contract; `std` has ddof 1 and is empty, like the 95 % t interval, for a single seed. `values` are those of `seeds`,
+    in their order. The interval is cut to what the metric can be (`possible`), which takes nothing from its coverage.
     """
     rows = []
     for (cell, request, method, metric), group in values.groupby(["cell", "request", "method", "metric"], sort=False):
         interval = t_interval(group["value"].to_numpy())
-        seeds = " ".join(str(seed) for seed in sorted(group["seed"]))
+        by_seed = sorted(zip(group["seed"], group["value"]))
+        seeds, listed = (" ".join(map(str, column)) for column in zip(*by_seed))
         low, high = interval.low, interval.high
         if low is not None and high is not None:
             low, high = np.clip([low, high], *possible(metric)).tolist()
-        rows.append([cell, request, method, metric, interval.mean, interval.std, interval.n, seeds, low, high])
+        rows.append([cell, request, method, metric, interval.mean, interval.std, interval.n, seeds, listed, low, high])
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -117,7 +118,8 @@ def whole_rows(values: pd.DataFrame) -> pd.DataFrame:
 
     `values` has the columns cell, request, method, metric, value, seeds (separated by spaces).
     """
-    rows = values.rename(columns={"value": "mean"}).assign(std=float("nan"), ci_low=float("nan"), ci_high=float("nan"))
+    nan = float("nan")
+    rows = values.rename(columns={"value": "mean"}).assign(std=nan, ci_low=nan, ci_high=nan, values="")
     return rows.assign(n=rows["seeds"].str.split().str.len())[COLUMNS].astype({"mean": float, "n": int})
 
 

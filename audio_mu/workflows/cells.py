@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from audio_mu.audit.across_seeds import NO_AUDIT, AuditInput, CellAudit, StoredLogits, audit_cell
+from audio_mu.audit.one_model import SHARE
 from audio_mu.errors import UserError
 from audio_mu.names import FLOOR, NAIVE, ORIGINAL, file_name, in_order
 from audio_mu.printable import printable
@@ -81,6 +82,11 @@ class CellRuns:
         after = known.index(NAIVE) + 1 if NAIVE in known else len(known)
         return [*known[:after], FLOOR, *known[after:]]
 
+    def only(self, methods: Iterable[str]) -> CellRuns:
+        """The cell with these methods alone."""
+        wanted = {*methods}
+        return CellRuns(self.id, self.request, {key: run for key, run in self.runs.items() if key[0] in wanted})
+
     def of(self, method: str) -> dict[int, Finished]:
         """Seed → run of a method, seeds rising."""
         return {seed: self.runs[of, seed] for of, seed in sorted(self.runs) if of == method}
@@ -92,13 +98,16 @@ class CellRuns:
 
     @property
     def not_learned(self) -> list[int]:
-        """Seeds on which retraining failed though the same training with the forgotten recordings did not."""
+        """Seeds on which retraining failed though the same training with the forgotten recordings did not.
+
+        It has learned less than half as much, counted from the largest class's share.
+        """
+
+        def learned(run: Finished) -> float:
+            return run.metrics["remain/accuracy"] - run.metrics.get(SHARE, 0.0)
+
         naive, original = (self.of(method) for method in (NAIVE, ORIGINAL))
-        return [
-            seed
-            for seed, run in naive.items()
-            if seed in original and run.metrics["remain/accuracy"] < original[seed].metrics["remain/accuracy"] / 2
-        ]
+        return [seed for seed, run in naive.items() if seed in original and learned(run) < learned(original[seed]) / 2]
 
     def values(self) -> pd.DataFrame:
         """Every metric of every run, and whether naive has learned: cell, request, method, metric, seed, value."""
@@ -134,18 +143,6 @@ def load_cell(store: Store, cell: str, everywhere: bool = False) -> CellRuns:
     return CellRuns.from_runs(found)
 
 
-def audited_long(store: Store, cell: CellRuns) -> pd.DataFrame:
-    """The long table of a cell with the audits that take several seeds, where a comparison of these runs made them."""
-    own = cell.long()
-    compared = queries.newest(store, {"stage": "compare", "cell": cell.id})
-    if compared is None or compared.start_time < max(run.start_time for run in cell.runs.values()):
-        return own
-    table = read_csv(store, compared.id, "comparison.csv", na_values=[""])
-    # Numbers of other seeds than this cell's say nothing about its models.
-    audits = table[(table["cell"] == cell.id) & ~table["metric"].isin(own["metric"])]
-    return pd.concat([own, audits[audits["seeds"] == " ".join(map(str, cell.seeds))]], ignore_index=True)
-
-
 @dataclass(frozen=True)
 class ComparedCell:
     """A cell in a comparison. `about`: the evidence that any of its runs logged. `n_left`: forget clips in its lists.
@@ -178,7 +175,7 @@ class ComparedCell:
 
 
 def compare_cell(store: Store, runs: CellRuns) -> ComparedCell:
-    """Average a cell over its seeds and audit it across them."""
+    """Average a cell over its seeds and audit it across them, from the logits that its runs have stored."""
     about = read_json(store, runs.any_run.id, "audit/audit.json")
     clips = read_csv(store, runs.any_run.id, PER_CLIP, usecols=["clip_id", "role"], dtype=str)
     n_left = int((clips["role"] == "forget").sum())

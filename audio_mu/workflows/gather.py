@@ -7,20 +7,22 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
 
+from audio_mu.audit.across_seeds import SEEDS_OF_ULIRA
 from audio_mu.config import BASE_FIELDS, Config, DataParameters
 from audio_mu.data.audio import SAMPLE_RATE, BadRecording, read_clip
 from audio_mu.data.catalog import recordings_below
 from audio_mu.data.datasets import root_at_hand
 from audio_mu.errors import UserError, first_of
-from audio_mu.names import NAIVE, ORIGINAL
+from audio_mu.names import BEST, NAIVE, ORIGINAL
 from audio_mu.report import cards
-from audio_mu.report.evidence import evidence
+from audio_mu.report.evidence import Choice, evidence
 from audio_mu.report.facts import RequestFacts, figures_of, interval_number, interval_percent
 from audio_mu.report.html import (
     SHOWN_CLIPS,
@@ -34,7 +36,7 @@ from audio_mu.report.html import (
     render_record,
     render_report,
 )
-from audio_mu.report.rule import judge
+from audio_mu.report.rule import candidates, judge
 from audio_mu.report.summary import summary
 from audio_mu.report.tables import listed
 from audio_mu.requests.ledger import COPIES
@@ -43,7 +45,7 @@ from audio_mu.store.artifacts import read_csv, unreadable, way_back
 from audio_mu.store.handle import Store
 from audio_mu.store.links import share_charts
 from audio_mu.store.runs import Run
-from audio_mu.workflows.cells import CellRuns, ClipLosses, ComparedCell
+from audio_mu.workflows.cells import CellRuns, ClipLosses, ComparedCell, compare_cell
 
 FORGET_LOSSES = "losses/forget.csv"
 AUDIO_VARIABLE = "AUDIO_MU_REPORT_AUDIO"  # how many recordings a report may hold; 0: none
@@ -115,15 +117,35 @@ def write_record(run: Run, record: Record) -> None:
     run.text("evidence.md", record_markdown(record))
 
 
+def choice_of(asked: str, cell: CellRuns, method: str) -> Choice:
+    """How a method came to go into service: by its name, or as the best of those that were compared."""
+    n = len(candidates(cell.methods))
+    if asked == BEST:
+        words = (
+            f"{method} was chosen on these figures, as the highest ToW of those that meet the rule among {n} compared; "
+            f"each had to show that it has forgotten at 5 % divided by {n}."
+        )
+        return Choice(words, max(1, n))
+    return Choice(f"{method} was asked for by name; {compared_words(cell)}.")
+
+
+def compared_words(cell: CellRuns) -> str:
+    """How many methods a cell has compared."""
+    n = len(candidates(cell.methods))
+    return f"{n} {'method was' if n == 1 else 'methods were'} compared with naive on these recordings"
+
+
 def make_record(
-    store: Store, config: Config, cell: CellRuns, method: str, long: pd.DataFrame,
+    store: Store, config: Config, cell: CellRuns, method: str, choice: Choice,
     after: Mapping[int, str] | None = None,
 ) -> Record:  # fmt: skip
-    """The evidence record of a method, from the long table of its cell.
+    """The evidence record of a method of a cell. Its audits across seeds are made here, from the stored logits.
 
     `after`: seed → version of the registered unlearned model, where there is one.
     """
     request = request_facts(store, cell)
+    compared = compare_cell(store, cell.only((method, NAIVE, ORIGINAL)))
+    long, choice = compared.long, replace(choice, left_out=_left_out(compared))
     figures, naive, original = (figures_of(long, name) for name in (method, NAIVE, ORIGINAL))
     rows = []
     for metric, (name, written) in RECORD_ROWS.items():
@@ -135,8 +157,8 @@ def make_record(
     return Record(
         method=method,
         title=f"{method}, {cell.title}",
-        evidence=evidence(method, long, request),
-        verdict=judge(method, figures, original or None),
+        evidence=evidence(method, long, request, choice=choice),
+        verdict=judge(method, figures, original or None, compared=choice.compared),
         rows=rows,
         provenance=[
             ("request hash", request.hash),
@@ -149,6 +171,20 @@ def make_record(
             *provenance(cell, params),
         ],
     )
+
+
+def _left_out(cell: ComparedCell) -> list[str]:
+    """What a record's audits lack, as sentences, and the commands that make it."""
+    notes = [*([cell.erased] if cell.erased else []), *cell.audit.notes]
+    lines = [f"{note[0].upper()}{note[1:]}." for note in notes]
+    seeds, naive = cell.runs.seeds, cell.runs.of(NAIVE)
+    if not naive:
+        lines.append("A retrained model makes them: `-e unlearn` of the same request with naive among the methods.")
+    elif len(naive) < SEEDS_OF_ULIRA:
+        more = [*seeds, *range(max(seeds) + 1, max(seeds) + 1 + SEEDS_OF_ULIRA - len(naive))]
+        wanted = ",".join(map(str, more))
+        lines.append(f"More seeds make them: `-e train`, `-e attack` and `-e unlearn` with seeds={wanted}.")
+    return lines
 
 
 def request_facts(store: Store, cell: CellRuns) -> RequestFacts:

@@ -18,8 +18,9 @@ from audio_mu.names import BEST, NAIVE, NONE, ORIGINAL, UNLEARNED
 from audio_mu.progress import say
 from audio_mu.report import cards
 from audio_mu.report.cards import ModelFacts, UnlearnedFacts
-from audio_mu.report.facts import figures_of
-from audio_mu.report.rule import RULE, Verdict, best_method, closest, judge
+from audio_mu.report.evidence import Choice
+from audio_mu.report.facts import accuracies_beside, figures_of
+from audio_mu.report.rule import RULE, Verdict, best_method, candidates, closest, judge, verdicts
 from audio_mu.requests.complete import check_lists
 from audio_mu.requests.ledger import (
     COLUMNS,
@@ -48,9 +49,9 @@ from audio_mu.store.queries import Finished
 from audio_mu.store.registry import Version
 from audio_mu.store.runs import Run
 from audio_mu.system.hashing import hash_of
-from audio_mu.workflows.cells import CellRuns, audited_long, load_cell
+from audio_mu.workflows.cells import CellRuns, load_cell
 from audio_mu.workflows.data import Data, data_of_bases, matching, of_entry
-from audio_mu.workflows.gather import make_record, request_facts, write_record
+from audio_mu.workflows.gather import choice_of, make_record, request_facts, write_record
 from audio_mu.workflows.stage import base_tags
 
 PORT = 5001  # MLflow's UI has 5000
@@ -65,6 +66,7 @@ class Chosen:
     method: str
     runs: Mapping[int, Finished]
     first_seed: int
+    choice: Choice
 
     @property
     def first(self) -> Finished:
@@ -75,11 +77,12 @@ class Chosen:
 def register_unlearned(config: Config, store: Store, run: Run, cell_id: str) -> dict[int, Version]:
     """Register the models that `register` names, one for each seed; nothing for `none`.
 
-    The method must meet the rule of `audio_mu.report.rule` in the mean over the configured seeds; `best` is the
-    method of highest ToW that does. Each seed's model becomes a version behind the alias `unlearned-seed-NN`, that of
-    the first configured seed behind `unlearned` too: a choice that looks at no result. Evidence and model card go into
-    the runs that made the versions and into `run`. With that the request is answered and enters the ledger. Raises
-    `UserError` where the rule is not met, a model was not kept, or an answered request would be in service again.
+    The method must meet the rule of `audio_mu.report.rule` on the configured seeds, each of whose models goes into
+    service; `best` is the method of highest ToW that does, with all methods compared sharing the doubt. Each seed's
+    model becomes a version behind the alias `unlearned-seed-NN`, that of the first configured seed behind `unlearned`
+    too: a choice that looks at no result. Evidence and model card go into the runs that made the versions and into
+    `run`. With that the request is answered and enters the ledger. Raises `UserError` where the rule is not met, a
+    model was not kept, or an answered request would be in service again.
     """
     if config.methods.register == NONE:
         return {}
@@ -128,7 +131,8 @@ def _chosen(asked: str, cell: CellRuns, seeds: tuple[int, ...], failed: Mapping[
                 f"register={asked!r} is refused: {name} has no finished run for seeds {missing} ({why}): mend that and "
                 f"run the same command again{_way_out(asked, complete.long())}"
             )
-    return Chosen(cell, _allowed_method(method, cell), cell.of(method), seeds[0])
+    method = _allowed_method(method, cell) if asked != BEST else method
+    return Chosen(cell, method, cell.of(method), seeds[0], choice_of(asked, complete, method))
 
 
 def _allowed_method(asked: str, cell: CellRuns) -> str:
@@ -137,24 +141,24 @@ def _allowed_method(asked: str, cell: CellRuns) -> str:
     if asked == BEST:
         if (found := best_method(long, cell.methods)) is not None:
             return found
-        nearest = closest(long, cell.methods)
+        tried = candidates(cell.methods)
+        nearest = closest(long, tried)
         reason = "no method meets the rule"
-        reason += f"; the closest is {nearest}: {_reasons(long, nearest)}" if nearest else ""
-    elif _verdict(long, asked).passed:
-        return asked
+        if nearest:
+            verdict = verdicts(long, [nearest], compared=len(tried))[nearest]
+            reason += f"; the closest of {len(tried)} is {nearest}, {verdict.outcome.value}: {_reasons(verdict)}"
     else:
-        reason, rule = _reasons(long, asked), f" (rule: {RULE.text})"
+        verdict = verdicts(long, [asked])[asked]
+        if verdict.passed:
+            return asked
+        reason, rule = f"{verdict.outcome.value}, {_reasons(verdict)}", f" (rule: {RULE.text})"
     if NAIVE not in cell.methods:
         reason = "there is no retrained model (naive) to compare with; add it to methods"
     raise UserError(f"register={asked!r} is refused: {reason}{rule}{_way_out(asked, long)}")
 
 
-def _verdict(long: pd.DataFrame, method: str) -> Verdict:
-    return judge(method, figures_of(long, method), figures_of(long, ORIGINAL) or None)
-
-
-def _reasons(long: pd.DataFrame, method: str) -> str:
-    return "; ".join(_verdict(long, method).reasons)
+def _reasons(verdict: Verdict) -> str:
+    return "; ".join(verdict.reasons)
 
 
 def _way_out(asked: str, long: pd.DataFrame) -> str:
@@ -248,6 +252,7 @@ def _version(store: Store, name: str, chosen: Chosen, seed: int, model_uri: str,
     tags = {
         **_tags_of_base(store, name, finished),
         **{key: finished.tags[key] for key in own},
+        "compared": str(chosen.choice.compared),
         "clips_digest": digest,  # the next request starts from here
         "evidence": f"runs:/{finished.id}/evidence.html",
     }
@@ -263,7 +268,7 @@ def _attach(config: Config, store: Store, run: Run, chosen: Chosen, versions: Ma
     """Evidence and model cards into the runs and the versions' descriptions."""
     cell = chosen.cell
     after = {seed: version.version for seed, version in versions.items()}
-    record = make_record(store, config, cell, chosen.method, audited_long(store, cell), after)
+    record = make_record(store, config, cell, chosen.method, chosen.choice, after)
     write_record(run, record)
     n_forget = request_facts(store, cell).n_forget
     for seed, version in versions.items():
@@ -332,7 +337,7 @@ def _tell(store: Store, run: Run, name: str, chosen: Chosen, versions: Mapping[i
     """What was registered, what it can do, and where to go from here."""
     listed = ", ".join(f"seed {seed}: version {version.version}" for seed, version in versions.items())
     say(f"registered {chosen.method} as {name}, {listed}")
-    say(f"  accuracy, mean of the seeds: {_beside(chosen.cell.long(), chosen.method)}")
+    say(f"  accuracy, mean of the seeds: {accuracies_beside(chosen.cell.long(), chosen.method)}")
     request = chosen.first.tags["request_hash"][:8]
     erase = f"mlflow run . -e erase -P request={request}"
     say(f"evidence: {run.address('evidence.html')}; request {request}, to be erased with `{erase}`")
@@ -341,14 +346,3 @@ def _tell(store: Store, run: Run, name: str, chosen: Chosen, versions: Mapping[i
         f"MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false mlflow models serve -m models:/{name}@{UNLEARNED} "
         f"--env-manager local -p {PORT}"
     )
-
-
-def _beside(long: pd.DataFrame, method: str) -> str:
-    """The accuracies of a method, with those of the original and of naive."""
-    figures = {who: figures_of(long, who) for who in (method, ORIGINAL, NAIVE)}
-    parts = []
-    for key in (f"{name}/accuracy" for name in SETS):
-        known = {who: of[key].mean for who, of in figures.items() if key in of}
-        others = ", ".join(f"{who} {value:.3f}" for who, value in known.items() if who != method)
-        parts.append(f"{key.partition('/')[0]} {known[method]:.3f} ({others})")
-    return ", ".join(parts)

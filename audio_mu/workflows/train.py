@@ -9,6 +9,7 @@ from functools import lru_cache, partial
 import numpy as np
 import pandas as pd
 
+from audio_mu.audit.certainty import majority_share
 from audio_mu.audit.performance import cross_entropy, performance
 from audio_mu.compute.attempt import Failed, measured
 from audio_mu.compute.engine import Engine
@@ -20,6 +21,7 @@ from audio_mu.data.splits import ENOUGH, one_sided
 from audio_mu.errors import UserError, counted, first_of
 from audio_mu.models.waveform import servable
 from audio_mu.progress import say
+from audio_mu.report.base_models import Accuracies, learned_enough, near_chance, told_of
 from audio_mu.report.cards import BaseFacts, ModelFacts, base_card, family_note
 from audio_mu.requests.ledger import RETIRED, read_ledger
 from audio_mu.seeding import seeded
@@ -28,6 +30,7 @@ from audio_mu.store.artifacts import list_files, read_logits
 from audio_mu.store.failed import log_failed
 from audio_mu.store.handle import Store
 from audio_mu.store.locks import registry_locked
+from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Run, child_run
 from audio_mu.system.hashing import hash_of
 from audio_mu.workflows.data import Data, data_to_train, of_entry
@@ -42,7 +45,6 @@ from audio_mu.workflows.fingerprints import (
 )
 from audio_mu.workflows.stage import base_params, base_tags, stage_run
 
-NEAR_CHANCE = 2.0  # accuracy below twice that of guessing
 SHOWN = 12  # class names that are printed
 WELL_TRAINED = {"pipeline": "logmel", "optimizer": "adam", "learning_rate": "0.001", "batch_size": "64"}
 """What is worth trying where a network learns nothing."""
@@ -55,10 +57,10 @@ def train(config: Config, store: Store, engine: Engine, parent: Run | None = Non
     behind the alias `seed-NN`.
     """
     data = data_to_train(config, store, read_ledger(store, config.data.label))
-    for found in data.left_out:
-        say(f"ledger: request {found.request} ({found.entry.hash[:8]}, {found.entry.state}): {found.told}")
+    for out in data.left_out:
+        say(f"ledger: request {out.request} ({out.entry.hash[:8]}, {out.entry.state}): {out.told}")
     fingerprints = {seed: _fingerprint(config, data, seed) for seed in config.training.seeds}
-    accuracies: dict[int, float] = {}
+    found: dict[int, Accuracies] = {}
     with stage_run(store, parent, "train", config) as run:
         run.dataset(config.data.label, data.digest, len(data.split.train), "train")
         say(_about(config, data))
@@ -77,12 +79,12 @@ def train(config: Config, store: Store, engine: Engine, parent: Run | None = Non
                 finished is None
                 or config.store.force
                 or RETIRED in finished.tags
-                or (accuracy := _accuracy(store, finished.id, data)) is None
+                or (accuracies := _accuracies(store, finished, data)) is None
                 or not _publish(config, store, data, seed, finished.id, finished.metrics)
             ):
                 pending.append(seed)
                 continue
-            accuracies[seed] = accuracy
+            found[seed] = accuracies
             say(f"seed {seed}: reusing the base model of run {finished.name} ({finished.id[:8]})")
         jobs = [_job(config, data, seed) for seed in pending]
         for job, result in engine.run(train_job, jobs, f"base models ({config.training.n_epochs} epochs each)"):
@@ -92,19 +94,20 @@ def train(config: Config, store: Store, engine: Engine, parent: Run | None = Non
             if isinstance(outcome, Failed):
                 log_failed(*own, outcome.reason, outcome.trace)
             else:
-                accuracies[seed] = _log(config, data, child_run(*own), seed, *outcome)
-        if accuracies:
-            _summarise(config, run, data, accuracies)
-    return accuracies
+                found[seed] = _log(config, data, child_run(*own), seed, *outcome)
+        if found:
+            _summarise(config, run, data, found)
+    return {seed: of.test for seed, of in found.items()}
 
 
-def _accuracy(store: Store, run_id: str, data: Data) -> float | None:
-    """The accuracy of a finished run on the test clips of today; None where it has not seen all of them."""
-    stored, test = stored_logits(store, run_id), data.split.test
+def _accuracies(store: Store, run: Finished, data: Data) -> Accuracies | None:
+    """The accuracies of a finished run, on the test clips of today; None where it has not seen all of them."""
+    stored, test = stored_logits(store, run.id), data.split.test
     ids = [data.clips.ids[i] for i in test]
     if not stored.keys() >= {*ids}:
         return None
-    return float((np.stack([stored[id_] for id_ in ids]).argmax(axis=1) == data.clips.labels.numpy()[test]).mean())
+    right = np.stack([stored[id_] for id_ in ids]).argmax(axis=1) == data.clips.labels.numpy()[test]
+    return Accuracies(run.metrics["train/accuracy"], float(right.mean()))
 
 
 def stored_logits(store: Store, run_id: str) -> dict[str, np.ndarray]:
@@ -164,7 +167,7 @@ def _metrics(data: Data, result: Result) -> dict[str, float]:
     }
 
 
-def _log(config: Config, data: Data, child: Run, seed: int, result: Result, metrics: Mapping[str, float]) -> float:
+def _log(config: Config, data: Data, child: Run, seed: int, result: Result, metrics: Mapping[str, float]) -> Accuracies:
     clips = data.clips
     labels = clips.labels.numpy()
     with child as run:
@@ -183,7 +186,7 @@ def _log(config: Config, data: Data, child: Run, seed: int, result: Result, metr
         run.curves(result.curves)
         run.text("model_card.md", _card(config, data, seed, metrics))
     _publish(config, run.store, data, seed, run.id, metrics)
-    return metrics["test/accuracy"]
+    return Accuracies(metrics["train/accuracy"], metrics["test/accuracy"])
 
 
 def _publish(config: Config, store: Store, data: Data, seed: int, run_id: str, metrics: Mapping[str, float]) -> bool:
@@ -309,22 +312,27 @@ def _params(config: Config, seed: int) -> dict[str, str]:
     return base_params(config) | {"seed": str(seed)}
 
 
-def _summarise(config: Config, run: Run, data: Data, accuracies: dict[int, float]) -> None:
-    chance = NEAR_CHANCE / len(data.clips.class_names)
-    mean = float(np.mean(list(accuracies.values())))
-    run.metrics({"test/accuracy": mean})
-    for seed, accuracy in sorted(accuracies.items()):
-        say(f"  seed {seed}: test accuracy {accuracy:.3f}")
+def _summarise(config: Config, run: Run, data: Data, found: Mapping[int, Accuracies]) -> None:
+    mean = Accuracies(*np.mean([(of.train, of.test) for of in found.values()], axis=0).tolist())
+    run.metrics({"test/accuracy": mean.test})
+    for seed, accuracies in sorted(found.items()):
+        say(f"  seed {seed}: test accuracy {accuracies.test:.3f}")
     family = f"{config.data.label} ({config.data.pipeline}, {config.training.network})"
-    over = f", mean of {len(accuracies)} seeds" if len(accuracies) > 1 else ""
-    say(f"base models of {family}: test accuracy {mean:.3f}{over}")
-    poor = [seed for seed, accuracy in accuracies.items() if accuracy < chance]
+    over = f", mean of {len(found)} seeds" if len(found) > 1 else ""
+    say(f"base models of {family}: test accuracy {mean.test:.3f}{over}")
+    labels = data.clips.labels.numpy()
+    share, of_train = (majority_share(labels[rows]) for rows in (data.split.test, data.split.train))
+    poor = [seed for seed, of in found.items() if near_chance(of.test, share)]
     if poor:
         run.tags({"near_chance": ",".join(map(str, poor))})
         say(
-            f"WARNING: the base models of seeds {', '.join(map(str, poor))} are near chance: what is unlearned from "
-            f"them means nothing. Try {_advice(config)}"
+            f"WARNING: the base models of seeds {', '.join(map(str, poor))} are near chance, {share:.3f} for the "
+            f"largest class: what is unlearned from them means nothing. Try {_advice(config)}"
         )
+    elif not learned_enough(mean, of_train):
+        say(f"WARNING: {told_of(mean, of_train)}. Try {_advice(config)}")
+    elif words := told_of(mean, of_train):
+        say(f"note: {words}")
     if len(data.split.nonmembers) < len(data.split.test):
         copies = counted(data.split.n_test_copies, "test clip")
         say(f"note: {copies} that copy training clips are no non-members")

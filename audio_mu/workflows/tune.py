@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import train_test_split
 
+from audio_mu.audit.certainty import paired_error
 from audio_mu.audit.performance import cross_entropy
-from audio_mu.audit.rehearsal import Score
+from audio_mu.audit.rehearsal import Score, told_apart
 from audio_mu.compute.attempt import Failed
 from audio_mu.compute.engine import Engine
 from audio_mu.compute.jobs import Result, TrainJob, UnlearnJob, train_job, unlearn_job
@@ -19,7 +20,7 @@ from audio_mu.config import REPAIR_FIELDS, Config
 from audio_mu.data.splits import VALIDATION_SHARE
 from audio_mu.errors import UserError
 from audio_mu.progress import say
-from audio_mu.report.trials import trials_table, tuned_yaml
+from audio_mu.report.trials import recommendation, trials_table, tuned_yaml
 from audio_mu.requests.request import Request
 from audio_mu.seeding import derive
 from audio_mu.store import queries
@@ -80,8 +81,8 @@ class Rehearsal:
         config = self.config
         return hash_of(
             [
-                "rehearsal", network_identity(config), config.data.pipeline, config.base_recipe, self.data.digest,
-                self.request.hash, [self.data.clips.ids[i] for i in self.validation], self.base_seed,
+                "rehearsal with errors", network_identity(config), config.data.pipeline, config.base_recipe,
+                self.data.digest, self.request.hash, [self.data.clips.ids[i] for i in self.validation], self.base_seed,
                 self.reference_seed, machine(config), source_hash(UNLEARNING_SOURCE),
             ]
         )  # fmt: skip
@@ -137,8 +138,10 @@ class Rehearsal:
         labels = self.data.clips.labels.numpy()
         forget, validation = labels[self.request.forget], labels[self.validation]
         losses = cross_entropy(logits["forget"], forget)
+        confidences = np.exp(-losses)
         return Score(
-            confidence=float(np.exp(-losses).mean()),
+            confidence=float(confidences.mean()),
+            confidence_error=paired_error(confidences),
             forget_accuracy=float((logits["forget"].argmax(axis=1) == forget).mean()),
             forget_loss=float(losses.mean()),
             validation_accuracy=float((logits["validation"].argmax(axis=1) == validation).mean()),
@@ -184,8 +187,9 @@ def tune(config: Config, store: Store, engine: Engine, parent: Run | None = None
     ]
     with stage_run(store, parent, "tune", config, _tags(rehearsal)) as run:
         run.dataset(config.data.label, data.digest, len(data.split.train), "tune")
-        table = Search(rehearsal, store, engine, run).run(trials)
-        _report(store, run, rehearsal, table, trials)
+        table, reference, base = Search(rehearsal, store, engine, run).run(trials)
+        _report(run, rehearsal, table, trials)
+        say(recommendation(table, reference, base, f"mlflow run . -e unlearn -P method_config={run.address(TUNED)}"))
     return table
 
 
@@ -212,33 +216,36 @@ class Search:
     def __init__(self, rehearsal: Rehearsal, store: Store, engine: Engine, parent: Run) -> None:
         self.rehearsal, self.store, self.engine, self.parent = rehearsal, store, engine, parent
 
-    def run(self, trials: Sequence[Trial]) -> pd.DataFrame:
-        """One row per trial, the methods in their order, the best first."""
+    def run(self, trials: Sequence[Trial]) -> tuple[pd.DataFrame, Score, Score]:
+        """One row per trial, the methods in their order, the best first; the figures of the reference, of the base."""
         finished: dict[str, Score] = {}
         for trial in trials:
             known = self._known(self.rehearsal.fingerprint(trial))
             if known is not None:
-                finished[trial.key] = known
-        reference = self._known(self.rehearsal.id)
+                finished[trial.key] = Score.from_metrics(known)
+        yardsticks = self._known(self.rehearsal.id)
         pending = [trial for trial in trials if trial.key not in finished]
         if finished:
             say(f"reusing {len(finished)} finished trials")
-        if pending or reference is None:
-            reference, base_state = self._train(reference)
-            for trial, score in self._run(pending, base_state, reference):
-                finished[trial.key] = score
+        base_state: Mapping[str, np.ndarray] = {}
+        if pending or yardsticks is None:
+            yardsticks, base_state = self._train(yardsticks)
+        reference, base = (Score.from_metrics(yardsticks, prefix) for prefix in ("", "base/"))
+        for trial, score in self._run(pending, base_state, reference):
+            finished[trial.key] = score
         if not finished:
             raise UserError("every trial failed: the reasons are above and in their runs, as the tag failed_reason")
-        return trials_table([trial for trial in trials if trial.key in finished], finished, reference)
+        done = [trial for trial in trials if trial.key in finished]
+        return trials_table(done, finished, reference, base), reference, base
 
-    def _known(self, fingerprint: str) -> Score | None:
+    def _known(self, fingerprint: str) -> Mapping[str, float] | None:
         if self.rehearsal.config.store.force:
             return None
         found = queries.newest(self.store, {"fingerprint": fingerprint, "stage": "tune"})
-        return None if found is None else Score.from_metrics(found.metrics)
+        return None if found is None else found.metrics
 
-    def _train(self, known: Score | None) -> tuple[Score, Mapping[str, np.ndarray]]:
-        """The reference's figures and the base's weights. The base is not stored: its seed gives it again."""
+    def _train(self, known: Mapping[str, float] | None) -> tuple[Mapping[str, float], Mapping[str, np.ndarray]]:
+        """The figures of reference and base, and the base's weights: not stored, its seed gives them again."""
         jobs = self.rehearsal.train_jobs()
         names = {job.seed: name for name, job in jobs.items() if name == "base" or known is None}
         results: dict[str, Result] = {}
@@ -247,12 +254,12 @@ class Search:
             if isinstance(result, Failed):
                 raise UserError(f"tune: the rehearsal's {names[job.seed]} cannot be trained: {result.reason}")
             results[names[job.seed]] = result
-        reference = known or self.rehearsal.score(results["reference"].logits)
         if known is None:
-            self._log_reference(reference, self.rehearsal.score(results["base"].logits), results["reference"])
-        return reference, results["base"].state
+            reference, base = (self.rehearsal.score(results[name].logits) for name in ("reference", "base"))
+            known = self._log_reference(reference, base, results["reference"])
+        return known, results["base"].state
 
-    def _log_reference(self, reference: Score, base: Score, result: Result) -> None:
+    def _log_reference(self, reference: Score, base: Score, result: Result) -> dict[str, float]:
         tags = {
             **_tags(self.rehearsal),
             "seed": str(self.rehearsal.reference_seed),
@@ -267,7 +274,9 @@ class Search:
             f"  reference: confidence {reference.confidence:.3f} on the forget set, accuracy "
             f"{reference.validation_accuracy:.3f} on the validation part; doing nothing scores "
             f"{base.against(reference):.3f}"
+            + ("" if told_apart(base, reference) else ", which cannot be told from retraining on this request")
         )
+        return metrics
 
     def _run(
         self, pending: Sequence[Trial], base_state: Mapping[str, np.ndarray], reference: Score
@@ -317,8 +326,8 @@ def trial_job(job: UnlearnJob) -> Result:
     return dataclasses.replace(unlearn_job(job), state={})
 
 
-def _report(store: Store, run: Run, rehearsal: Rehearsal, table: pd.DataFrame, trials: Sequence[Trial]) -> None:
-    """Artifacts tuned.yaml and trials.csv, figures of the parent, and how to use the result."""
+def _report(run: Run, rehearsal: Rehearsal, table: pd.DataFrame, trials: Sequence[Trial]) -> None:
+    """Artifacts tuned.yaml and trials.csv, and figures of the parent."""
     chosen = {
         trial.method: dict(trial.values)
         for row in table[table["chosen"]].itertuples()
@@ -330,11 +339,11 @@ def _report(store: Store, run: Run, rehearsal: Rehearsal, table: pd.DataFrame, t
     best = table[table["chosen"]].set_index("method")["score"]
     as_it_comes = table[table["trial"] == 0].set_index("method")["score"]
     run.metrics({f"{method}/score": float(score) for method, score in best.items()})
-    lines = ["| method | as it comes | tuned | values |", "|---|---|---|---|"]
+    better = table[table["chosen"]].set_index("method")["better"]
+    lines = ["| method | as it comes | tuned | better than nothing | values |", "|---|---|---|---|---|"]
     for method, values in chosen.items():
         shown = ", ".join(f"{name} {value}" for name, value in values.items()) or "as it comes"
         before = f"{as_it_comes[method]:.3f}" if method in as_it_comes else "failed"
-        lines.append(f"| {method} | {before} | {best[method]:.3f} | {shown} |")
+        lines.append(f"| {method} | {before} | {best[method]:.3f} | {better[method]} | {shown} |")
     run.note("\n".join(lines))
     say("\n".join(lines))
-    say(f"use it: mlflow run . -e unlearn -P method_config={run.address(TUNED)}")

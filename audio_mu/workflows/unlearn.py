@@ -54,7 +54,10 @@ def unlearn(config: Config, store: Store, engine: Engine, parent: Run | None = N
     request = resolve(config, data)
     attack = find_attack(store, bases)
     cell = UnlearningCell(config, bases, data, request, attack, given_hyper_parameters(config))
-    evaluator = Evaluator(request, data.clips.labels.numpy(), load_attack(store, attack), data.earlier)
+    clips, attackers = data.clips, load_attack(store, attack)
+    evaluator = Evaluator(
+        request, clips.labels.numpy(), attackers, data.earlier, clips.class_names, tuple(clips.speakers)
+    )
     versions = ", ".join(f"{seed} (version {version.version})" for seed, version in bases.versions.items())
     say(f"base models of {config.registered_model}, seeds {versions}")
     say_unread(config, methods)
@@ -248,7 +251,7 @@ class Unlearning:
         tags = {"cell": self.cell.id, "stage": "unlearn", "role": "method"}
         found = queries.find(self.store, tags)
         for seed in self.cell.bases.versions:
-            naive = self._finished(seed, NAIVE)
+            naive, original = self._finished(seed, NAIVE), self._finished(seed, ORIGINAL)
             alone = [
                 run for run in found
                 if run.tags["seed"] == str(seed) and run.tags["method"] != NAIVE and "distance/js" not in run.metrics
@@ -257,8 +260,9 @@ class Unlearning:
                 continue
             alone = self._of_this_machine(seed, alone)
             naive_logits = self._stored_logits(naive.id)
+            before = self._stored_logits(original.id) if original else None
             for finished in reversed(alone):  # in the order in which they were made
-                self._compare(finished, naive.metrics, naive_logits)
+                self._compare(finished, naive.metrics, naive_logits, before)
 
     def tell_copies(self) -> None:
         """Give the runs of the cell that an earlier command made what this one has searched."""
@@ -281,7 +285,9 @@ class Unlearning:
             )
         return own
 
-    def _compare(self, finished: Finished, naive: Mapping[str, float], naive_logits: Logits) -> None:
+    def _compare(
+        self, finished: Finished, naive: Mapping[str, float], naive_logits: Logits, original: Logits | None
+    ) -> None:
         run, seed, method = (
             Run(self.store, finished.id, finished.name),
             int(finished.tags["seed"]),
@@ -296,4 +302,8 @@ class Unlearning:
             )
         run.csv("audit/per_clip.csv", self.evaluator.per_clip(self.cell.data.clips.ids, logits, seed, naive_logits))
         distances = self.evaluator.against_naive(metrics, logits, naive, naive_logits)
+        distances |= self.evaluator.certainty(logits, naive_logits, original)
+        for kind, worst in self.evaluator.worst(logits, naive_logits).items():
+            run.tags({f"worst_{kind}": f"{worst.name} ({worst.n} recordings)"})
+            distances |= {f"worst/{kind}_gap": worst.gap, f"worst/{kind}_high": worst.high}
         run.metrics(distances, registry.logged_model(self.store, finished.id))  # last: they say that all is done

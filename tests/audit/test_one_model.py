@@ -188,3 +188,43 @@ def test_a_handful_of_recordings_is_called_so(clips: Clips) -> None:
         judge = evaluator(clips, request)
         first = judge.evidence(logits, judge.alone(logits, 40))["readings"][0]
         assert ("3 are too few" in first) == told
+
+
+def test_gaps_come_with_their_errors_clip_by_clip(clips: Clips) -> None:
+    """Catches errors of unpaired models, of another set, and half way between naive and the original misread."""
+    request = request_of(clips)
+    found, labels = evaluator(clips, request), clips.labels.numpy()
+    easy = np.zeros(len(clips), dtype=bool)
+    naive = logits_by_group(clips, request, easy)
+    original = {name: logits.copy() for name, logits in naive.items()}
+    rows = np.arange(0, len(request.forget), 3)  # the original knows every third recording to forget by heart
+    original["forget"][rows, labels[request.forget[rows]]] += 30
+    same = found.certainty(naive, naive, original)
+    n = {name: len(request.sets()[name]) for name in ("forget", "remain", "test")}
+    for name, size in n.items():
+        assert same[f"error/{name}_accuracy"] == pytest.approx(1 / (size + 2))
+    own, before = (of["forget"].argmax(axis=1) == labels[request.forget] for of in (naive, original))
+    half = own - (own.astype(float) + before) / 2
+    expected = np.sqrt(((half - half.mean()) ** 2).sum() + 1) / (n["forget"] + 2)
+    assert same["error/half_forget_accuracy"] == pytest.approx(expected)
+    assert 0 < same["error/mia_auc"] < same["error/half_mia_auc"] < 0.05
+    assert "error/half_mia_auc" not in found.certainty(naive, naive)
+
+
+def test_a_wrecked_class_or_person_is_found_by_name(clips: Clips) -> None:
+    """Catches groups mixed up between the sets, and the forgotten person blamed for being forgotten."""
+    request = request_of(clips, forget="speaker", forget_speakers="03")
+    found = replace(evaluator(clips, request), class_names=clips.class_names, speakers=clips.speakers)
+    naive = logits_by_group(clips, request, np.ones(len(clips), dtype=bool))
+    own = {name: logits.copy() for name, logits in naive.items()}
+    labels = clips.labels.numpy()
+    for name, rows in request.sets().items():
+        for place, i in enumerate(rows):
+            if clips.speakers[i] in ("03", "07"):
+                own[name][place, labels[i]] -= 60
+    worst = found.worst(own, naive)
+    assert (worst["speaker"].name, worst["speaker"].of) == ("07", 9)
+    assert worst["speaker"].gap < -0.9
+    assert worst["speaker"].high < -0.8
+    assert worst["class"].gap > -0.4  # a tenth of each class is 07's
+    assert evaluator(clips, request).worst(own, naive) == {}

@@ -9,17 +9,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from audio_mu.report.evidence import evidence
+from audio_mu.report.evidence import Choice, evidence
 from audio_mu.report.facts import RequestFacts
 from audio_mu.report.tables import long_table
-from tests.report.conftest import MEANS, table
+from tests.report.conftest import MEANS, SEEDS, table
 
 
 @pytest.mark.parametrize(
     ("method", "words"),
     [
         ("remembers", "remembers does not meet the rule, not forgotten: forget accuracy is 8.0 points above naive's"),
-        ("remembers_by_loss", "the membership attack's AUC is 0.100 above naive's, 0.05 is allowed"),
+        ("remembers_by_loss", "the membership attack's AUC is 0.100 above naive's (± 0.004), 0.050 is allowed"),
         ("overdone", "overdone does not meet the rule, over-unlearned: "),
         ("damaged", "damaged does not meet the rule, accuracy lost: remain accuracy is 29.0 points below naive's"),
         ("good", "good meets the rule: "),
@@ -43,14 +43,36 @@ def test_the_headline_without_naive(request_facts: RequestFacts) -> None:
 
 def test_the_retrained_model_is_no_member(request_facts: RequestFacts) -> None:
     """Catches an attack read against 0.5 alone: naive, which never held the recordings, may lie above it."""
-    rows = [("c", "item-10", m, "audit/rmia_auc", s, v + 0.01 * s) for m, v in (("naive", 0.15), ("good", 0.16))
-            for s in (40, 41, 42)]  # fmt: skip
+    rmia = {"naive": (0.55, 0.56, 0.57), "good": (0.55, 0.56, 0.60), "remembers": (0.60, 0.61, 0.63)}
+    rows = [("c", "item-10", m, "audit/rmia_auc", s, v) for m, of in rmia.items() for s, v in zip((40, 41, 42), of)]
     found = long_table(pd.DataFrame(rows, columns=["cell", "request", "method", "metric", "seed", "value"]))
     both = pd.concat([table(MEANS), found])
-    (naive,) = (line for line in evidence("naive", both, request_facts).shows if "RMIA" in line)
-    (good,) = (line for line in evidence("good", both, request_facts).shows if "RMIA" in line)
-    assert "above" not in naive
-    assert good.endswith("(naive 0.560 [0.535, 0.585]), not above naive's beyond the intervals.")
+    lines = {m: next(line for line in evidence(m, both, request_facts).shows if "RMIA" in line) for m in rmia}
+    assert "above" not in lines["naive"]
+    assert "not surely above naive's: difference +0.010 [-0.033, +0.053], paired by seed." in lines["good"]
+    assert ", surely above naive's: difference +0.053 [" in lines["remembers"]
+
+
+def test_pairs_are_told_by_their_differences(request_facts: RequestFacts) -> None:
+    """Catches two intervals side by side: seeds that scatter more than they differ hide a difference on every seed."""
+    scatter = (0.1, 0.2, 0.3, 0.4, 0.5)
+    js = {"original": scatter, "good": tuple(value - 0.02 - 0.001 * i for i, value in enumerate(scatter))}
+    rows = [("c", "item-10", m, "distance/js", s, v) for m, of in js.items() for s, v in zip(SEEDS, of)]
+    found = long_table(pd.DataFrame(rows, columns=["cell", "request", "method", "metric", "seed", "value"]))
+    shows = "\n".join(evidence("good", pd.concat([table(MEANS), found]), request_facts).shows)
+    assert "are closer to the retrained model's than the original's were" in shows
+    assert "a difference of -0.022 [-0.024, -0.020] paired by seed" in shows
+    assert "AUC of 0.510 [0.508, 0.512]" in shows
+    assert "Difference from naive, paired by seed: +0.010 [+0.006, +0.014]." in shows
+
+
+def test_the_record_says_how_its_method_was_chosen(long: pd.DataFrame, request_facts: RequestFacts) -> None:
+    """Catches the best of many told as if it had been the only one, and audits that are missing without a word."""
+    choice = Choice("good was chosen among 6.", 6, ["U-LiRA left out: needs 3 seeds with naive, has 1."])
+    found = evidence("good", long, request_facts, choice=choice)
+    assert found.shows[0] == "good was chosen among 6."
+    assert found.does_not_show[-1] == "U-LiRA left out: needs 3 seeds with naive, has 1."
+    assert "it has surely forgotten at 5 % over 6 methods" in found.headline
 
 
 def test_sentences_carry_the_figures(long: pd.DataFrame, request_facts: RequestFacts) -> None:
@@ -76,6 +98,6 @@ def test_limits_are_told(long: pd.DataFrame, request_facts: RequestFacts) -> Non
     assert any("recognise speakers, not membership" in line for line in confounded)
     blind = long[~long["metric"].str.contains("mia")]
     assert any("no membership attack" in line for line in evidence("good", blind, request_facts).does_not_show)
-    scattered, single = table(MEANS, np.array([-0.06, -0.03, 0.0, 0.03, 0.06])), table(MEANS, np.array([0.0]))
+    scattered, single = table(MEANS, np.array([-0.04, -0.02, 0.0, 0.02, 0.04])), table(MEANS, np.array([0.0]))
     assert any("not settled" in line for line in evidence("good", scattered, request_facts).does_not_show)
     assert any("One seed gives no interval" in line for line in evidence("good", single, request_facts).does_not_show)

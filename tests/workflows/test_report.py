@@ -8,6 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from audio_mu.compute.pool import LocalEngine
+from tests.answered import Answered
 from tests.conftest import FAST, Command
 from tests.finished_store import Results
 
@@ -78,3 +80,41 @@ def test_a_named_class_is_found_again(chain: Results, entry: Command, small_digi
     done = entry("report", chain.folder, **asked)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "omp is not judged: there is no retrained model (naive) to compare with." in done.stdout
+
+
+def evidence_of(store: Answered, stage: str) -> str:
+    """The newest evidence record that a command of this kind has written."""
+    run = store.runs(stage=stage, role="parent")[-1]
+    return (store.place(run) / "evidence.md").read_text()
+
+
+def test_the_record_is_of_what_is_in_service_with_its_audits(tmp_path: Path) -> None:
+    """Catches evidence of a method that failed where naive is in service, and audits that only `compare` makes."""
+    request = {"forget": "speaker", "forget_speakers": "p1", "seeds": "40,41,42"}
+    with LocalEngine(1) as engine:
+        store = Answered.new(tmp_path / "project", engine)
+        store.run("train", seeds="40,41,42")
+        store.run("attack", seeds="40,41,42")
+        store.run("unlearn", methods="naive,fine_tune", register="naive", **request)
+        registered = evidence_of(store, "unlearn")
+        assert "RMIA, an attack with retrained models as references" in registered
+        assert "naive was asked for by name; 1 method was compared with naive" in registered
+        said = store.run("report", **request)
+        assert "naive is the target itself" in said
+        record = evidence_of(store, "report")
+        assert "naive has answered the request" in record
+        assert "| versions after | seed 40: 4, seed 41: 5, seed 42: 6 |" in record
+        assert "\nfine_tune " in store.run("report", methods="fine_tune", **request)
+        other = evidence_of(store, "report")
+        assert "U-LiRA reaches an AUC of" in other
+        assert "retrained models of two seeds" in other
+        assert "| versions after | not registered |" in other
+        assert "left out" not in other
+
+
+def test_audits_that_are_missing_are_listed(answered: Answered) -> None:
+    """Catches a record that lacks RMIA, U-LiRA and the floor without a word."""
+    record = evidence_of(answered, "unlearn")
+    assert "U-LiRA left out: needs 3 seeds with naive, has 1." in record
+    assert "The retrain-against-retrain floor left out: needs 2 seeds" in record
+    assert "More seeds make them: \\`-e train\\`, \\`-e attack\\` and \\`-e unlearn\\` with seeds=40,41,42." in record

@@ -18,6 +18,7 @@ from audio_mu import api
 from audio_mu.audit.rehearsal import Score
 from audio_mu.config import REPAIR_FIELDS, Config
 from audio_mu.errors import UserError
+from audio_mu.report.trials import recommendation, trials_table, tuned_yaml
 from audio_mu.unlearning import METHODS, choice, log_uniform, method, of_recipe_rate
 from audio_mu.unlearning.trials import Trial, draw_trials
 from audio_mu.workflows.method_settings import check_methods, hyper_parameters_of, method_settings
@@ -79,6 +80,55 @@ def test_score_counts_both_directions_of_the_forget_gap_but_only_losses_of_accur
     assert Score(0.7, 0.9, 0.3, 0.8).against(reference) == pytest.approx(0.2)
     assert Score(1.0, 0.9, 0.3, 0.9).against(reference) == pytest.approx(0.1)
     assert Score(0.9, 0.9, 0.3, 0.5).against(reference) == pytest.approx(0.3)
+
+
+def score(confidence: float, validation: float = 0.9, error: float = 0.02) -> Score:
+    return Score(confidence, 0.9, 0.3, validation, error)
+
+
+def searched(base: Score, reference: Score, **scores: Score) -> tuple[pd.DataFrame, str, dict]:
+    """Table, recommendation and tuned.yaml of a search of three trials of salun and one of scrub."""
+    trials = [Trial("salun", i, {"rate": i} if i else {}) for i in range(3)] + [Trial("scrub", 0, {})]
+    found = {trial.key: scores[f"{trial.method}{trial.number}"] for trial in trials}
+    table = trials_table(trials, found, reference, base)
+    best = table[table["chosen"]]
+    keys = set(zip(best["method"], best["trial"]))
+    chosen = {trial.method: trial.values for trial in trials if (trial.method, trial.number) in keys}
+    text = tuned_yaml("audio-mu.x", "item-10", table, chosen)
+    return table, recommendation(table, reference, base, "COMMAND"), yaml.safe_load(text) or {}
+
+
+def test_trials_no_better_than_nothing_are_marked() -> None:
+    """Catches values recommended that are worse than leaving the model alone, or better by luck alone."""
+    table, words, tuned = searched(
+        score(0.98), score(0.80), salun0=score(0.97), salun1=score(0.82), salun2=score(0.99), scrub0=score(0.98, 0.5)
+    )  # fmt: skip
+    better = {(row.method, row.trial): row.better for row in table.itertuples()}
+    assert better == {("salun", 0): "perhaps", ("salun", 1): "surely", ("salun", 2): "no", ("scrub", 0): "no"}
+    assert tuned == {"salun": {"rate": 1}}
+    assert words == "use it (not of scrub: not surely better than doing nothing): COMMAND"
+
+
+def test_nothing_is_recommended_where_nothing_can_be_told() -> None:
+    """Catches a near no-op called tuned: the untouched network cannot be told from a retrained one on this request."""
+    trials = {"salun0": score(0.97), "salun1": score(0.935), "salun2": score(0.9), "scrub0": score(0.94)}
+    table, words, tuned = searched(score(0.972, error=0.012), score(0.933, error=0.022), **trials)
+    assert words.startswith(
+        "nothing is recommended: the forget confidence of a network that nothing was done to (0.972)"
+    )
+    assert "surely" not in set(table["better"])
+    assert tuned == {}
+    unsure = {name: score(0.93, error=0.1) for name in trials}
+    _, words, tuned = searched(score(0.98), score(0.80), **unsure)
+    assert words.startswith("nothing is recommended: no trial is surely better")
+    assert tuned == {}
+
+
+def test_diverged_trials_are_never_better() -> None:
+    """Catches figures that are not finite and compare as true."""
+    nan = Score(math.nan, math.nan, math.nan, math.nan)
+    table, _, _ = searched(score(0.98), score(0.8), salun0=nan, salun1=nan, salun2=nan, scrub0=nan)
+    assert set(table["better"]) == {"no"}
 
 
 def data(hashes: list[str]) -> SimpleNamespace:
@@ -201,11 +251,12 @@ def test_search_on_a_real_store(
     parent = runs(folder, "tags.stage = 'tune' and tags.role = 'parent'")[-1]
     assert "method" not in parent.data.tags
 
-    path = Path(said.split("method_config=")[1].split("\n")[0])
-    assert path == Path(parent.info.artifact_uri.removeprefix("file://")) / "tuned.yaml"
+    path = Path(parent.info.artifact_uri.removeprefix("file://")) / "tuned.yaml"
+    assert "nothing is recommended" in said or f"method_config={path}" in said
     tuned = yaml.safe_load(path.read_text()) or {}
-    chosen = table[table["chosen"]].set_index("method")["values"].map(json.loads).to_dict()
-    assert tuned == {name: values for name, values in chosen.items() if values}
+    sure = table[table["chosen"] & (table["better"] == "surely")]
+    assert tuned == {row.method: json.loads(row.values) for row in sure.itertuples() if json.loads(row.values)}
+    assert ("nothing is recommended" in said) == sure.empty
     assert check_methods(Config.from_text({"methods": "pop,delete", "method_config": str(path)})) == ("pop", "delete")
 
 

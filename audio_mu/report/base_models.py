@@ -1,0 +1,50 @@
+"""What base models have learned, and what a request on them can show, as `train` tells it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from audio_mu.report.rule import RULE
+
+NEAR_CHANCE = 0.1  # part of what lies above the largest class's share
+
+
+@dataclass(frozen=True)
+class Accuracies:
+    """Of a base model, on the recordings that it was trained on and on the test set."""
+
+    train: float
+    test: float
+
+
+def near_chance(accuracy: float, share: float) -> bool:
+    """Whether an accuracy is hardly above that of naming the largest class, which has this share."""
+    return accuracy < share + NEAR_CHANCE * (1 - share)
+
+
+def learned_enough(mean: Accuracies, share: float) -> bool:
+    """Whether a model retrained like these would be a measure for others, by the rule."""
+    return mean.train >= _needed(share)
+
+
+def _needed(share: float) -> float:
+    return share + RULE.works * (1 - share)
+
+
+def told_of(mean: Accuracies, share: float) -> str:
+    """What keeps a request on base models from showing anything, in words; empty where nothing does.
+
+    mean: over the seeds; share: of the largest class among the training recordings.
+    """
+    trained = f"these models recognise {mean.train:.3f} of the recordings that they were trained on"
+    if not learned_enough(mean, share):
+        return (
+            f"{trained}; a retrained one has to recognise {_needed(share):.3f} of them before any method is judged: "
+            "no request can show anything, and register would refuse it"
+        )
+    if mean.train - mean.test < RULE.forget * (1 - share):
+        return (
+            f"{trained} and {mean.test:.3f} of unseen ones: they know the former hardly better, so that a request for "
+            "some recordings can show next to nothing; one for a class or a person may show more"
+        )
+    return ""

@@ -10,7 +10,7 @@ from audio_mu.audit.one_model import SHARE
 from audio_mu.report.facts import Estimate, figures_of
 from audio_mu.report.rule import LEARNED, RULE, Outcome, Verdict, best_method, judge, verdicts
 from audio_mu.report.tables import long_table
-from experiments.best_rule import Cell, counted
+from tests.invented_models import Cell, counted
 from tests.report.conftest import MEANS, table
 
 SEEDS = (40, 41, 42, 43, 44)

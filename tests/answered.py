@@ -23,9 +23,10 @@ from audio_mu.workflows.attack import attack
 from audio_mu.workflows.compare import compare
 from audio_mu.workflows.erase import erase
 from audio_mu.workflows.train import train
+from audio_mu.workflows.tune import tune
 from audio_mu.workflows.unlearn import unlearn
 
-WORK = {"train": train, "attack": attack, "unlearn": unlearn, "compare": compare, "erase": erase}
+WORK = {"train": train, "attack": attack, "unlearn": unlearn, "compare": compare, "erase": erase, "tune": tune}
 FLAT = """
 from torch import nn
 
@@ -95,7 +96,7 @@ class Answered:
             if stage != "erase":
                 check_folder(config.data)
             work, store = WORK[stage], open_store()
-            work(config, store, self.engine) if stage in ("train", "unlearn") else work(config, store)
+            work(config, store, self.engine) if stage in ("train", "unlearn", "tune") else work(config, store)
         return output.getvalue()
 
     def answer(self, person: str, **more: str) -> str:

@@ -27,12 +27,14 @@ from audio_mu.workflows.erase import erase
 from audio_mu.workflows.main import run_all
 from audio_mu.workflows.report import report
 from audio_mu.workflows.train import train
+from audio_mu.workflows.tune import tune
 from audio_mu.workflows.unlearn import unlearn
 
 WORK = {
     "train": train, "attack": attack, "unlearn": unlearn, "compare": compare, "report": report, "erase": erase,
-    "main": run_all,
+    "main": run_all, "tune": tune,
 }  # fmt: skip
+WITH_ENGINE = ("train", "unlearn", "main", "tune")
 FLAT = """
 from torch import nn
 
@@ -103,7 +105,7 @@ class Answered:
             if stage != "erase":
                 check_folder(config.data)
             work, store = WORK[stage], open_store()
-            work(config, store, self.engine) if stage in ("train", "unlearn", "main") else work(config, store)
+            work(config, store, self.engine) if stage in WITH_ENGINE else work(config, store)
         return output.getvalue()
 
     def answer(self, person: str, **more: str) -> str:

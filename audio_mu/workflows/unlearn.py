@@ -278,9 +278,10 @@ class Unlearning:
             run for run in runs
             if any(run.tags["fingerprint"] == self.cell.fingerprint(seed, run.tags["method"], d) for d in (False, True))
         ]  # fmt: skip
-        if other := [run.tags["method"] for run in runs if run not in own]:
+        other = {run.tags["method"] for run in runs if run not in own} - {ORIGINAL}
+        if left := sorted(name for name in other if self._finished(seed, name) is None):
             say(
-                f"note: seed {seed}: not compared with naive: {', '.join(sorted(other))}, made with other threads, "
+                f"note: seed {seed}: not compared with naive: {', '.join(left)}, made with other threads, "
                 "another device or other code than this naive"
             )
         return own

@@ -103,6 +103,25 @@ def test_a_result_that_cannot_travel_is_a_failure() -> None:
         assert dict(engine.run(square, [3], "squares")) == {3: 9}
 
 
+def test_what_a_worker_cannot_import_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a worker that ends with a trace, and a command that waits for it, where memory ends while it imports."""
+    (tmp_path / "narrow.py").write_text(
+        "import os\nif 'NARROW' in os.environ:\n"
+        "    raise ImportError('libtorch_cpu.so: failed to map segment from shared object')\n"
+        "def work(n): return n\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ['PYTHONPATH']}")
+    from narrow import work  # type: ignore[import-not-found]
+
+    monkeypatch.setenv("NARROW", "true")
+    with LocalEngine(1) as engine:
+        ((_, failed),) = engine.run(work, [1], "imports")
+        assert isinstance(failed, Failed)
+        assert failed.reason.startswith("the memory has ended (ImportError: libtorch_cpu.so")
+        assert dict(engine.run(square, [3], "squares")) == {3: 9}
+
+
 def test_a_lost_worker_costs_its_job_one_more_try(tmp_path: Path) -> None:
     """Catches a job that is given up with its first worker, and jobs beside it that are begun again."""
     with LocalEngine(2) as engine:

@@ -15,7 +15,7 @@ METHODS_OF_MINE = """
 import os, signal, sys
 import numpy as np
 from torch import nn
-from audio_mu.unlearning import method
+from audio_mu.unlearning import choice, method
 
 
 @method(reads={"forget"}, settings=set())
@@ -59,6 +59,18 @@ def half(task):
     if task.seed == 41:
         raise ValueError("seed 41 never works")
     return task.base()
+
+
+@method(reads={"forget"}, settings=set(), search={"rate": choice(1, 2, 3)})
+def picky(task, *, rate=0):
+    if rate:
+        raise ValueError(f"rate {rate}")
+    return task.base()
+
+
+@method(reads={"forget"}, settings=set(), search={"rate": choice(1, 2, 3)})
+def hopeless(task, *, rate=0):
+    raise ValueError("never")
 
 
 @method(reads={"remain"}, settings=set())
@@ -174,6 +186,34 @@ def test_what_works_the_next_time_is_not_told_any_more(project: Answered) -> Non
     broken.unlink()
     assert "FAILED" not in project.run("unlearn", **request)
     assert "fragile seed 40 failed" not in project.run("compare")
+
+
+def test_trials_that_fail_are_left_out_of_the_choice(project: Answered) -> None:
+    """Catches a search that ends with its first failed trial, chooses one, or counts a failure as a try."""
+    told = project.run("tune", seeds="40", methods=own(project, "picky"), n_trials="3")
+    assert told.count("FAILED picky trial-") == 2
+    assert "| picky | " in told and "as it comes" in told
+    runs = project.runs(stage="tune", role="trial", method="picky")
+    assert sorted(status(project, run) for run in runs) == ["FAILED", "FAILED", "FINISHED"]
+    assert {project.tags(run).get("failed_reason", "")[:16] for run in runs} == {"", "ValueError: rate"}
+    again = project.run("tune", seeds="40", methods=own(project, "picky"), n_trials="3")
+    assert "reusing 1 finished trials" in again
+    assert again.count("FAILED picky trial-") == 2
+    with pytest.raises(UserError, match="every trial failed"):
+        project.run("tune", seeds="40", methods=own(project, "hopeless"), n_trials="2")
+
+
+def test_times_are_compared_on_one_machine_alone(project: Answered) -> None:
+    """Catches a speed-up against a naive of other threads, and one that never comes though its naive is there."""
+    request = {"seeds": "40", "forget_percentage": "15"}
+    project.run("unlearn", **request, methods="fine_tune", threads="1")
+    told = project.run("unlearn", **request, methods="naive", threads="2")
+    assert "note: seed 40: not compared with naive: fine_tune, made with other threads" in told
+    (run,) = project.runs(role="method", request="item-15", method="fine_tune")
+    compared = "select count(*) from latest_metrics where run_uuid = ? and key in ('time/speedup', 'distance/js')"
+    assert project.query(compared, run) == [(0,)]
+    assert "not compared" not in project.run("unlearn", **request, methods="naive", threads="1")
+    assert project.query(compared, run) == [(2,)]
 
 
 @pytest.mark.parametrize("register", ["half", "best"])

@@ -93,8 +93,8 @@ def restored_by(store: Store, run: Finished) -> str:
 def _finished(store: Store, run: StoredRun) -> Finished:
     info, data = run.info, run.data
     store.artifact_roots[info.run_id] = info.artifact_uri
-    tags, metrics, params = (dict(found) for found in (data.tags, data.metrics, data.params))
-    return Finished(info.run_id, info.run_name, tags, metrics, info.start_time, params)
+    tags, metrics = dict(data.tags), dict(data.metrics)
+    return Finished(info.run_id, info.run_name, tags, metrics, info.start_time, dict(data.params))
 
 
 def has_tags(tags: Mapping[str, str]) -> list[str]:

@@ -40,7 +40,6 @@ from audio_mu.workflows.fingerprints import (
 )
 from audio_mu.workflows.stage import base_params, base_tags, stage_run
 
-NEAR_CHANCE = 2.0  # accuracy below twice that of guessing
 SHOWN = 12  # class names that are printed
 WELL_TRAINED = {"pipeline": "logmel", "optimizer": "adam", "learning_rate": "0.001", "batch_size": "64"}
 """What is worth trying where a network learns nothing."""
@@ -297,8 +296,18 @@ def _params(config: Config, seed: int) -> dict[str, str]:
     return base_params(config) | {"seed": str(seed)}
 
 
+def near_chance(labels: np.ndarray) -> float:
+    """The accuracy below which a network has learned next to nothing: twice that of answering the largest class.
+
+    At most half of the way from there to 1, where that class is large or there are few: .2 of ten equal classes, .75 of
+    two. `labels` are those of the test set.
+    """
+    largest = float(np.bincount(labels).max() / len(labels))
+    return largest + min(largest, (1 - largest) / 2)
+
+
 def _summarise(config: Config, run: Run, data: Data, accuracies: dict[int, float]) -> None:
-    chance = NEAR_CHANCE / len(data.clips.class_names)
+    chance = near_chance(data.clips.labels.numpy()[data.split.test])
     mean = float(np.mean(list(accuracies.values())))
     run.metrics({"test/accuracy": mean})
     for seed, accuracy in sorted(accuracies.items()):

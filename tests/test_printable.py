@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import time
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from audio_mu.errors import UserError, counted, one_line, typed
 from audio_mu.printable import printable
 from audio_mu.progress import complain, say
+from tests.commands import ROOT
 
 
 @pytest.mark.parametrize(
@@ -72,3 +74,12 @@ def test_numbers_and_parameters_as_one_writes_them() -> None:
         "1 speaker", "2 classes", "2,000 speakers",
     ]  # fmt: skip
     assert typed("speaker_pattern", r"(\d)-") == r"speaker_pattern='(\d)-'"
+
+
+def test_nothing_is_printed_elsewhere() -> None:
+    """Catches a `print` of its own, which what is shown would pass by."""
+    allowed = {"progress.py", "cli.py", "reads.py"}  # the second and third print help and a page of their own
+    for path in (ROOT / "audio_mu").rglob("*.py"):
+        calls = (node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+        printing = [call for call in calls if isinstance(call, ast.Name) and call.id == "print"]
+        assert path.name in allowed or not printing, path

@@ -109,13 +109,19 @@ def audio_files(root: Path, suffixes: tuple[str, ...] = AUDIO_SUFFIXES) -> Itera
                 yield _checked_id(prefix + entry.name), folder / entry.name
 
 
-def recordings_below(root: Path) -> dict[str, Path]:
-    """Id → file of the recordings in a data set's folder: the one way from an id that a store has to a path.
+def recording_below(root: Path, id_: str) -> Path | None:
+    """The file of an id in a data set's folder, None where `audio_files` gives none of it.
 
-    An id is looked up and never joined to a folder, so that `../x` and `/home/x` are no recordings. Raises `UserError`
-    where the folder cannot be read.
+    The one way from an id that a store has to a path: whoever writes a store could name `../x` or `/home/x`.
     """
-    return dict(audio_files(root))
+    parts = id_.split("/")
+    if any(not part or part.startswith(".") or "\0" in part for part in parts):  # hidden ones and `..` among them
+        return None
+    path = root.joinpath(*parts)
+    try:
+        return path if id_.lower().endswith(AUDIO_SUFFIXES) and path.is_file() else None
+    except OSError:  # a name that no file system could hold
+        return None
 
 
 def _entries(folder: Path) -> tuple[tuple[int, int], list[os.DirEntry[str]]]:

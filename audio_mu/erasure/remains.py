@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audio_mu.config import DataParameters
-from audio_mu.data.catalog import recordings_below
+from audio_mu.data.catalog import recording_below
 from audio_mu.data.datasets import root_at_hand
 from audio_mu.erasure.descent import Descent
 from audio_mu.erasure.find import Search
@@ -16,7 +16,7 @@ from audio_mu.erasure.redact import Sought
 from audio_mu.errors import counted, first_of
 from audio_mu.names import NAIVE
 from audio_mu.requests.ledger import RECORDINGS, RETIRED, SOUGHT, Entry
-from audio_mu.store import queries, removal
+from audio_mu.store import queries, registry, removal
 from audio_mu.store.artifacts import list_files, read_csv
 from audio_mu.store.handle import Store
 from audio_mu.store.removal import AnyRun
@@ -37,7 +37,7 @@ def remaining(data: DataParameters, search: Search) -> list[Remaining]:
     entry, runs = search.entry, search.runs.values()
     return [
         Remaining(f"{RECORDINGS} of the ledger's entry", "so that the recordings and their copies stay left out"),
-        *_models(entry, runs, search.descent),
+        *_models(search.store, entry, runs, search.descent),
         *_names(entry, runs),
         *_held_out(search.store, search.answering),
         *_files(data, entry, search.answering),
@@ -48,9 +48,13 @@ def remaining(data: DataParameters, search: Search) -> list[Remaining]:
     ]
 
 
-def _models(entry: Entry, runs: Collection[AnyRun], descent: Descent) -> Iterator[Remaining]:
+def _models(store: Store, entry: Entry, runs: Collection[AnyRun], descent: Descent) -> Iterator[Remaining]:
     for name, answer in entry.answers.items():
-        listed = ", ".join(f"seed {seed}: version {version}" for seed, version in sorted(answer.after.items()))
+        # The erasure of another request removes those that have learned its recordings.
+        there = {seed: number for seed, number in answer.after.items() if registry.by_number(store, name, number)}
+        if not there:
+            continue
+        listed = ", ".join(f"seed {seed}: version {version}" for seed, version in sorted(there.items()))
         first = next(iter(answer.runs.values()))
         yield Remaining(
             f"unlearned models of this request ({name}, {answer.method}, {listed}) and what was unlearned from them",
@@ -106,8 +110,8 @@ def _files(data: DataParameters, entry: Entry, answering: Sequence[AnyRun]) -> I
     if root is None:
         yield Remaining("the recordings themselves", "their folder is not at hand: delete them yourself")
     else:
-        there = recordings_below(root)
-        n, gone = len(entry.ids & there.keys()), "their files are gone, if they were in this folder"
+        n = sum(recording_below(root, id_) is not None for id_ in entry.ids)
+        gone = "their files are gone, if they were in this folder"
         why = "they are yours: delete them yourself" if n else gone
         yield Remaining(f"{n} of the {len(entry.ids)} recordings in {root}", why)
     for path in sorted({run.params.get("forget_list", "") for run in answering}):

@@ -7,6 +7,7 @@ has the database name the folders beside it, after a copy of it was made.
 
 from __future__ import annotations
 
+import shlex
 import sqlite3
 import sys
 from collections.abc import Iterator, Mapping
@@ -42,11 +43,11 @@ def refuse_moved(client: MlflowClient, database: Path) -> None:
         if (beside := _beside(database, location)) is None or not _holds_run(client, beside, location):
             continue
         original = Path(location.removeprefix(FILE))
+        command = f"python -m audio_mu.store.moved {shlex.quote(str(database))}"
         why = "was copied, and would write into the original's folder" if original.is_dir() else "was moved"
         raise UserError(
             f"this project {why}: its files lie in {str(beside)!r}, the database names {str(original)!r}: put the "
-            f"folder back, or run `python -m audio_mu.store.moved {database}`, which has the database name the new "
-            "folder and keeps a copy of it"
+            f"folder back, or run `{command}`, which has the database name the new folder and keeps a copy of it"
         )
 
 
@@ -121,7 +122,10 @@ def main(arguments: list[str]) -> int:
             raise UserError("give the file of the database: python -m audio_mu.store.moved mlflow.db")
         database = Path(arguments[0]).resolve()
         changed = counted(follow(database), "address")
-        say(f"{database} names the folders beside it ({changed}); as it was: {database.name}{BACKUP}")
+        say(
+            f"{database} names the folders beside it ({changed}); as it was: {database.name}{BACKUP}, delete it when "
+            "all is well"
+        )
     except (UserError, sqlite3.Error) as error:
         complain(f"error: {error}")
         return 2

@@ -95,7 +95,8 @@ def restored_by(store: Store, run: Finished) -> str:
 def _finished(store: Store, run: StoredRun) -> Finished:
     info, data = run.info, run.data
     store.artifact_roots[info.run_id] = info.artifact_uri
-    return Finished(info.run_id, info.run_name, dict(data.tags), dict(data.metrics), info.start_time, dict(data.params))
+    tags, metrics = dict(data.tags), dict(data.metrics)
+    return Finished(info.run_id, info.run_name, tags, metrics, info.start_time, dict(data.params))
 
 
 def has_tags(tags: Mapping[str, str]) -> list[str]:

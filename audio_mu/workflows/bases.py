@@ -13,7 +13,7 @@ import pandas as pd
 from audio_mu.config import BASE_FIELDS, Config, DataParameters
 from audio_mu.data.datasets import DATASETS
 from audio_mu.errors import UserError, first_of, typed
-from audio_mu.progress import say
+from audio_mu.progress import say_once
 from audio_mu.requests.ledger import Ledger, read_ledger
 from audio_mu.store import queries, registry
 from audio_mu.store.artifacts import files_of, unreadable
@@ -84,9 +84,9 @@ def find_bases(store: Store, config: Config) -> tuple[Bases, Data]:
     bases = Bases(chosen, versions)
     if data.left_out:
         for found in data.left_out:
-            say(f"ledger: request {found.request}: {found.told}")
+            say_once(f"ledger: request {found.request}: {found.told}")
         kind = f"unlearned ones ({bases.origin.partition('/')[2]})" if bases.origin else "trained without them"
-        say(f"ledger: the base models are {kind}")
+        say_once(f"ledger: the base models are {kind}")
     return bases, data
 
 

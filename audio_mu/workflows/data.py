@@ -12,7 +12,7 @@ from audio_mu.data.catalog import composed, quoted
 from audio_mu.data.clips import Clips, clips_digest, load_clips
 from audio_mu.data.splits import Sides, Split, split_clips
 from audio_mu.errors import UserError, counted
-from audio_mu.progress import say
+from audio_mu.progress import say_once
 from audio_mu.requests.ledger import SOUGHT, Entry, Ledger, add_copies
 from audio_mu.requests.probable import probable_copies, seek_for
 from audio_mu.requests.request import Earlier, Request, resolve_request
@@ -94,7 +94,7 @@ class Data:
         if not new:
             return self
         what = counted(len(new), "test recording")
-        say(f"{what} newer than the base models: left out ({quoted(new)})")
+        say_once(f"{what} newer than the base models: left out ({quoted(new)})")
         test, nonmembers = (own[seen[own]] for own in (self.split.test, self.split.nonmembers))
         return replace(self, split=replace(self.split, test=test, nonmembers=nonmembers))
 
@@ -117,7 +117,7 @@ def data_of_bases(config: Config, store: Store, ledger: Ledger) -> Data:
     if len(data.split.waiting):
         waiting = [data.clips.ids[i] for i in data.split.waiting]
         what = counted(len(waiting), "recording")
-        say(f"{what} newer than the last `train`: left out until the next one ({quoted(waiting)})")
+        say_once(f"{what} newer than the last `train`: left out until the next one ({quoted(waiting)})")
     _enter_copies(store, data)
     return data
 

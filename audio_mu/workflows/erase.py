@@ -12,6 +12,7 @@ from audio_mu.config.reads import in_force
 from audio_mu.erasure.find import Finding, Search
 from audio_mu.erasure.remains import NOT_OURS, remaining
 from audio_mu.errors import UserError, counted
+from audio_mu.printable import without_passwords
 from audio_mu.progress import bar, say
 from audio_mu.requests import ledger_file
 from audio_mu.requests.ledger import ERASED, ERASING, RECORDINGS, Entry, keep_file, read_ledger
@@ -147,7 +148,7 @@ def _write(runs: Sequence[Run], entry: Entry, record: Mapping[str, Any]) -> None
         **record,
     }
     for run in runs:
-        run.text(RECORD, json.dumps(about, indent=1, ensure_ascii=False))
+        run.text(RECORD, without_passwords(json.dumps(about, indent=1, ensure_ascii=False)))
         run.text(PAGE, _page(about))
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 from audio_mu.audit.across_seeds import SEEDS_OF_ULIRA
 from audio_mu.config import BASE_FIELDS, Config, DataParameters
 from audio_mu.data.audio import SAMPLE_RATE, BadRecording, read_clip
-from audio_mu.data.catalog import recordings_below
+from audio_mu.data.catalog import recording_below
 from audio_mu.data.datasets import root_at_hand
 from audio_mu.errors import UserError, first_of
 from audio_mu.names import BEST, NAIVE, ORIGINAL
@@ -238,6 +238,8 @@ def _by_seed(values: Mapping[int, str]) -> str:
 def _clips(store: Store, cell: CellRuns, losses: ClipLosses) -> dict[str, Clip]:
     """The forget clips by their ids. Raises `UserError` where their list has lost some."""
     table = read_csv(store, cell.any_run.id, FORGET_LOSSES, dtype=str)
+    if missing := [name for name in ("clip_id", "label", "speaker") if name not in table]:
+        raise unreadable(store, cell.any_run.id, FORGET_LOSSES, f"it lacks {', '.join(missing)}")
     expected = next(iter(losses.forget.values())).index
     if set(table["clip_id"]) != set(expected):
         why = f"it has {len(table)} of {len(expected)} recordings"
@@ -283,7 +285,7 @@ def _audio(data: DataParameters, recorded_folder: str, clips: Sequence[Clip]) ->
     """The first of these recordings as the network hears them, as WAV, where their folder is at hand.
 
     The store says which they are, and whoever writes it could name any file of the reader's: a recording counts where
-    the data set's own catalog has its id and its file holds what was measured.
+    it lies below the data set's folder, as its catalog finds them, and its file holds what was measured.
     """
     text = os.environ.get(AUDIO_VARIABLE, str(DEFAULT_AUDIO))
     if not text.isdecimal():
@@ -292,10 +294,11 @@ def _audio(data: DataParameters, recorded_folder: str, clips: Sequence[Clip]) ->
     if root is None:
         return {}
     found: dict[str, bytes] = {}
-    files = recordings_below(root)
-    for clip in (clip for clip in clips[: int(text)] if clip.clip_id in files):
+    for clip in clips[: int(text)]:
+        if (file := recording_below(root, clip.clip_id)) is None:
+            continue
         try:
-            prepared = read_clip(files[clip.clip_id], data.clip_samples, whole=False)
+            prepared = read_clip(file, data.clip_samples, whole=False)
         except BadRecording:  # moved or deleted since: the report is made without it
             continue
         if prepared.constant or not clip.hashes.isdisjoint((prepared.hash, prepared.source_hash)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,7 @@ from audio_mu.erasure.remains import remaining
 from audio_mu.requests.ledger import COLUMNS, Entry
 from audio_mu.store.connect import open_store
 from audio_mu.store.runs import open_run
+from tests.answered import Answered
 
 
 def test_a_run_that_goes_on_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,3 +31,13 @@ def test_a_run_that_goes_on_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with open_run(store, "train", "train digits", {}, {}, {}):
         assert told() == ["1 run without an end (train digits)"]
     assert told() == []
+
+
+def test_versions_that_another_erasure_removed_are_not_named(answered: Answered) -> None:
+    """Catches a model told to remain that went with a later request, whose recordings it had learned."""
+    answered.answer("p2")
+    answered.run("erase", request=answered.hash("p2"), confirm="true")
+    output = answered.run("erase", request=answered.hash("p1"), confirm="true")
+    there = answered.query("select version from model_versions where current_stage != 'Deleted_Internal'")
+    named = re.findall(r"remains: unlearned models of this request .*?version (\d+)", output)
+    assert {int(number) for number in named} <= {number for (number,) in there}

@@ -7,7 +7,7 @@ which recognises `gap` more of the former, and of twenty methods. Each recording
 a strength that depends on its seed, and each answer is drawn anew: methods that have forgotten nothing differ as much
 from the original as models of other seeds do. In the rows without a good method all twenty answer as the original does;
 in the others the first answers as naive does. Gaps, errors and attack are computed by the package's own functions, and
-`best_method` judges. Two minutes on one core; the same figures every time.
+`best_method` judges. About two minutes; the same figures every time.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from audio_mu.data.descriptions import Descriptions, fast_length
 
-TAU = 0.95  # the least peak of a probable copy; chosen by experiments/copies.py on speakers that it is not tried on
+TAU = 0.95  # the least peak of a probable copy, by experiments/copies.py, on speakers that its recall is not of
 RADIUS = 2.5  # between vectors of a pair that is looked at
 MOST_CANDIDATES = 1_000  # of one recording, the nearest: bounds the time where all recordings sound alike
 PROMISING = 0.5  # least envelope of the cross-correlation of a pair that is aligned

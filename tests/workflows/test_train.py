@@ -5,11 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import pytest
 
-from audio_mu.workflows.train import near_chance
 from tests.conftest import Command
 from tests.finished_store import Results
 
@@ -37,12 +34,3 @@ def test_skipped_recordings_are_listed_in_the_run(entry: Command, small_digits: 
     done = entry("attack", folder, data_dir=str(fewer), seeds="40")
     assert done.returncode == 2
     assert f"give data_dir={data} (now {fewer}), bad_files=skip (now fail) as then, or train" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("sizes", "expected"), [([10] * 10, 0.2), ([50, 50], 0.75), ([97, 3], 0.985), ([70, 20, 10], 0.85), ([5], 1.0)]
-)
-def test_chance_is_that_of_the_largest_class(sizes: list[int], expected: float) -> None:
-    """Catches a warning at 97 % of two equal classes, and none at 70 % where one class is 70 % of all."""
-    labels = np.repeat(np.arange(len(sizes)), sizes)
-    assert near_chance(labels) == pytest.approx(expected)

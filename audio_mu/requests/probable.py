@@ -70,8 +70,8 @@ def seek_for(config: RequestParameters, clips: Clips) -> Seek | None:
         found = probable_copies(clips, asked, others)
         if found.of and config.copies == "ask":
             raise CopiesFoundError(
-                f"forget={config.forget!r}: {len(found.of)} of the {len(others):,} other recordings would stay as probable "
-                f"copies of requested ones: {found.told(clips)}; all of them: {found.file}; give "
+                f"forget={config.forget!r}: {len(found.of)} of the {len(others):,} other recordings would stay as "
+                f"probable copies of requested ones: {found.told(clips)}; all of them: {found.file}; give "
                 "copies=probable to forget them too, or copies=exact to leave them in knowingly"
             )
         return replace(found, searched=f"{found.searched}, and forgotten too") if found.of else found

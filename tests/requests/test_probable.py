@@ -142,7 +142,7 @@ def test_later_copies_of_an_answered_recording_stay_out_when_it_is_gone(project:
     assert trained(project).isdisjoint(of)
     copied = folder / "down/p3_2.mp3"
     ALTERATIONS["MP3, 64 kbit/s"](soundfile.read(folder / "up/p2_0.wav")[0], copied.with_suffix("")).rename(copied)
-    with pytest.raises(UserError, match=r"1 of the 23 other recordings .*to leave them in knowingly$"):
+    with pytest.raises(UserError, match=r"1 of the 10 other recordings .*to leave them in knowingly$"):
         project.run("main", forget="speaker", forget_speakers="p2")
     copied.unlink()
     (entry,) = project.finished_entries()

@@ -27,6 +27,10 @@ SHOWN = 3
 NOT_SOUGHT = "copies were looked for by hash alone; copies in another format, level, rate or length were not looked for"
 
 
+class CopiesFoundError(UserError):
+    """Probable copies would stay, and the user is asked what to do with them."""
+
+
 @dataclass(frozen=True)
 class Copies:
     """What a search has found. `of`: place of a clip → place of the recording that it is a probable copy of.
@@ -57,7 +61,7 @@ Seek = Callable[[np.ndarray, np.ndarray], Copies]
 def seek_for(config: RequestParameters, clips: Clips) -> Seek | None:
     """The search that `copies` asks for; None where there is to be none.
 
-    With `ask` it raises `UserError`, with the list and the ways on, where it finds something.
+    With `ask` it raises `CopiesFoundError`, with the list and the ways on, where it finds something.
     """
     if config.copies == "exact":
         return None
@@ -65,9 +69,9 @@ def seek_for(config: RequestParameters, clips: Clips) -> Seek | None:
     def seek(asked: np.ndarray, others: np.ndarray) -> Copies:
         found = probable_copies(clips, asked, others)
         if found.of and config.copies == "ask":
-            raise UserError(
-                f"forget={config.forget!r}: {len(found.of)} probable copies of requested recordings lie among the "
-                f"{len(others):,} others and would stay: {found.told(clips)}; all of them: {found.file}; give "
+            raise CopiesFoundError(
+                f"forget={config.forget!r}: {len(found.of)} of the {len(others):,} other recordings would stay as "
+                f"probable copies of requested ones: {found.told(clips)}; all of them: {found.file}; give "
                 "copies=probable to forget them too, or copies=exact to leave them in knowingly"
             )
         return replace(found, searched=f"{found.searched}, and forgotten too") if found.of else found

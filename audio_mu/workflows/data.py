@@ -14,7 +14,7 @@ from audio_mu.data.splits import Sides, Split, split_clips
 from audio_mu.errors import UserError, counted
 from audio_mu.progress import say_once
 from audio_mu.requests.ledger import SOUGHT, Entry, Ledger, add_copies
-from audio_mu.requests.probable import probable_copies, seek_for
+from audio_mu.requests.probable import CopiesFoundError, probable_copies, seek_for
 from audio_mu.requests.request import Earlier, Request, resolve_request
 from audio_mu.requests.sides import keep_sides, read_sides
 from audio_mu.store.handle import Store
@@ -127,7 +127,7 @@ def resolve(config: Config, data: Data) -> Request:
     try:
         return resolve_request(config.request, data.clips, data.split, seek_for(config.request, data.clips))
     except UserError as error:
-        if not data.left_out:
+        if isinstance(error, CopiesFoundError) or not data.left_out:
             raise
         names = ", ".join(entry.request for entry in data.left_out)
         raise UserError(f"{error} (answered requests are left out: {names}; ledger=ignore takes them in)") from None

@@ -98,7 +98,7 @@ def test_altered_copies_are_asked_about_forgotten_or_left(project: Answered) -> 
     project.run("attack")
     copies_trained = trained(project) & of.keys()
     assert 0 < len(copies_trained) < len(of)
-    ways_on = "7 probable copies .* would stay: .*copies=probable .* copies=exact"
+    ways_on = r"7 of the 23 other recordings would stay as probable copies .*copies=probable .* copies=exact"
     with pytest.raises(UserError, match=ways_on) as refused:
         project.run("unlearn", register="naive", **ASKED)
     assert "down/p2_8k.wav" not in str(refused.value)
@@ -140,6 +140,11 @@ def test_later_copies_of_an_answered_recording_stay_out_when_it_is_gone(project:
     of = altered(folder)
     assert "7 probable copies that came since, for good: down/p2_loud.wav (of " in project.run("train")
     assert trained(project).isdisjoint(of)
+    copied = folder / "down/p3_2.mp3"
+    ALTERATIONS["MP3, 64 kbit/s"](soundfile.read(folder / "up/p2_0.wav")[0], copied.with_suffix("")).rename(copied)
+    with pytest.raises(UserError, match=r"1 of the 10 other recordings .*to leave them in knowingly$"):
+        project.run("main", forget="speaker", forget_speakers="p2")
+    copied.unlink()
     (entry,) = project.finished_entries()
     recordings = project.table(entry, "recordings.csv").set_index("clip_id")
     assert set(recordings.loc[list(of), "forgotten"]) == {"False"}
@@ -202,14 +207,14 @@ def test_draws_are_searched_only_where_it_is_asked_for(project: Answered) -> Non
     for request in ({"forget": "item"}, {"forget": "class"}, {"forget": "speaker"}):
         assert "looking for" not in project.run("unlearn", **request)
     assert not list((project.folder / "cache").rglob("descriptions*"))
-    with pytest.raises(UserError, match="probable copies of requested recordings"):
+    with pytest.raises(UserError, match="would stay as probable copies of requested ones"):
         project.run("unlearn", forget="item", forget_percentage="60", copies="ask")
 
 
 def test_the_whole_chain_asks_before_it_trains(project: Answered) -> None:
     """Catches hours of training before the question."""
     altered(project.folder / "recordings")
-    with pytest.raises(UserError, match="7 probable copies"):
+    with pytest.raises(UserError, match="7 of the 23 other recordings"):
         project.run("main", **ASKED)
     assert project.runs(stage="train") == []
 

@@ -135,13 +135,15 @@ def judge(
     if method == ORIGINAL:
         return Verdict(Outcome.UNTOUCHED, ("still holds the recordings",))
     limits = _limits(figures, original, rule)
-    if original and (alike := _alike(original, limits)):
-        return Verdict(Outcome.NOT_JUDGED, (alike,), settled=False)
     readings = [found for limit in limits.values() if (found := read(limit, figures)) is not None]
     facts = [(reading.side, reading.fact) for reading in readings if reading.fact]
     facts += _groups(figures, rule)
     if not any(side is Side.LOST for side, _ in facts):
         facts += _not_recovered(figures)
+    # Damage can be seen without a measure of forgetting.
+    damaged = any(side is Side.LOST for side, _ in facts)
+    if not damaged and original and (alike := _alike(original, limits)):
+        return Verdict(Outcome.NOT_JUDGED, (alike,), settled=False)
     if facts:
         return _failed(facts, settled=True)
     if beyond := [(reading.side, reading.estimate) for reading in readings if reading.estimate]:

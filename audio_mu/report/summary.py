@@ -22,14 +22,16 @@ def summary(long: pd.DataFrame, methods: Sequence[str], request: RequestFacts, r
     if not candidates:
         return lines
     passed = [method for method in candidates if judged[method].outcome is Outcome.PASSED]
-    first = judged[candidates[0]]
-    if not passed and first.outcome is Outcome.NOT_JUDGED:
-        return [*lines, f"No method is judged: {first.reasons[0]}."]
+    unjudged = [method for method in candidates if judged[method].outcome is Outcome.NOT_JUDGED]
+    if len(unjudged) == len(candidates):
+        return [*lines, f"No method is judged: {judged[unjudged[0]].reasons[0]}."]
     lines.append(_passed_sentence(long, passed, len(candidates)))
     for outcome in FAILURES:
         failing = [f"{m} ({judged[m].reasons[0]})" for m in candidates if judged[m].outcome is outcome]
         if failing:
             lines.append(f"{outcome.value.capitalize()}: {'; '.join(failing)}.")
+    if unjudged:
+        lines.append(f"Not judged: {_listed(unjudged)}, because {judged[unjudged[0]].reasons[0]}.")
     return [*lines, *_unsettled_sentence(judged)]
 
 

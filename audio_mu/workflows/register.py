@@ -151,7 +151,7 @@ def _allowed_method(asked: str, cell: CellRuns) -> str:
         verdict = verdicts(long, [asked])[asked]
         if verdict.passed:
             return asked
-        reason, rule = f"{verdict.outcome.value}, {_reasons(verdict)}", f" (rule: {RULE.text})"
+        reason, rule = f"{verdict.outcome.value}, {_reasons(verdict)}", " (the rule: docs/serving.md)"
     if NAIVE not in cell.methods:
         reason = "there is no retrained model (naive) to compare with; add it to methods"
     raise UserError(f"register={asked!r} is refused: {reason}{rule}{_way_out(asked, long)}")

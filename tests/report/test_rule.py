@@ -157,6 +157,12 @@ def test_gaps_that_cancel_over_the_seeds_do_not_pass() -> None:
     assert judged(errors=0.03, forget_accuracy=(0.03, -0.03, 0.03, -0.03, 0.0)).passed  # as the recordings scatter
 
 
+def test_damage_is_seen_where_forgetting_is_not() -> None:
+    """Catches a wrecked model that is told as one of which nothing can be said."""
+    assert judged(original=0.0, forget_accuracy=(0.0,)).outcome is Outcome.NOT_JUDGED
+    assert judged(original=0.0, remain_accuracy=(-0.2,)).outcome is Outcome.DAMAGED
+
+
 def test_one_seed_refuses() -> None:
     """Catches four good models that hide a wrecked fifth, which would be in service too."""
     lost = judged(remain_accuracy=(0.0, 0.0, 0.0, 0.0, -0.09))

@@ -49,3 +49,11 @@ def test_the_reason_for_no_verdict_is_told(
     lines = summary(table(means), list(means), request_facts)
     assert lines[-1].startswith(start)
     assert not any("meets the rule" in line for line in lines)
+
+
+def test_damage_is_told_beside_what_is_not_judged(request_facts: RequestFacts) -> None:
+    """Catches methods of which nothing can be said taking the damaged ones with them, or being left out."""
+    means = ALIKE | {"wrecked": (0.4, 0.4, 0.4, 0.51, 1.0)}
+    lines = summary(table(means), list(means), request_facts)
+    assert any(line.startswith("Accuracy lost: wrecked (") for line in lines)
+    assert any(line.startswith("Not judged: idle, because the original itself") for line in lines)

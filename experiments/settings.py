@@ -15,6 +15,7 @@ from dataclasses import replace
 import pandas as pd
 
 from audio_mu.audit.performance import accuracy
+from audio_mu.compute.attempt import Failed
 from audio_mu.compute.jobs import TrainJob, train_job
 from audio_mu.compute.pool import LocalEngine
 from audio_mu.config import Config
@@ -74,6 +75,9 @@ def main() -> None:
             ]
             labels = data.clips.labels.numpy()
             for job, result in engine.run(train_job, jobs, str(setting)):
+                if isinstance(result, Failed):
+                    print(f"{setting} seed {job.seed} failed: {result.reason}", flush=True)
+                    continue
                 scores = {f"{n}_accuracy": accuracy(result.logits[n], labels[i]) for n, i in job.sets.items()}
                 rows.append({**setting, "seed": job.seed, **scores, "seconds": round(result.total_seconds, 1)})
                 print(rows[-1], flush=True)

@@ -17,10 +17,12 @@ from audio_mu.progress import say_once
 from audio_mu.requests.ledger import Ledger, read_ledger
 from audio_mu.store import queries, registry
 from audio_mu.store.artifacts import files_of, unreadable
+from audio_mu.store.failed import REASON, still_failed
 from audio_mu.store.handle import Store
 from audio_mu.store.registry import Version
 from audio_mu.workflows.data import Data, data_of_bases
 from audio_mu.workflows.fingerprints import network_source
+from audio_mu.workflows.stage import base_tags
 from audio_mu.workflows.train import losses_table, stored_logits
 
 OF_A_BASE = ("recipe", "clips_digest", "fingerprint", "class_names", "split")
@@ -70,6 +72,7 @@ def find_bases(store: Store, config: Config) -> tuple[Bases, Data]:
             f"no base model {name} for seeds={listed} in this store"
             + (f", only for seeds={there}: give these, or run" if there else ": run")
             + " `mlflow run . -e train` first, with the same dataset, pipeline and architecture"
+            + _failed(store, config, missing)
         )
     tried = _with_recipe(config, name, candidates[config.training.seeds[0]][0])
     _refuse_other_people(store, tried, name, candidates[config.training.seeds[0]][0])
@@ -88,6 +91,13 @@ def find_bases(store: Store, config: Config) -> tuple[Bases, Data]:
         kind = f"unlearned ones ({bases.origin.partition('/')[2]})" if bases.origin else "trained without them"
         say_once(f"ledger: the base models are {kind}")
     return bases, data
+
+
+def _failed(store: Store, config: Config, seeds: Sequence[int]) -> str:
+    """Why seeds have no model, where their training failed."""
+    found = still_failed(store, {**base_tags(config), "stage": "train", "role": "seed"}, [], "seed")
+    told = [f"seed {seed}: {found[str(seed),].tags[REASON]}" for seed in seeds if (str(seed),) in found]
+    return f" (training failed: {'; '.join(told)})" if told else ""
 
 
 def _candidates(store: Store, config: Config, name: str, ledger: Ledger, seed: int) -> list[Version]:

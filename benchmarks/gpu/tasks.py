@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 
+from audio_mu.compute.attempt import Failed
 from audio_mu.compute.jobs import Problem, TrainJob, train_job
 from audio_mu.compute.pool import LocalEngine
 from audio_mu.training import OptimizerSettings
@@ -32,8 +33,8 @@ def tasks(settings: Settings, table: Table, clock: Clock) -> None:
                 for seed in range(k)
             ]
             start = time.time()
-            for _ in engine.run(train_job, jobs, "tasks"):
-                pass
+            for _, result in engine.run(train_job, jobs, "tasks"):
+                assert not isinstance(result, Failed), result.reason
             return time.time() - start
 
         for architecture in ("VGGish",) if settings.quick else ("VGGish", "ViT", "CCT"):

@@ -259,6 +259,9 @@ def test_one_seed_of_a_training_diverges(project: Answered, wild: dict[str, str]
         assert "mean of 2 seeds" in told
         runs = [run for run in project.runs(role="seed") if project.tags(run)["architecture"] == "Wild"]
         assert sorted(status(project, run) for run in runs) == ["FAILED"] * n + ["FINISHED"] * 2
+    told = r"no base model .* for seeds=41 .* only for seeds=40,42: .* \(training failed: seed 41: logits of "
+    with pytest.raises(UserError, match=told):
+        project.run("attack", **wild)
     broken.unlink()
     told = project.run("train", **wild)
     assert "FAILED" not in told

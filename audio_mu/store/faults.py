@@ -6,9 +6,10 @@ import errno
 import gc
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache, wraps
 from typing import Any, TypeVar, cast
 
@@ -105,6 +106,7 @@ class Patient:
 
     def __init__(self, client: Any) -> None:
         self._client = client
+        self._is_remote = str(getattr(client, "tracking_uri", "")).startswith("http")
         self.patience = PATIENCE
 
     def __getattr__(self, name: str) -> Any:
@@ -114,9 +116,24 @@ class Patient:
 
         @wraps(call)
         def patient(*arguments: Any, **options: Any) -> Any:
-            return patiently(lambda: call(*arguments, **options), self.patience)
+            with _silence_told() if self._is_remote else nullcontext():
+                return patiently(lambda: call(*arguments, **options), self.patience)
 
         return patient
+
+
+@contextmanager
+def _silence_told() -> Iterator[None]:
+    """Say, while a server is asked, that it does not answer: MLflow asks again for minutes without a word."""
+    seconds = f"{SECONDS_UNTOLD:.0f} s"
+    line = f"the tracking server has not answered for {seconds}: it is asked for some minutes more ({HTTP_RETRIES})"
+    timer = threading.Timer(SECONDS_UNTOLD, say, [line])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextmanager

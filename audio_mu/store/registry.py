@@ -21,6 +21,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.types import Schema, TensorSpec
 
 from audio_mu.errors import UserError, one_line
+from audio_mu.printable import printable
 from audio_mu.store.artifacts import Files, way_back
 from audio_mu.store.handle import Store
 from audio_mu.store.private import traced_as
@@ -143,7 +144,7 @@ def register(store: Store, name: str, model_uri: str, run_id: str, tags: Mapping
             raise
     model_id = model_uri.removeprefix("models:/")
     created = store.client.create_model_version(
-        name, source=model_uri, run_id=run_id, tags=dict(tags), description=about, model_id=model_id
+        name, source=model_uri, run_id=run_id, tags=dict(tags), description=printable(about), model_id=model_id
     )
     return _version(created)
 

@@ -21,6 +21,7 @@ from audio_mu.data.catalog import recording_below
 from audio_mu.data.datasets import root_at_hand
 from audio_mu.errors import UserError, first_of
 from audio_mu.names import BEST, NAIVE, ORIGINAL
+from audio_mu.printable import printable
 from audio_mu.report import cards
 from audio_mu.report.evidence import Choice, evidence
 from audio_mu.report.facts import RequestFacts, figures_of, interval_number, interval_percent
@@ -312,7 +313,8 @@ def _describe(store: Store, cell: CellRuns, lines: Sequence[str]) -> None:
     key, start = "mlflow.note.content", "# audio-mu"
     present = store.client.get_experiment(store.experiment_id).tags.get(key, "")
     if not present or present.startswith(start):
-        store.client.set_experiment_tag(store.experiment_id, key, cards.experiment_note(cell.title, lines))
+        note = printable(cards.experiment_note(cell.title, lines))
+        store.client.set_experiment_tag(store.experiment_id, key, note)
     for (method, seed), run in cell.runs.items():
         if key not in run.tags:
             Run(store, run.id, run.name).note(cards.method_note(method, cell.request, seed, run.metrics))

@@ -15,6 +15,7 @@ from audio_mu.data.audio import SAMPLE_RATE
 from audio_mu.data.clips import Clips
 from audio_mu.errors import UserError, counted, first_of
 from audio_mu.names import BEST, NAIVE, NONE, ORIGINAL, UNLEARNED
+from audio_mu.printable import printable
 from audio_mu.progress import say
 from audio_mu.report import cards
 from audio_mu.report.cards import ModelFacts, UnlearnedFacts
@@ -282,7 +283,7 @@ def _attach(config: Config, store: Store, run: Run, chosen: Chosen, versions: Ma
         own = Run(store, finished.id, finished.name)
         write_record(own, record)
         own.text("model_card.md", card)
-        store.client.update_model_version(version.name, version.version, card)
+        store.client.update_model_version(version.name, version.version, printable(card))
 
 
 def _accuracies(chosen: Chosen, seed: int) -> dict[str, tuple[float | None, float | None, float]]:

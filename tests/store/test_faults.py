@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from audio_mu.store import faults
 from audio_mu.store.connect import open_store
 from audio_mu.store.faults import Patient, explain
 from audio_mu.store.runs import lone_run
@@ -62,3 +63,21 @@ def test_patience_ends_in_one_line(database: Path, monkeypatch: pytest.MonkeyPat
         release.wait()
         other.execute("ROLLBACK")
     assert patient.write() == "written"
+
+
+def test_a_silent_server_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches four minutes without a word while the database behind a server is away."""
+
+    class Client:
+        tracking_uri = "http://127.0.0.1:1"
+
+        def read(self, seconds: float) -> str:
+            time.sleep(seconds)
+            return "read"
+
+    monkeypatch.setattr(faults, "SECONDS_UNTOLD", 0.2)
+    assert Patient(Client()).read(0.0) == "read"
+    time.sleep(0.4)
+    assert capsys.readouterr().out == ""
+    assert Patient(Client()).read(1.0) == "read"
+    assert capsys.readouterr().out.count("the tracking server has not answered") == 1

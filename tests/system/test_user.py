@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import getpass
+import os
 import pwd
-import tempfile
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from audio_mu.cli import run_entry_point
 from audio_mu.system.user import check_user
 
 
@@ -34,16 +36,30 @@ def test_a_user_without_a_name_gets_one(nobody: None, monkeypatch: pytest.Monkey
     assert getpass.getuser().startswith("user-")
 
 
-def test_no_home_is_told(nobody: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Catches MLflow's traceback while it is imported."""
-    monkeypatch.delenv("HOME")
-    assert run_entry_point("compare", []) == 2
-    assert capsys.readouterr().err.startswith("error: this user has no home folder: set HOME")
+UNKNOWN = """
+import pwd, sys, tempfile
+def unknown(number):
+    raise KeyError(f"getpwuid(): uid not found: {number}")
+pwd.getpwuid = unknown
+if sys.argv[1] == "no temporary folder":
+    tempfile._candidate_tempdir_list = lambda: ["/nonexistent"]
+from audio_mu.cli import run_entry_point
+sys.exit(run_entry_point("compare", []))
+"""
 
 
-def test_no_temporary_folder_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Catches a traceback where /tmp is full or not to be written."""
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nonexistent"])
-    assert run_entry_point("compare", []) == 2
-    assert capsys.readouterr().err.startswith("error: there is no usable temporary folder: set TMPDIR")
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ("no home", "error: this user has no home folder: set HOME"),
+        ("no temporary folder", "error: there is no usable temporary folder: set TMPDIR"),
+    ],
+)
+def test_what_a_container_lacks_is_told(what: str, told: str, tmp_path: Path) -> None:
+    """Catches MLflow's traceback while it is imported, and one where /tmp is full or not to be written."""
+    own = {name: value for name, value in os.environ.items() if name != "HOME"}
+    own |= {"HOME": str(tmp_path)} if what != "no home" else {}
+    done = subprocess.run(
+        [sys.executable, "-c", UNKNOWN, what], capture_output=True, text=True, check=False, cwd=tmp_path, env=own
+    )
+    assert (done.returncode, done.stderr.startswith(told)) == (2, True), done.stderr

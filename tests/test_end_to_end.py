@@ -26,7 +26,7 @@ TAGS = [
     "contract_version", "dataset", "dataset_name", "pipeline", "architecture", "request", "request_hash", "cell",
     "fingerprint", "base_run_id", "base_version", "attack_run_id", "git_commit", "git_dirty",
 ]  # fmt: skip
-COLUMNS = ["cell", "request", "method", "metric", "mean", "std", "n", "seeds", "ci_low", "ci_high"]
+COLUMNS = ["cell", "request", "method", "metric", "mean", "std", "n", "seeds", "values", "ci_low", "ci_high"]
 NAME = "audio-mu.SyntheticDigits.logmel.VGGish"
 
 

@@ -271,7 +271,7 @@ def test_what_fails_the_rule_is_refused_with_the_reason(chain: Results, entry: C
         assert done.returncode == 2
         assert f"error: register='{register}' is refused: " in done.stderr
         assert re.search(
-            r"remain accuracy is \d+\.\d points below naive's \(± \d\.\d points\), 1\.\d points are allowed",
+            r"remain accuracy is \d+\.\d points below naive's \(± \d+\.\d points\), 1\.\d points are allowed",
             done.stderr,
         )
         assert "; register=naive, the retrained model, needs no new training" in done.stderr

@@ -20,71 +20,25 @@ import resource
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import soundfile
 import torch
-from scipy.signal import resample_poly
 
-from audio_mu.data.audio import SAMPLE_RATE, read_recording
+from audio_mu.data.audio import read_recording
 from audio_mu.data.copies import TAU, Copy, find_copies
 from audio_mu.data.descriptions import LONGEST, Descriptions, described, load, save
 from experiments.project import RESULTS, recordings
+from tests.alterations import ALTERATIONS, TOGETHER, Writer
 
 COPIES_IN_THE_DATA = {("options/00000007_NO_01.flac", "options/00000007_NO_03.flac")}
 """Found by this script: two published takes that are one recording, 3.5 ms shifted and 2 dB apart (peak 1.000)."""
 FLOOR = 0.5  # peaks below are not told apart
 SHOWN = 0.85  # pairs of recordings above are named
 TAIL, MARGIN = 0.002, 0.02
-TOGETHER = "trimmed, silence, noise, MP3"
 REQUEST = 200
-Writer = Callable[[np.ndarray, Path], Path]
-
-
-def _file(suffix: str, rate: int = SAMPLE_RATE, **options: object) -> Writer:
-    def write(waveform: np.ndarray, stem: Path) -> Path:
-        path = stem.with_suffix(suffix)
-        soundfile.write(path, np.clip(waveform, -1, 1), rate, **options)
-        return path
-
-    return write
-
-
-def _changed(change: Callable[[np.ndarray], np.ndarray], write: Writer | None = None) -> Writer:
-    return lambda waveform, stem: (write or _file(".wav"))(change(waveform), stem)
-
-
-def _noisy(waveform: np.ndarray) -> np.ndarray:
-    noise = np.random.default_rng(len(waveform)).standard_normal(len(waveform))
-    return waveform + 0.1 * np.sqrt(np.mean(waveform**2)) * noise
-
-
-def _later(waveform: np.ndarray) -> np.ndarray:
-    return np.r_[np.zeros(SAMPLE_RATE // 10), waveform]
-
-
-def _without_start(waveform: np.ndarray) -> np.ndarray:
-    return waveform[len(waveform) // 10 + 1 :]  # an odd number: half a sample at 8 kHz
-
-
-MP3 = _file(".mp3", subtype="MPEG_LAYER_III", bitrate_mode="CONSTANT", compression_level=(160 - 64) / (160 - 8))
-ALTERATIONS: Mapping[str, Writer] = {
-    "MP3, 64 kbit/s": MP3,
-    "Ogg Vorbis": _file(".ogg", subtype="VORBIS"),
-    "8 kHz": _changed(lambda waveform: resample_poly(waveform, 1, 2), _file(".wav", 8_000)),
-    "44.1 kHz": _changed(lambda waveform: resample_poly(waveform, 441, 160), _file(".wav", 44_100)),
-    "6 dB louder, clipped": _changed(lambda waveform: waveform * 10 ** (6 / 20)),
-    "6 dB quieter": _changed(lambda waveform: waveform * 10 ** (-6 / 20)),
-    "inverted": _changed(lambda waveform: -waveform),
-    "100 ms of silence before": _changed(_later),
-    "10 % trimmed at the start": _changed(_without_start),
-    "10 % trimmed at the end": _changed(lambda waveform: waveform[: -(len(waveform) // 10)]),
-    "white noise, 20 dB": _changed(_noisy),
-    TOGETHER: _changed(lambda waveform: _noisy(_later(_without_start(waveform))), MP3),
-}
 
 
 class Commands:

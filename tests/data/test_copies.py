@@ -12,7 +12,7 @@ import soundfile
 from audio_mu.data.audio import SAMPLE_RATE, read_recording
 from audio_mu.data.copies import TAU, Copy, find_copies
 from audio_mu.data.descriptions import LONGEST, Descriptions, describe, described, load, save
-from experiments.copies import ALTERATIONS
+from tests.alterations import ALTERATIONS
 
 
 def of(waveforms: Sequence[np.ndarray], name: str = "") -> Descriptions:

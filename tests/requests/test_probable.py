@@ -15,7 +15,7 @@ import soundfile
 
 from audio_mu.compute.pool import LocalEngine
 from audio_mu.errors import UserError
-from experiments.copies import ALTERATIONS
+from tests.alterations import ALTERATIONS
 from tests.answered import FLAT, Answered
 from tests.data.test_copies import sweep
 

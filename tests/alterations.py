@@ -1,4 +1,4 @@
-"""Copies of a recording that are not the same file: other formats, rates and levels, trimmed, shifted, noisy."""
+"""Recordings and copies of them that are not the same file: other formats, rates, levels, trimmed, shifted, noisy."""
 
 from __future__ import annotations
 
@@ -57,3 +57,13 @@ ALTERATIONS: Mapping[str, Writer] = {
     "white noise, 20 dB": _changed(_noisy),
     TOGETHER: _changed(lambda waveform: _noisy(_later(_without_start(waveform))), MP3),
 }
+
+
+def sweep(seed: int, seconds: float = 1.0) -> np.ndarray:
+    """A gliding tone with two overtones, in a quiet room: no two seeds glide alike."""
+    draw = np.random.default_rng(seed)
+    n = round(seconds * SAMPLE_RATE)
+    low, high = draw.uniform(120, 250, 2)
+    phase = 2 * np.pi * np.cumsum(np.linspace(low, high, n) + 20 * np.sin(np.arange(n) / draw.uniform(900, 2_000)))
+    tone = sum(np.sin(k * phase / SAMPLE_RATE) / k for k in (1, 3, 7))
+    return 0.2 * tone * np.hanning(n) ** 2 + 0.0005 * draw.standard_normal(n)

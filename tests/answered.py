@@ -162,7 +162,7 @@ class Answered:
     def restore(self, backup: Path) -> None:
         """Put the project back as it was, at the same place: a store holds absolute paths."""
         for path in self.folder.iterdir():
-            if path.is_dir():
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             elif path != self.database:
                 path.unlink()

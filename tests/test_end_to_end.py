@@ -155,7 +155,6 @@ def test_base_model_answers_waveforms_without_unpickling(chain: Results, small_d
 
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     mlflow.set_tracking_uri(f"sqlite:///{chain.folder / 'mlflow.db'}")
-    mlflow.set_registry_uri(f"sqlite:///{chain.folder / 'mlflow.db'}")
     for alias in ("seed-40", "seed-41"):
         version = chain.client.get_model_version_by_alias(NAME, alias)
         model = mlflow.pyfunc.load_model(f"models:/{NAME}@{alias}")

@@ -50,8 +50,7 @@ def open_store() -> Store:
     uri = given if file is None or "uri=" in given else sqlite_address(file, given.partition("?")[2])
     _refuse_other_registry(given, file)
     mlflow.set_tracking_uri(uri)
-    if REGISTRY in os.environ:  # the same one, perhaps in another spelling; unset, it is the tracking store
-        mlflow.set_registry_uri(uri)
+    _keep_registry(uri)
     _tell_silence(uri)
     try:
         client, experiment_id = _open() if file is None else _open_sqlite(file, uri)
@@ -91,6 +90,14 @@ def _refuse_other_registry(given: str, file: Path | None) -> None:
             f"{REGISTRY}={registry!r} is another store than {given!r}: the ledger of answered requests and "
             "the models that answer them are kept in one: unset it"
         )
+
+
+def _keep_registry(uri: str) -> None:
+    """Have the registry in the store, whatever this process had before."""
+    was_given = REGISTRY in os.environ
+    mlflow.set_registry_uri(uri)  # puts the address into the environment too, where the next store would find it
+    if not was_given:
+        del os.environ[REGISTRY]
 
 
 def _remove_strays(file: Path, *addresses: str) -> None:

@@ -12,7 +12,7 @@ import soundfile
 from audio_mu.data.audio import SAMPLE_RATE, read_recording
 from audio_mu.data.copies import TAU, Copy, find_copies
 from audio_mu.data.descriptions import LONGEST, Descriptions, describe, described, load, save
-from tests.alterations import ALTERATIONS
+from tests.alterations import ALTERATIONS, sweep
 
 
 def of(waveforms: Sequence[np.ndarray], name: str = "") -> Descriptions:
@@ -21,16 +21,6 @@ def of(waveforms: Sequence[np.ndarray], name: str = "") -> Descriptions:
 
 def pairs(found: list[Copy]) -> list[tuple[int, int]]:
     return [(copy.requested, copy.other) for copy in found]
-
-
-def sweep(seed: int, seconds: float = 1.0) -> np.ndarray:
-    """A gliding tone with two overtones, in a quiet room: no two seeds glide alike."""
-    draw = np.random.default_rng(seed)
-    n = round(seconds * SAMPLE_RATE)
-    low, high = draw.uniform(120, 250, 2)
-    phase = 2 * np.pi * np.cumsum(np.linspace(low, high, n) + 20 * np.sin(np.arange(n) / draw.uniform(900, 2_000)))
-    tone = sum(np.sin(k * phase / SAMPLE_RATE) / k for k in (1, 3, 7))
-    return 0.2 * tone * np.hanning(n) ** 2 + 0.0005 * draw.standard_normal(n)
 
 
 def hiss(seed: int, seconds: float = 1.0, level: float = 0.1) -> np.ndarray:

@@ -15,9 +15,8 @@ import soundfile
 
 from audio_mu.compute.pool import LocalEngine
 from audio_mu.errors import UserError
-from tests.alterations import ALTERATIONS
+from tests.alterations import ALTERATIONS, sweep
 from tests.answered import FLAT, Answered
-from tests.data.test_copies import sweep
 
 RATE = 16_000
 WORDS, PEOPLE, TAKES = ("up", "down"), ("p1", "p2", "p3"), 4

@@ -127,7 +127,6 @@ def test_the_registered_model_answers_as_the_unlearned_network_did(chain: Result
 
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     mlflow.set_tracking_uri(f"sqlite:///{chain.folder / 'mlflow.db'}")
-    mlflow.set_registry_uri(f"sqlite:///{chain.folder / 'mlflow.db'}")
     version = chain.client.get_model_version_by_alias(NAME, "unlearned")
     with np.load(chain.client.download_artifacts(version.run_id, "logits/test.npz"), allow_pickle=False) as stored:
         ids, logits = stored["clip_id"][:5], stored["logits"][:5]
@@ -183,7 +182,6 @@ def test_served_models_answer_waveforms_and_refuse_the_rest(
 
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     alias, post = ask
-    mlflow.set_registry_uri(f"sqlite:///{chain.folder / 'mlflow.db'}")
     mlflow.set_tracking_uri(f"sqlite:///{chain.folder / 'mlflow.db'}")
     waveforms = np.random.default_rng(0).normal(0, 0.1, (2, 16_000)).astype(np.float32)
     body = json.dumps({"inputs": waveforms.tolist()})

@@ -59,7 +59,7 @@ class Content:
     def whole(self, cached: pd.DataFrame) -> Entry:
         """The entry with everything that its people say in the store's lists, or `cached`: clip_id, label, speaker,
         part, audio_hash, source_hash. What is erased must stay out by its hash."""
-        said = pd.concat([cached, *self._said]).fillna("")
+        said = pd.concat([*self._said, cached]).fillna("").sort_values("clip_id", ascending=False)  # with an id first
         new = said[~said[list(HASHES)].isin(self._entry.hashes).any(axis=1)].drop_duplicates(list(HASHES))
         if new.empty:
             return self._entry

@@ -228,7 +228,7 @@ def test_a_list_of_people_is_answered_as_it_comes_by_mail(living: Living, tmp_pa
     text = 'reason;speaker;date\nmoved;"Mu\u0308ller, Jose\u0301";2026-01-02\n"left; at once";ada ;\n'
     path.write_bytes(text.encode("utf-16"))
     shown = living.answer(forget="list", forget_list=str(path))
-    assert "2 names have other blanks or accents than here" in shown
+    assert "2 names with other blanks or accents than here" in shown
     run = living.runs(stage="unlearn", method="naive")[-1]
     asked = living.table(run, "request.csv")
     assert living.people(set(asked["clip_id"])) == {"ada", "M\u00fcller, Jos\u00e9"}

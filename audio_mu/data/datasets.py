@@ -28,7 +28,9 @@ def check_folder(config: DataParameters) -> None:
 
 def root_at_hand(config: DataParameters, recorded_folder: str) -> Path | None:
     """The data set's folder if it is on this machine; nothing is downloaded, resumed or generated for it."""
-    dataset = DATASETS[config.dataset]
+    dataset = DATASETS.get(config.dataset)
+    if dataset is None:  # of another version, or one of the user's own
+        return None
     folder = config.data_dir or (Path(recorded_folder) if recorded_folder else dataset.kept())
     if folder is None or not folder.is_dir():
         return None

@@ -148,7 +148,7 @@ class Ledger:
         return Barred(
             ids=frozenset().union(*(entry.ids for entry in gone)),
             hashes=frozenset().union(*(entry.hashes for entry in (*gone, *away))),
-            labels=frozenset(label for entry in self.entries for label in entry.recordings["label"]),
+            labels=frozenset(label for entry in self.entries for label in entry.recordings["label"]) - {""},
             speakers=frozenset().union(*(entry.speakers for entry in (*gone, *away))),
             classes=frozenset().union(*(entry.classes for entry in gone)),
         )

@@ -5,9 +5,11 @@ Descriptions and finds lie in the folder of the clips' feature cache, so that wh
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -85,6 +87,13 @@ def probable_copies(clips: Clips, asked: np.ndarray, others: np.ndarray) -> Copi
     A search is made once for the same recordings. Raises `UserError` where a recording cannot be read any more.
     """
     folder = _folder(clips)
+    if not os.access(folder.parent, os.W_OK):  # a cache that is only read
+        with TemporaryDirectory() as temporary:
+            return _found(clips, asked, others, Path(temporary) / folder.name)
+    return _found(clips, asked, others, folder)
+
+
+def _found(clips: Clips, asked: np.ndarray, others: np.ndarray, folder: Path) -> Copies:
     both = [[[clips.ids[i], clips.sources[i]] for i in rows.tolist()] for rows in (asked, others)]
     file = folder.with_name(f"copies-{hash_of([_code(), both])[:16]}.csv")
     with locked(folder):

@@ -93,11 +93,8 @@ def _refuse_other_registry(given: str, file: Path | None) -> None:
 
 
 def _keep_registry(uri: str) -> None:
-    """Have the registry in the store, whatever this process had before."""
-    was_given = REGISTRY in os.environ
-    mlflow.set_registry_uri(uri)  # puts the address into the environment too, where the next store would find it
-    if not was_given:
-        del os.environ[REGISTRY]
+    """Have the registry in the store, whatever this process had before: unset, it is where the runs are."""
+    mlflow.set_registry_uri(uri if REGISTRY in os.environ else "")
 
 
 def _remove_strays(file: Path, *addresses: str) -> None:

@@ -70,7 +70,7 @@ def project(tmp_path: Path, engine: LocalEngine) -> Answered:
     parameters = {
         "dataset": "folder", "dataset_name": "words", "data_dir": str(recordings(tmp_path / "recordings")),
         "clip_seconds": "0.5", "speaker_pattern": r"(p\d+)_", "architecture": f"{tmp_path}/own.py:Flat",
-        "seeds": "40", "n_epochs": "3", "batch_size": "8", "n_epoch_repair": "1", "n_attack_models": "1",
+        "seeds": "40", "n_epochs": "40", "batch_size": "8", "n_epoch_repair": "1", "n_attack_models": "1",
         "workers": "1", "methods": "naive",
     }  # fmt: skip
     return Answered(tmp_path, parameters, engine)

@@ -18,7 +18,10 @@ from audio_mu.workflows.compare import _ranking
 
 
 def long_table(cell: str, request: str, tow: dict[str, float]) -> pd.DataFrame:
-    rows = [[cell, request, method, "gap/tow", value, 0.1, 2, "40 41", 0.0, 1.0] for method, value in tow.items()]
+    rows = [
+        [cell, request, method, "gap/tow", value, 0.1, 2, "40 41", f"{value} {value}", 0.0, 1.0]
+        for method, value in tow.items()
+    ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

@@ -79,8 +79,7 @@ def read_clip(path: Path, clip_samples: int, *, whole: bool = True) -> Prepared:
         if fault and whole:
             raise BadRecording(fault)
     if cancelled is not None:
-        with _opened(path) as recording:
-            mono = _read_channel(recording, frames, cancelled)
+        mono = _read_channel(path, frames, cancelled)
     recorded, mono = mono, _at_sample_rate(mono, rate)
     clip = np.zeros(clip_samples, dtype=np.float32)
     clip[: len(mono)] = mono[:clip_samples]
@@ -104,10 +103,10 @@ def read_recording(path: Path, longest: int) -> np.ndarray:
     """
     with _opened(path) as recording:
         rate = recording.samplerate
-        mono, cancelled = _read_mono(recording, _frames(longest, rate), lambda block: None)
+        frames = _frames(longest, rate)
+        mono, cancelled = _read_mono(recording, frames, lambda block: None)
     if cancelled is not None:
-        with _opened(path) as recording:
-            mono = _read_channel(recording, _frames(longest, rate), cancelled)
+        mono = _read_channel(path, frames, cancelled)
     return _at_sample_rate(mono, rate)[:longest]
 
 
@@ -222,8 +221,9 @@ def _read_mono(
     return np.concatenate(mixed) if mixed else np.zeros(0, dtype=np.float32), int(power.argmax()) if cancel else None
 
 
-def _read_channel(recording: soundfile.SoundFile, frames: int, channel: int) -> np.ndarray:
-    return np.concatenate([samples[:, channel] for samples in _blocks(recording, frames)])
+def _read_channel(path: Path, frames: int, channel: int) -> np.ndarray:
+    with _opened(path) as recording:
+        return np.concatenate([samples[:, channel] for samples in _blocks(recording, frames)])
 
 
 def _hash_rest(recording: soundfile.SoundFile, source: _SourceHash) -> None:

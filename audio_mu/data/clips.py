@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
@@ -58,7 +59,7 @@ class Clips:
     def __len__(self) -> int:
         return len(self.ids)
 
-    @property
+    @cached_property
     def identity(self) -> list[list[str]]:
         """id, label, speaker, part, audio hash and source hash of every clip."""
         labels = [self.class_names[label] for label in self.labels.tolist()]
@@ -90,8 +91,10 @@ def load_clips(config: DataParameters, barred: Barred = NOTHING_BARRED) -> Clips
     if clips.skipped:
         say_once(f"left out {_listed(clips.skipped)}")
     if clips.constant:
-        say_once(f"note: {counted(len(clips.constant), 'clip')} without sound or of one value: no copies of each other "
-                  f"({quoted(list(clips.constant))})")  # fmt: skip
+        what = counted(len(clips.constant), "clip")
+        say_once(
+            f"note: {what} without sound or of one value: no copies of each other ({quoted(list(clips.constant))})"
+        )
     return clips
 
 

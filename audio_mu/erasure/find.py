@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -165,7 +166,7 @@ def _holds(folder: Path, entry: Entry) -> bool:
     A cache of another data set whose ids are alike is taken too: it is built anew.
     """
     try:
-        index = json.loads((folder / "index.json").read_text())
+        index = _index(folder)
         ids = {*index["ids"], *(row[0] for row in index["skipped"])}
         heard = entry.speakers.intersection(map(composed, index["speakers"]))
         return bool(entry.hashes & {*index["hashes"], *index["sources"]} or entry.ids & ids or heard)
@@ -173,12 +174,17 @@ def _holds(folder: Path, entry: Entry) -> bool:
         return True  # unreadable: it would be built anew anyway
 
 
+def _index(folder: Path) -> dict[str, Any]:
+    """What a cache holds, as `data/clips.py` writes it. Raises OSError or ValueError where it cannot be read."""
+    return json.loads((folder / "index.json").read_text())
+
+
 def _cached(entry: Entry) -> pd.DataFrame:
     """What a request's people say in the caches; without ids, a cache does not know its data set's name."""
     rows = [pd.DataFrame(columns=list(COLUMNS), dtype=str)]
     for path in (cache_root() / "features").glob("*/index.json") if entry.speakers else ():
         try:
-            index = json.loads(path.read_text())
+            index = _index(path.parent)
             table = pd.DataFrame({"audio_hash": index["hashes"], "source_hash": index["sources"]})
             table["speaker"] = index["speakers"]
             rows.append(table[table["speaker"].map(composed).isin(entry.speakers)])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from audio_mu.audit.one_model import COMPARED
 from audio_mu.audit.statistics import t_interval
 from audio_mu.names import NAIVE, ORIGINAL
 
@@ -128,7 +129,7 @@ def accuracies_beside(long: pd.DataFrame, method: str) -> str:
     """The accuracies of a method, with those of the original and of naive."""
     figures = {who: figures_of(long, who) for who in (method, ORIGINAL, NAIVE)}
     parts = []
-    for key in (f"{name}/accuracy" for name in ("forget", "remain", "test")):
+    for key in (f"{name}/accuracy" for name in COMPARED):
         known = {who: of[key].mean for who, of in figures.items() if key in of}
         others = ", ".join(f"{who} {value:.3f}" for who, value in known.items() if who != method)
         parts.append(f"{key.partition('/')[0]} {known[method]:.3f} ({others})")

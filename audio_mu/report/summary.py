@@ -8,7 +8,7 @@ import pandas as pd
 
 from audio_mu.names import NAIVE, ORIGINAL
 from audio_mu.report.facts import RequestFacts, figures_of, interval_percent, percent, speed_words
-from audio_mu.report.rule import FAILURES, RULE, Outcome, Rule, Verdict, closest, verdicts
+from audio_mu.report.rule import FAILURES, RULE, Outcome, Rule, Verdict, candidates, closest, verdicts
 
 
 def summary(long: pd.DataFrame, methods: Sequence[str], request: RequestFacts, rule: Rule = RULE) -> list[str]:
@@ -17,17 +17,17 @@ def summary(long: pd.DataFrame, methods: Sequence[str], request: RequestFacts, r
     if NAIVE not in methods:
         no_measure = "No model was retrained (naive), so nothing says how much a method should forget: none is judged."
         return [*lines, no_measure]
-    candidates = [method for method in methods if method not in (NAIVE, ORIGINAL)]
-    judged = verdicts(long, candidates, rule)
-    if not candidates:
+    tried = candidates(methods)
+    judged = verdicts(long, tried, rule)
+    if not tried:
         return lines
-    passed = [method for method in candidates if judged[method].outcome is Outcome.PASSED]
-    unjudged = [method for method in candidates if judged[method].outcome is Outcome.NOT_JUDGED]
-    if len(unjudged) == len(candidates):
+    passed = [method for method in tried if judged[method].outcome is Outcome.PASSED]
+    unjudged = [method for method in tried if judged[method].outcome is Outcome.NOT_JUDGED]
+    if len(unjudged) == len(tried):
         return [*lines, f"No method is judged: {judged[unjudged[0]].reasons[0]}."]
-    lines.append(_passed_sentence(long, passed, len(candidates)))
+    lines.append(_passed_sentence(long, passed, len(tried)))
     for outcome in FAILURES:
-        failing = [f"{m} ({judged[m].reasons[0]})" for m in candidates if judged[m].outcome is outcome]
+        failing = [f"{m} ({judged[m].reasons[0]})" for m in tried if judged[m].outcome is outcome]
         if failing:
             lines.append(f"{outcome.value.capitalize()}: {'; '.join(failing)}.")
     if unjudged:

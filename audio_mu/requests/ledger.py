@@ -23,6 +23,7 @@ from audio_mu.store.locks import registry_locked
 from audio_mu.store.queries import Finished, has_tags
 from audio_mu.store.registry import Version
 from audio_mu.store.runs import Run, lone_run
+from audio_mu.system.hashing import hash_of
 
 STAGE, ROLE = "ledger", "entry"
 ANSWERED, ERASING, ERASED = "answered", "erasing", "erased"
@@ -174,17 +175,22 @@ def read_ledger(store: Store, dataset_name: str | None = None) -> Ledger:
     What a command that was killed has left half in service goes into service first.
     """
     finish_interrupted(store)
-    keep_file(store)
-    return _read(store, dataset_name)
+    every = _entries(store)
+    _keep(every)
+    own = tuple(entry for entry in every if dataset_name in (None, entry.tags["dataset_name"]))
+    return Ledger(own, tuple(entry for entry in every if dataset_name not in (None, entry.tags["dataset_name"])))
 
 
 def keep_file(store: Store) -> None:
     """Bring the file of `AUDIO_MU_LEDGER` up to date, and tell what it knows and the store does not."""
     if ledger_file.path() is not None:
-        entries = _read(store).entries
-        ledger_file.keep(
-            ledger_file.Known(e.hash, e.tags["dataset_name"], e.state, len(e.recordings), e.hashes) for e in entries
-        )
+        _keep(_entries(store))
+
+
+def _keep(entries: Sequence[Entry]) -> None:
+    ledger_file.keep(
+        ledger_file.Known(e.hash, e.tags["dataset_name"], e.state, len(e.recordings), e.hashes) for e in entries
+    )
 
 
 def _refuse_deleted(store: Store) -> None:
@@ -198,12 +204,11 @@ def _refuse_deleted(store: Store) -> None:
         )
 
 
-def _read(store: Store, dataset_name: str | None = None) -> Ledger:
+def _entries(store: Store) -> list[Entry]:
+    """The answered requests of all data sets and experiments, the first answered first."""
     _refuse_deleted(store)
     found = [_entry(store, run) for run in queries.find(store, {"stage": STAGE, "role": ROLE}, everywhere=True)]
-    every = list(_in_order(_each_once(found)))
-    own = tuple(entry for entry in every if dataset_name in (None, entry.tags["dataset_name"]))
-    return Ledger(own, tuple(entry for entry in every if dataset_name not in (None, entry.tags["dataset_name"])))
+    return list(_in_order(_each_once(found)))
 
 
 def _each_once(entries: Iterable[Entry]) -> list[Entry]:
@@ -245,6 +250,11 @@ def _entry(store: Store, run: Finished) -> Entry:
         read_csv(store, run.id, NONMEMBERS, dtype=str),
         {name: Answer(**answer) for name, answer in read_json(store, run.id, ANSWERS).items()},
     )
+
+
+def clips_hash(recordings: pd.DataFrame) -> str:
+    """The hash of the forgotten ones among an entry's recordings, by id and audio."""
+    return hash_of(recordings.loc[recordings["forgotten"], ["clip_id", "audio_hash"]].to_numpy().tolist())
 
 
 def enter(

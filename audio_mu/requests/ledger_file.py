@@ -1,8 +1,7 @@
 """The ledger beside the store, in a file of the user's (`AUDIO_MU_LEDGER`): a restored backup knows less than it.
 
-A line of JSON for each answer and each erasure: when, hashes of request and data set, the number of recordings, their
-hashes.
-No name of anybody or anything is in it.
+A line of JSON for each answer and each erasure: when, the hashes of request and data set, the recordings' number and
+hashes. No name of anybody or anything is in it.
 """
 
 from __future__ import annotations
@@ -55,9 +54,10 @@ def erased() -> set[Key]:
 
 def keep(store: Iterable[Known]) -> None:
     """Append what the store knows and the file does not; tell what the store does not know, though the file does."""
-    file, known = path(), {entry.key: entry for entry in store}
+    file = path()
     if file is None:
         return
+    known = {entry.key: entry for entry in store}
     with locked(file):
         there = _lines(file)
         new = [
@@ -81,10 +81,10 @@ def keep(store: Iterable[Known]) -> None:
         if key not in known:
             if state == ANSWERED:
                 say_once(f"{VARIABLE}: {request} was answered at {at}, and this store does not know it (is it a "
-                          "restored backup?): answer it again before anything else")  # fmt: skip
+                         "restored backup?): answer it again before anything else")  # fmt: skip
         elif state == ERASED and known[key].state != ERASED:
             say_once(f"{VARIABLE}: {request} was erased at {at}, and this store has not done so (is it a restored "
-                      "backup?): run `mlflow run . -e erase -P request=all -P confirm=true`")  # fmt: skip
+                     "backup?): run `mlflow run . -e erase -P request=all -P confirm=true`")  # fmt: skip
 
 
 def _lines(file: Path) -> Mapping[tuple[Key, str], tuple[str, int]]:

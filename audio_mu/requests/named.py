@@ -47,9 +47,7 @@ def _items(config: RequestParameters, clips: Clips, split: Split) -> Drawn:
 
 def _classes(config: RequestParameters, clips: Clips, split: Split) -> Drawn:
     known = list(clips.class_names)
-    spelt = {composed(name): name for name in known}
-    names = tuple(dict.fromkeys(spelt.get(composed(name), name) if name not in known else name
-                                for name in config.forget_class_names))  # fmt: skip
+    names = _as_spelt(config.forget_class_names, known)
     if unknown := sorted(set(names) - set(known)):
         raise UserError(
             f"forget_class_names has unknown classes {_few(unknown)}: choose from {_few(known, 20)}"
@@ -67,7 +65,10 @@ def _classes(config: RequestParameters, clips: Clips, split: Split) -> Drawn:
     matches = np.isin(clips.labels.numpy(), chosen)
     chosen_names = tuple(known[label] for label in chosen)
     return Drawn(
-        _train_matches(split, matches, "forget=class"), matches, _name("class", names, count), classes=chosen_names
+        _train_matches(split, matches, "forget=class"),
+        matches,
+        request_name("class", names, count),
+        classes=chosen_names,
     )
 
 
@@ -92,15 +93,13 @@ def _speakers(config: RequestParameters, clips: Clips, split: Split) -> Drawn:
             f"the request takes {'the only speaker' if len(trained) == 1 else f'all {len(trained)} speakers'} of the "
             "training set: nothing would remain, ask for fewer"
         )
-    return Drawn(forget, matches, _name("speaker", names, len(chosen)), people=chosen)
+    return Drawn(forget, matches, request_name("speaker", names, len(chosen)), people=chosen)
 
 
 def _known_people(what: str, asked: Sequence[str], known: list[str], whose: str) -> tuple[str, ...]:
     """The names as the recordings have them. Raises `UserError` for unknown people, and people half named."""
-    spelt = {composed(name): name for name in known}
-    names = tuple(dict.fromkeys(name if name in known else spelt.get(composed(name), name) for name in asked))
-    unknown = sorted(set(names) - set(known))
-    if unknown:
+    names = _as_spelt(asked, known)
+    if unknown := sorted(set(names) - set(known)):
         raise UserError(
             f"{what} has {_few(unknown)}, not among the {counted(len(known), 'speaker')} {whose} ({first_of(known)})"
             + _hint(what, asked, known)
@@ -108,6 +107,12 @@ def _known_people(what: str, asked: Sequence[str], known: list[str], whose: str)
     for name, left in _alike(names, known):
         raise UserError(f"{what}={name!a} leaves out {left!a}, which looks the same: name both, or rename one")
     return names
+
+
+def _as_spelt(asked: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """Different names as they are known, where accents alone are written otherwise."""
+    spelt = {composed(name): name for name in known}
+    return tuple(dict.fromkeys(name if name in known else spelt.get(composed(name), name) for name in asked))
 
 
 def _few(names: Sequence[str], shown: int = SHOWN) -> str:
@@ -130,7 +135,7 @@ def _alike(names: Sequence[str], known: Sequence[str]) -> list[tuple[str, str]]:
     return [(chosen[looks(other)], other) for other in known if other not in names and looks(other) in chosen]
 
 
-def _name(kind: str, names: tuple[str, ...], count: int) -> str:
+def request_name(kind: str, names: tuple[str, ...], count: int) -> str:
     """The request's name in tags, notes and file names: the names in it, as a file may be called.
 
     Of many as many as fit, and how many more there are.
@@ -218,7 +223,7 @@ def _listed_people(path: Path, lines: Sequence[Line], clips: Clips, split: Split
     trained = {clips.speakers[i] for i in forget}
     alone = [i for i in np.flatnonzero(matches) if clips.speakers[i] not in trained]
     untrained = np.array(alone, dtype=np.int64)
-    return Drawn(forget, matches, _name("speaker", names, len(names)), names, (), untrained, "speaker")
+    return Drawn(forget, matches, request_name("speaker", names, len(names)), names, (), untrained, "speaker")
 
 
 DRAWS = {"item": _items, "class": _classes, "speaker": _speakers, "list": _listed}

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Sequence
 
 from audio_mu.data.catalog import composed
-from audio_mu.requests.ledger import OF_PERSON, SCOPE, Entry
+from audio_mu.requests.ledger import OF_PERSON, SCOPE, Entry, clips_hash
+from audio_mu.requests.named import request_name
 from audio_mu.system.hashing import hash_of
-
-LONGEST_NAME = 100  # characters of a person's name in the name of a request
 
 
 def of_each_person(entry: Entry) -> Sequence[Entry]:
@@ -27,14 +25,11 @@ def of_each_person(entry: Entry) -> Sequence[Entry]:
     entries = []
     for person in people:
         recordings = table[~ours | (table["speaker"].map(composed) == person)]
-        fits = re.fullmatch(r"[\w.-]+", person) and len(person.encode()) <= LONGEST_NAME
-        asked = recordings.loc[recordings["forgotten"], ["clip_id", "audio_hash"]]
-        hash_ = hash_of([entry.hash, person])
         tags = {
             **entry.tags,
-            "request": f"speaker-{person if fits else hash_[:8]}",
-            "request_hash": hash_,
-            "clips_hash": hash_of(asked.to_numpy().tolist()),
+            "request": request_name("speaker", (person,), 1),
+            "request_hash": hash_of([entry.hash, person]),
+            "clips_hash": clips_hash(recordings),
         }
         entries.append(dataclasses.replace(entry, tags=tags, recordings=recordings))
     return entries

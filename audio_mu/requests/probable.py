@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -130,6 +131,7 @@ def _folder(clips: Clips) -> Path:
     return clips.features_file.parent / f"descriptions-{_code()[:8]}"
 
 
+@cache
 def _code() -> str:
     """Hash of what descriptions and finds depend on beside the recordings."""
     return hash_of([file_sha256(Path(str(module.__file__))) for module in (audio, copies, descriptions)])

@@ -13,6 +13,7 @@ from audio_mu.data.catalog import as_id, composed
 from audio_mu.data.clips import Clips
 from audio_mu.data.splits import Split
 from audio_mu.errors import UserError, counted
+from audio_mu.requests.ledger import OF_CLASS, OF_PERSON, OF_RECORDINGS, SCOPE
 from audio_mu.requests.named import DRAWS, Drawn
 from audio_mu.requests.probable import NO_COPIES, NOT_SOUGHT, Seek
 from audio_mu.requests.request_file import ID_COLUMNS, read_lines
@@ -226,7 +227,7 @@ def request_table(config: RequestParameters, clips: Clips, request: Request) -> 
     """
     asked = {*request.requested.tolist(), *request.untrained.tolist()} - request.copies.keys()
     rows = [*request.forget.tolist(), *request.untrained.tolist()]
-    whole = {**dict.fromkeys(request.people, "person"), **dict.fromkeys(request.classes, "class")}
+    whole = {**dict.fromkeys(request.people, OF_PERSON), **dict.fromkeys(request.classes, OF_CLASS)}
     labels = {i: clips.class_names[clips.labels[i]] for i in rows}
     table = pd.DataFrame(
         {
@@ -237,7 +238,7 @@ def request_table(config: RequestParameters, clips: Clips, request: Request) -> 
             "source_hash": [clips.sources[i] for i in rows],
             "requested": [i in asked for i in rows],
             "trained": [place < len(request.forget) for place in range(len(rows))],
-            "scope": [whole.get(labels[i] if request.classes else clips.speakers[i], "recordings") for i in rows],
+            SCOPE: [whole.get(labels[i] if request.classes else clips.speakers[i], OF_RECORDINGS) for i in rows],
             "copy_of": [clips.ids[request.copies[i]] if i in request.copies else "" for i in rows],
         }
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from audio_mu.errors import counted
 from audio_mu.progress import say
 from audio_mu.store import queries
 from audio_mu.store.handle import Store
@@ -43,5 +44,5 @@ def last_lines(store: Store) -> list[str]:
     n = len(store.failed)
     if not n:
         return []
-    head = f"{n} task{'' if n == 1 else 's'} failed; the others are finished, and the same command tries only "
+    head = f"{counted(n, 'task')} failed; the others are finished, and the same command tries only "
     return [f"{head}{'this one' if n == 1 else 'these'} again:", *(f"  {line}" for line in store.failed)]

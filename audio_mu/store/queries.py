@@ -42,9 +42,10 @@ def every(search: Callable[..., PagedList[Found]], *arguments: Any, **options: A
             return
 
 
-def experiments(store: Store) -> list[str]:
-    """Ids of the experiments of the store that are not deleted."""
-    return [found.experiment_id for found in every(store.client.search_experiments, max_results=PAGE)]
+def experiments(store: Store, view: int = ViewType.ACTIVE_ONLY) -> list[str]:
+    """Ids of the experiments of the store, of MLflow's `ViewType`: those that are not deleted, unless told."""
+    found = every(store.client.search_experiments, view_type=view, max_results=PAGE)
+    return [experiment.experiment_id for experiment in found]
 
 
 def find(
@@ -73,10 +74,9 @@ def run_of(store: Store, run_id: str) -> Finished | None:
 
 def find_deleted(store: Store, tags: Mapping[str, str]) -> list[Finished]:
     """Finished runs with these tags that were deleted, alone or with their experiment, and not collected yet."""
-    every_experiment = every(store.client.search_experiments, view_type=ViewType.ALL, max_results=PAGE)
     found = every(
         store.client.search_runs,
-        [experiment.experiment_id for experiment in every_experiment],
+        experiments(store, ViewType.ALL),
         " and ".join(["attributes.status = 'FINISHED'", *has_tags(tags)]),
         run_view_type=ViewType.DELETED_ONLY,
         max_results=PAGE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -50,8 +51,8 @@ class LeftOut:
             parts.append(f"{self.others} more {whose} too")
         if self.copies:
             names = quoted([f"{id_} (of {of})" for id_, of in self.copies.items()])
-            what = "copy" if len(self.copies) == 1 else "copies"
-            parts.append(f"also {len(self.copies)} probable {what} that came since, for good: {names}")
+            what = counted(len(self.copies), "probable copy")
+            parts.append(f"also {what} that came since, for good: {names}")
         if self.held_out:
             parts.append(f"{self.held_out} held-out ones stay as non-members until `erase`")
         return ", ".join(parts)
@@ -71,12 +72,12 @@ class Data:
     untouched: str
     earlier: Mapping[str, Earlier] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The digest of the training clips, which a base model is known by."""
         return _digest(self.clips, self.split.train)
 
-    @property
+    @cached_property
     def tested(self) -> str:
         """The digest of the test clips."""
         return _digest(self.clips, self.split.test)
@@ -135,10 +136,9 @@ def resolve(config: Config, data: Data) -> Request:
 
 def _enter_copies(store: Store, data: Data) -> None:
     """Probable copies of answered recordings become the request's, known by hash when their originals are gone."""
-    rows = {row[0]: row for row in data.clips.identity}
     for found in data.left_out:
         if found.copies:
-            add_copies(store, found.entry, [rows[id_] for id_ in found.copies])
+            add_copies(store, found.entry, [row for row in data.clips.identity if row[0] in found.copies])
 
 
 def _known(config: Config, store: Store) -> Sides:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from audio_mu.audit.one_model import COMPARED
 from audio_mu.config import Config
 from audio_mu.data.audio import SAMPLE_RATE
 from audio_mu.data.clips import Clips
@@ -35,6 +36,7 @@ from audio_mu.requests.ledger import (
     Answer,
     Entry,
     Ledger,
+    clips_hash,
     enter,
     finish_interrupted,
     read_ledger,
@@ -56,7 +58,6 @@ from audio_mu.workflows.gather import choice_of, make_record, request_facts, wri
 from audio_mu.workflows.stage import base_tags
 
 PORT = 5001  # MLflow's UI has 5000
-SETS = ("forget", "remain", "test")
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,8 @@ def _chosen(asked: str, cell: CellRuns, seeds: tuple[int, ...], failed: Mapping[
                 f"register={asked!r} is refused: {name} has no finished run for seeds {missing} ({why}): mend that and "
                 f"run the same command again{_way_out(asked, complete.long())}"
             )
-    method = _allowed_method(method, cell) if asked != BEST else method
+    if asked != BEST:
+        _allowed_method(asked, cell)
     return Chosen(cell, method, cell.of(method), seeds[0], choice_of(asked, complete, method))
 
 
@@ -290,7 +292,7 @@ def _accuracies(chosen: Chosen, seed: int) -> dict[str, tuple[float | None, floa
     """Set → the accuracies of the original, of naive and of the method."""
     metrics = {method: run.metrics for (method, of), run in chosen.cell.runs.items() if of == seed}
     before, naive, own = (metrics.get(who, {}) for who in (ORIGINAL, NAIVE, chosen.method))
-    keys = {name: f"{name}/accuracy" for name in SETS}
+    keys = {name: f"{name}/accuracy" for name in COMPARED}
     return {name: (before.get(key), naive.get(key), own[key]) for name, key in keys.items()}
 
 
@@ -312,12 +314,11 @@ def _answered(
     beside = set(measured.loc[measured["role"] == "nonmember", "clip_id"])
     nonmembers = pd.DataFrame([row for row in clips.identity if row[0] in beside], columns=list(COLUMNS))
     kind = store.client.get_run(first.id).data.params["forget"]
-    asked = forgotten.loc[forgotten["forgotten"], ["clip_id", "audio_hash"]]
     tags = {
         **{name: first.tags[name] for name in ("request", "request_hash")},
         **{f"asked_{name}": first.tags[f"request{of}"] for name, of in (("request", ""), ("hash", "_hash"))},
         **base_tags(config),
-        "clips_hash": hash_of(asked.to_numpy().tolist()),
+        "clips_hash": clips_hash(forgotten),
         "kind": kind,
         "asked": _asked(config),
         COPIES: first.tags.get(COPIES, NOT_SOUGHT),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ class UnlearningCell:
     attack: Finished
     hyper_parameters: Mapping[str, Mapping[str, Any]]
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Hash of everything except seed and method: attack models and the source of every figure too.
 

@@ -20,9 +20,26 @@ SMALL = {"n_speakers": 6, "n_takes": 3}  # 180 clips
 FAST = {"n_epochs": "4", "n_epoch_repair": "1", "batch_size": "16", "seeds": "40,41"}
 
 
-SLOW_FIXTURES = {"entry", "project", "engine", "server"}
-SLOW_FILES = ("faults", "test_drawers", "test_gpu_benchmark", "test_deletion_request", "test_api", "test_fast_paths")
-"""What runs whole commands, servers or clusters: left out by `make quick`."""
+SLOW_FIXTURES = {"entry", "project", "engine", "server", "answered", "small_digits"}
+SLOW_FILES = (
+    "faults",
+    "workflows",
+    "test_api",
+    "test_contract",
+    "test_deletion_request",
+    "test_descent",
+    "test_drawers",
+    "test_fast_paths",
+    "test_gpu_benchmark",
+    "test_living_folder",
+    "test_own_method",
+    "test_pool",
+    "test_promises",
+    "test_start",
+    "store/test_registry",
+    "store/test_runs",
+)
+"""What runs whole commands, servers, workers or clusters, or every method: left out by `make quick`."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -147,6 +147,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 
+@pytest.mark.slow
 def test_minutes_of_silence_take_the_memory_of_one_clip(tmp_path: Path) -> None:
     """Catches decoding a whole file for its first second: ten minutes of eight channels unpack to 307 MB."""
     with soundfile.SoundFile(tmp_path / "x.flac", "w", 16_000, 8) as stream:

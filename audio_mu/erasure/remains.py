@@ -63,7 +63,7 @@ def _models(store: Store, entry: Entry, runs: Collection[AnyRun], descent: Desce
     kept = [run for run in runs if run.models and RETIRED not in run.tags]
     if free := sum(run.tags.get("method") == NAIVE and descent.holds(run.id) is False for run in kept):
         yield Remaining(f"{free} naive models", "they were trained from scratch without the recordings")
-    if unknown := [run.name for run in kept if descent.holds(run.id) is None]:
+    if unknown := sorted(run.name for run in kept if descent.holds(run.id) is None):
         yield Remaining(
             f"models of {counted(len(unknown), 'run')} ({first_of(unknown)})",
             "no list says what they were trained on: delete them yourself if they have seen the recordings",

@@ -199,6 +199,7 @@ except UserError as error:
 """
 
 
+@pytest.mark.slow
 def test_full_disk_is_told(root: Path, cache: Path) -> None:
     """Catches the bus error of a mapped file on a full disk, and half a cache entry left behind."""
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
@@ -240,6 +241,7 @@ print(load_clips(config.data).digest)
 """
 
 
+@pytest.mark.slow
 def test_two_processes_build_the_cache_once(root: Path, cache: Path) -> None:
     """Catches features computed by every command that starts on a cold cache, or half of them read."""
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}

@@ -39,6 +39,7 @@ def start_generation(root: Path, **environment: str) -> "subprocess.Popen[bytes]
     return subprocess.Popen([sys.executable, "-c", code, str(root)], env=settings)
 
 
+@pytest.mark.slow
 def test_fresh_processes_write_the_same_bytes(tmp_path: Path) -> None:
     """Would catch noise from global state, and a hash order, a locale or other voice data that leaks in."""
     first = start_generation(tmp_path / "first", PYTHONHASHSEED="1", LC_ALL="C")

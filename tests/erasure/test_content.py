@@ -56,4 +56,4 @@ def test_a_model_whose_lists_do_not_tell_is_named(tmp_path: Path, monkeypatch: p
     assert held == {"holds": True, "free": False, "old base": None, "old answer": None}
     assert [found.where.split(" (")[0] for found in search.findings() if found.what == "base model"] == ["run holds"]
     told = {part.what: part.why for part in remaining(Config.from_text({}).data, search)}
-    assert "no list says what they were trained on" in told["models of 2 runs (old base, old answer)"]
+    assert "no list says what they were trained on" in told["models of 2 runs (old answer, old base)"]

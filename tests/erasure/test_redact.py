@@ -89,6 +89,7 @@ def test_bytes_that_are_no_text_go_as_a_whole() -> None:
     assert SOUGHT.change("broken.npz", b"PK no archive, but \xff 01/1_01_0.wav") is not None
 
 
+@pytest.mark.slow
 def test_thousands_of_recordings_are_looked_up_at_once() -> None:
     """Catches a name that is missed, or found in another one, where thousands are looked up together."""
     ids = [

@@ -33,6 +33,7 @@ def test_a_run_that_goes_on_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert told() == []
 
 
+@pytest.mark.slow
 def test_versions_that_another_erasure_removed_are_not_named(answered: Answered) -> None:
     """Catches a model told to remain that went with a later request, whose recordings it had learned."""
     answered.answer("p2")

@@ -289,6 +289,7 @@ def test_best_has_the_number_of_methods_in_its_doubt() -> None:
     assert "nothing shows at 5 % over 20 methods that it has forgotten" in refused.reasons[0]
 
 
+@pytest.mark.slow
 def test_twenty_methods_that_forget_nothing_are_not_taken() -> None:
     """Catches a rule that one of twenty idle methods meets by chance, or that a method equal to retraining cannot."""
     idle = counted(Cell(0.03, 50, 5, has_good=False), trials=12)

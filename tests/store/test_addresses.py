@@ -33,6 +33,7 @@ def test_the_file_of_an_address(uri: str, path: str | None) -> None:
         assert sqlite_file(sqlite_address(Path(path), "timeout=1")) == Path(path)
 
 
+@pytest.mark.slow
 def test_an_erasure_compacts_the_database_itself(answered: Answered) -> None:
     """Catches an empty database that is compacted while deleted rows stay in the real one, and stray folders."""
     secret = "deleted with its version " * 20

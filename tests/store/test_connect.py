@@ -30,6 +30,7 @@ def alive() -> Iterator[subprocess.Popen]:
     process.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are told apart through /proc")
 def test_only_runs_of_dead_processes_are_ended(database: Path, alive: subprocess.Popen) -> None:
     """Catches a live run marked KILLED, and a dead one that stays RUNNING for ever."""
@@ -67,6 +68,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are told apart through /proc")
 def test_a_run_of_mlflow_run_before_our_code(database: Path) -> None:
     """Catches the run of a live `mlflow run` ended while it still prepares, and one that was killed left RUNNING."""

@@ -41,9 +41,12 @@ class Known:
 
 
 def path() -> Path | None:
-    """The file that `AUDIO_MU_LEDGER` names, or None."""
+    """The file that `AUDIO_MU_LEDGER` names, or None. Raises `UserError` for a device, a pipe or a folder."""
     given = os.environ.get(VARIABLE)
-    return Path(given).expanduser().absolute() if given else None
+    file = Path(given).expanduser().absolute() if given else None
+    if file is not None and file.exists() and not file.is_file():
+        raise UserError(f"{VARIABLE}={given!r} is no ordinary file: name one of your own, outside of the store")
+    return file
 
 
 def erased() -> set[Key]:

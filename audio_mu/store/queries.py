@@ -12,6 +12,7 @@ from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
 
+from audio_mu.errors import UserError
 from audio_mu.store.handle import Store
 
 PAGE = 1_000
@@ -96,6 +97,11 @@ def _finished(store: Store, run: StoredRun) -> Finished:
     info, data = run.info, run.data
     store.artifact_roots[info.run_id] = info.artifact_uri
     tags, metrics = dict(data.tags), dict(data.metrics)
+    if wrong := [name for name, value in metrics.items() if not isinstance(value, float | int)]:
+        raise UserError(
+            f"run {info.run_name} ({info.run_id[:8]}) has the metric {wrong[0]}={metrics[wrong[0]]!r}, which is no "
+            "number: somebody wrote into the store; mend the metric or delete the run"
+        )
     return Finished(info.run_id, info.run_name, tags, metrics, info.start_time, dict(data.params))
 
 

@@ -90,6 +90,14 @@ def test_a_tag_that_is_none_of_ours(answered: Answered, key: str, value: str) ->
         answered.run("compare")
 
 
+def test_a_metric_that_is_no_number(answered: Answered) -> None:
+    """Catches a ValueError far away: SQLite keeps any text in a column of numbers."""
+    run = run_of(answered, "naive")
+    answered.query("update latest_metrics set value = '{' where key = 'mia/auc' and run_uuid = ?", run)
+    with pytest.raises(UserError, match=rf"\({run[:8]}\) has the metric mia/auc='{{', which is no number"):
+        answered.run("compare")
+
+
 def test_a_tag_reaches_neither_terminal_nor_path(answered: Answered) -> None:
     """Catches a request's name that clears the screen, turns the page's letters round, or leads out of the run."""
     hostile = "../../\x1b[2J\u202eevil"

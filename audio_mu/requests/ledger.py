@@ -135,11 +135,12 @@ class Entry:
 class Ledger:
     """The answered requests of a data set in every experiment of a store, the first answered first.
 
-    `elsewhere`: those of all other data sets.
+    `elsewhere`: those of all other data sets. `missing`: what `AUDIO_MU_LEDGER` knows beside them.
     """
 
     entries: tuple[Entry, ...] = ()
     elsewhere: tuple[Entry, ...] = ()
+    missing: tuple[ledger_file.Missing, ...] = ()
 
     @property
     def barred(self) -> Barred:
@@ -176,9 +177,10 @@ def read_ledger(store: Store, dataset_name: str | None = None) -> Ledger:
     """
     finish_interrupted(store)
     every = _entries(store)
-    _keep(every)
+    missing = _keep(every)
     own = tuple(entry for entry in every if dataset_name in (None, entry.tags["dataset_name"]))
-    return Ledger(own, tuple(entry for entry in every if dataset_name not in (None, entry.tags["dataset_name"])))
+    others = (entry for entry in every if dataset_name not in (None, entry.tags["dataset_name"]))
+    return Ledger(own, tuple(others), missing)
 
 
 def keep_file(store: Store) -> None:
@@ -187,8 +189,8 @@ def keep_file(store: Store) -> None:
         _keep(_entries(store))
 
 
-def _keep(entries: Sequence[Entry]) -> None:
-    ledger_file.keep(
+def _keep(entries: Sequence[Entry]) -> tuple[ledger_file.Missing, ...]:
+    return ledger_file.keep(
         ledger_file.Known(e.hash, e.tags["dataset_name"], e.state, len(e.recordings), e.hashes) for e in entries
     )
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from audio_mu.errors import UserError
 from audio_mu.progress import say_once
@@ -40,6 +41,15 @@ class Known:
         return self.request, sha256(self.dataset_name)
 
 
+@dataclass(frozen=True)
+class Missing:
+    """A request that the file knows and the store does not: when it was answered, the hashes of its recordings."""
+
+    request: str
+    at: str
+    hashes: frozenset[str]
+
+
 def path() -> Path | None:
     """The file that `AUDIO_MU_LEDGER` names, or None. Raises `UserError` for a device, a pipe or a folder."""
     given = os.environ.get(VARIABLE)
@@ -55,11 +65,11 @@ def erased() -> set[Key]:
     return {key for key, state in _lines(file) if state == ERASED} if file is not None else set()
 
 
-def keep(store: Iterable[Known]) -> None:
-    """Append what the store knows and the file does not; tell what the store does not know, though the file does."""
+def keep(store: Iterable[Known]) -> tuple[Missing, ...]:
+    """Append what the store knows and the file does not; tell and return what the file knows and the store does not."""
     file = path()
     if file is None:
-        return
+        return ()
     known = {entry.key: entry for entry in store}
     with locked(file):
         there = _lines(file)
@@ -79,20 +89,30 @@ def keep(store: Iterable[Known]) -> None:
         if new:
             before = file.read_bytes() if file.exists() else b""
             write_atomic(file, before + "".join(json.dumps(line) + "\n" for line in new).encode())
-    for (key, state), (at, n) in there.items():
-        request = f"request {key[0][:8]} ({n} recordings)"
+    covered = frozenset().union(*(entry.hashes for entry in known.values()))
+    missing = []
+    for (key, state), line in there.items():
+        request = f"request {key[0][:8]} ({line.n} recordings)"
         if key not in known:
-            if state == ANSWERED:
-                say_once(f"{VARIABLE}: {request} was answered at {at}, and this store does not know it (is it a "
+            if state == ANSWERED and not (line.hashes and line.hashes <= covered):
+                missing.append(Missing(key[0], line.at, line.hashes))
+                say_once(f"{VARIABLE}: {request} was answered at {line.at}, and this store does not know it (is it a "
                          "restored backup?): answer it again before anything else")  # fmt: skip
         elif state == ERASED and known[key].state != ERASED:
-            say_once(f"{VARIABLE}: {request} was erased at {at}, and this store has not done so (is it a restored "
+            say_once(f"{VARIABLE}: {request} was erased at {line.at}, and this store has not done so (is it a restored "
                      "backup?): run `mlflow run . -e erase -P request=all -P confirm=true`")  # fmt: skip
+    return tuple(missing)
 
 
-def _lines(file: Path) -> Mapping[tuple[Key, str], tuple[str, int]]:
-    """(request, state) → when, and of how many recordings. Raises `UserError` for what is no such file."""
-    found: dict[tuple[Key, str], tuple[str, int]] = {}
+class _Line(NamedTuple):
+    at: str
+    n: int
+    hashes: frozenset[str]
+
+
+def _lines(file: Path) -> Mapping[tuple[Key, str], _Line]:
+    """(request, state) → what the file says of it. Raises `UserError` for what is no such file."""
+    found: dict[tuple[Key, str], _Line] = {}
     try:
         text = file.read_text() if file.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
@@ -101,7 +121,8 @@ def _lines(file: Path) -> Mapping[tuple[Key, str], tuple[str, int]]:
         try:
             about = json.loads(line)
             key = (str(about["request"]), str(about["dataset"]))
-            found.setdefault((key, str(about["state"])), (str(about["at"]), int(about["n"])))
+            hashes = frozenset(map(str, about["audio"]))
+            found.setdefault((key, str(about["state"])), _Line(str(about["at"]), int(about["n"]), hashes))
         except (ValueError, KeyError, TypeError):
             raise UserError(
                 f"{VARIABLE}={str(file)!r}: line {number} is no entry of a ledger: restore the file, or name another"

@@ -36,7 +36,7 @@ ATTACK_SOURCE = ("seeding.py", "training.py", "audit")
 
 def attack(config: Config, store: Store, parent: Run | None = None) -> str:
     """Train attack models for the base models of all seeds, unless the store has them; return the run's id."""
-    bases, data = find_bases(store, config)
+    bases, data = find_bases(store, config, for_request=False)
     config = bases.config
     fingerprint = hash_of(
         [

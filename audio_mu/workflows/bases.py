@@ -20,7 +20,7 @@ from audio_mu.store.artifacts import files_of, unreadable
 from audio_mu.store.failed import REASON, still_failed
 from audio_mu.store.handle import Store
 from audio_mu.store.registry import Version
-from audio_mu.workflows.data import Data, data_of_bases
+from audio_mu.workflows.data import Data, data_of_bases, without_missing
 from audio_mu.workflows.fingerprints import network_source
 from audio_mu.workflows.stage import base_tags
 from audio_mu.workflows.train import losses_table, stored_logits
@@ -53,13 +53,14 @@ class Bases:
         return {seed: version.tags["fingerprint"] for seed, version in self.versions.items()}
 
 
-def find_bases(store: Store, config: Config) -> tuple[Bases, Data]:
+def find_bases(store: Store, config: Config, for_request: bool = True) -> tuple[Bases, Data]:
     """Find the models of every seed that fit the recordings, take their recipe, and load the data with it.
 
     Per seed the newest of the versions behind `seed-NN` and `unlearned-seed-NN` whose recordings are those that the
     ledger leaves; with `ledger=ignore` the version behind `seed-NN`. Raises `UserError` where one is missing or fits
     other recordings (with the command that makes it), where the seeds were made differently, or where a parameter
-    that was given contradicts the recipe.
+    that was given contradicts the recipe. `for_request`: the request decides whose recordings are among the data, see
+    `data_of_bases`; else the models do.
     """
     name = config.registered_model
     ledger = read_ledger(store, config.data.label)
@@ -74,15 +75,18 @@ def find_bases(store: Store, config: Config) -> tuple[Bases, Data]:
             + " `mlflow run . -e train` first, with the same dataset, pipeline and architecture"
             + _failed(store, config, missing)
         )
-    tried = _with_recipe(config, name, candidates[config.training.seeds[0]][0])
-    _refuse_other_people(store, tried, name, candidates[config.training.seeds[0]][0])
-    data = data_of_bases(tried, store, ledger)
+    first = config.training.seeds[0]
+    tried = _with_recipe(config, name, candidates[first][0])
+    _refuse_other_people(store, tried, name, candidates[first][0])
+    load, data = data_of_bases, data_of_bases(tried, store, ledger)
+    if not for_request and data.missing and not any(_fits(version, data) for version in candidates[first]):
+        load, data = without_missing, without_missing(tried, store, ledger)
     versions = {seed: _fitting(store, tried, found, data, seed) for seed, found in candidates.items()}
     _refuse_edited(config, name, versions)
     _refuse_differing(name, versions)
     chosen = _with_recipe(config, name, next(iter(versions.values())))
     if chosen.data != tried.data:
-        data = data_of_bases(chosen, store, ledger)
+        data = load(chosen, store, ledger)
     data = data.tested_on(set.intersection(*({*base_logits(store, version)} for version in versions.values())))
     bases = Bases(chosen, versions)
     if data.left_out:
@@ -131,13 +135,23 @@ def _with_recipe(config: Config, name: str, version: Version) -> Config:
     return config.with_values(recipe)
 
 
+def _fits(version: Version, data: Data) -> bool:
+    return version.tags["clips_digest"] == data.digest
+
+
 def _fitting(store: Store, config: Config, candidates: Sequence[Version], data: Data, seed: int) -> Version:
     """The newest version whose recordings are the data's. Raises `UserError` with the way out where none is."""
     for version in candidates:
-        if version.tags["clips_digest"] == data.digest:
+        if _fits(version, data):
             return version
     newest = candidates[0]
     known = newest.tags["clips_digest"]
+    if data.missing:
+        raise UserError(
+            f"{newest.name} seed {seed} was trained on other recordings than the answered requests leave, of which "
+            f"this store does not know {first_of([lost.request[:8] for lost in data.missing])}: answer these again, or "
+            "run `mlflow run . -e train`, which leaves their recordings out"
+        )
     if data.left_out and known == data.untouched:
         names = ", ".join(entry.request for entry in data.left_out)
         raise UserError(

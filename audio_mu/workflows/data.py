@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -15,6 +15,7 @@ from audio_mu.data.splits import Sides, Split, split_clips
 from audio_mu.errors import UserError, counted
 from audio_mu.progress import say_once
 from audio_mu.requests.ledger import SOUGHT, Entry, Ledger, add_copies
+from audio_mu.requests.ledger_file import Missing
 from audio_mu.requests.probable import CopiesFoundError, probable_copies, seek_for
 from audio_mu.requests.request import Earlier, Request, resolve_request
 from audio_mu.requests.sides import keep_sides, read_sides
@@ -63,7 +64,8 @@ class Data:
     """The clips of a configuration and their split, in which no recording of the requests in `left_out` is.
 
     `digest` identifies the training clips, `tested` the test clips, `untouched` the training clips if the ledger left
-    none out. `earlier`: name of the evaluated set → an answered request whose recordings can still be read.
+    none out. `earlier`: name of the evaluated set → an answered request whose recordings can still be read. `missing`:
+    requests that the store does not know, whose recordings are left out too.
     """
 
     clips: Clips
@@ -71,6 +73,7 @@ class Data:
     left_out: tuple[LeftOut, ...]
     untouched: str
     earlier: Mapping[str, Earlier] = field(default_factory=dict)
+    missing: tuple[Missing, ...] = ()
 
     @cached_property
     def digest(self) -> str:
@@ -112,15 +115,38 @@ def data_to_train(config: Config, store: Store, ledger: Ledger) -> Data:
 
 
 def data_of_bases(config: Config, store: Store, ledger: Ledger) -> Data:
-    """Clips and split; recordings that no training has given a side have no part in it, and are told."""
+    """Clips and split; recordings that no training has given a side have no part in it, and are told.
+
+    Requests that the store does not know are answered one by one: for the one that is asked for now, the recordings of
+    all of them are there, as they were for the models of the store.
+    """
     known = _known(config, store)
     data = load_data(config, ledger, known, draw=not known)
+    if data.missing and _answers_missing(config, whole := without_missing(config, store, ledger), data.missing):
+        data = whole
     if len(data.split.waiting):
         waiting = [data.clips.ids[i] for i in data.split.waiting]
         what = counted(len(waiting), "recording")
         say_once(f"{what} newer than the last `train`: left out until the next one ({quoted(waiting)})")
     _enter_copies(store, data)
     return data
+
+
+def without_missing(config: Config, store: Store, ledger: Ledger) -> Data:
+    """The data as models know them that were trained before the requests that the store does not know."""
+    known = _known(config, store)
+    return load_data(config, replace(ledger, missing=()), known, draw=not known)
+
+
+def _answers_missing(config: Config, whole: Data, missing: Sequence[Missing]) -> bool:
+    """Whether the request covers one of these on the training side."""
+    try:
+        request = resolve_request(config.request, whole.clips, whole.split)
+    except UserError:
+        return False
+    rows = [np.flatnonzero(matching(whole.clips, (), known.hashes)) for known in missing]
+    trained = [np.intersect1d(own, whole.split.train) for own in rows]
+    return any(len(own) and np.isin(own, request.forget).all() for own in trained)
 
 
 def resolve(config: Config, data: Data) -> Request:
@@ -164,6 +190,9 @@ def load_data(config: Config, ledger: Ledger = NO_LEDGER, known: Sides | None = 
             scopes.append(scope & (not elsewhere and entry.tags.get(SOUGHT) == "true"))
         if not elsewhere and not entry.gone:
             earlier[ledger.set_name(entry)] = entry
+    missing = ledger.missing if config.store.ledger == "respect" else ()
+    for known_elsewhere in missing:
+        out |= matching(clips, (), known_elsewhere.hashes)
     left_out = _with_later_copies(clips, left_out, scopes, out)
     train, test, nonmembers = (rows[~out[rows]] for rows in (whole.train, whole.test, whole.nonmembers))
     if len(train) == 0 or len(test) == 0:
@@ -177,7 +206,7 @@ def load_data(config: Config, ledger: Ledger = NO_LEDGER, known: Sides | None = 
     split = replace(whole, train=train, test=test, nonmembers=nonmembers, drawn=drawn, waiting=waiting)
     found = {name: _earlier(clips, split, entry) for name, entry in earlier.items()}
     readable = {name: known for name, known in found.items() if len(known.clips)}
-    return Data(clips, split, tuple(left_out), _digest(clips, whole.train), readable)
+    return Data(clips, split, tuple(left_out), _digest(clips, whole.train), readable, missing)
 
 
 def _with_later_copies(

@@ -57,10 +57,10 @@ def read_clip(path: Path, clip_samples: int, *, whole: bool = True) -> Prepared:
     the clip), the louder one is taken instead. No more than the clip is kept in memory, whatever the header claims.
 
     The source hash covers rate, channels and every decoded sample as float32: a WAV, a FLAC and an AIFF of the same
-    samples agree, on every machine, and so do copies under another clip length; another rate, another number of
-    channels or one other sample does not. Formats that lose (MP3, Ogg) are hashed as the decoder gives them, which
-    may differ from one decoder to the next. It ends after 57.6 million samples (ten minutes of 48 kHz stereo, an hour
-    of 16 kHz mono) or where the rest cannot be decoded: longer recordings are told apart by that much.
+    samples agree, on every machine, and so do copies under another clip length or in several channels that are all the
+    same; another rate or one other sample does not. Formats that lose (MP3, Ogg) are hashed as the decoder gives them,
+    which may differ from one decoder to the next. It ends after 57.6 million samples (ten minutes of 48 kHz stereo, an
+    hour of 16 kHz mono) or where the rest cannot be decoded: longer recordings are told apart by that much.
 
     Raises `BadRecording` for what is no audio or no regular file (a pipe would be waited for, a device never ends),
     is empty, or holds values that are not finite in the clip; with `whole` for what holds another amount of sound than
@@ -93,7 +93,7 @@ def read_clip(path: Path, clip_samples: int, *, whole: bool = True) -> Prepared:
     }
     changes = tuple(words for words, applies in done.items() if applies)
     constant = min(np.ptp(recorded), np.ptp(mono[:clip_samples])) == 0  # resampling makes waves of a constant's ends
-    return Prepared(clip, sha256(clip.tobytes()), changes, source.digest.hexdigest(), bool(constant), source.constant)
+    return Prepared(clip, sha256(clip.tobytes()), changes, source.hexdigest(channels), bool(constant), source.constant)
 
 
 def read_recording(path: Path, longest: int) -> np.ndarray:
@@ -111,22 +111,35 @@ def read_recording(path: Path, longest: int) -> np.ndarray:
 
 
 class _SourceHash:
-    """SHA-256 of rate, channels and decoded samples, up to a bound that does not depend on the blocks read."""
+    """SHA-256 of rate, channels and decoded samples, up to a bound that does not depend on the blocks read.
+
+    Channels that are all the same count as one.
+    """
 
     def __init__(self, rate: int, channels: int) -> None:
-        self.digest = hashlib.sha256(f"{rate} Hz, {channels} channels\n".encode())
+        self._every, self._first = (
+            hashlib.sha256(f"{rate} Hz, {number} channels\n".encode()) for number in (channels, 1)
+        )
         self.frames_left = MAX_HASHED // channels
+        self._one = True  # all channels are the same so far
         self.constant = True  # all samples are one value
         self._value: float | None = None
 
     def add(self, samples: np.ndarray) -> None:
         """Add a block float32 [frames, channels]."""
         samples = samples[: self.frames_left]
-        self.digest.update(np.ascontiguousarray(samples, dtype="<f4").data)
+        self._every.update(np.ascontiguousarray(samples, dtype="<f4").data)
+        if self._one and samples.shape[1] > 1:
+            self._one = bool((samples == samples[:, :1]).all())
+            self._first.update(np.ascontiguousarray(samples[:, 0], dtype="<f4").data)
         if self.constant and samples.size:
             self._value = float(samples.flat[0]) if self._value is None else self._value
             self.constant = bool((samples == self._value).all())
         self.frames_left -= len(samples)
+
+    def hexdigest(self, channels: int) -> str:
+        """The hash."""
+        return (self._first if self._one and channels > 1 else self._every).hexdigest()
 
 
 @contextmanager

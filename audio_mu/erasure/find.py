@@ -107,7 +107,7 @@ class Search:
 
     def _caches(self) -> Iterator[Finding]:
         for folder in sorted(path for path in (cache_root() / "features").glob("*") if path.is_dir()):
-            if folder.is_symlink() or not CACHE.fullmatch(folder.name):
+            if folder.is_symlink() or not CACHE.fullmatch(folder.name) or not _ours(folder):
                 self.foreign[str(folder)] = "folder among the feature caches"
                 continue
             self.searched["feature caches"] += 1
@@ -191,6 +191,12 @@ def _cached(entry: Entry) -> pd.DataFrame:
         except (ValueError, KeyError, TypeError):
             continue  # not whole: it goes
     return pd.concat(rows)
+
+
+def _ours(folder: Path) -> bool:
+    """Whether a folder with a cache's name has something of a cache in it, or nothing yet."""
+    there = [path.name for path in folder.iterdir()]
+    return not there or bool({"features.npy", "index.json"} & {*there})
 
 
 def _remove_cache(folder: Path) -> None:

@@ -16,8 +16,8 @@ from audio_mu.erasure.redact import Sought
 from audio_mu.errors import counted, first_of
 from audio_mu.names import NAIVE
 from audio_mu.requests.ledger import RECORDINGS, RETIRED, SOUGHT, Entry
+from audio_mu.requests.people import held_out
 from audio_mu.store import queries, registry, removal
-from audio_mu.store.artifacts import list_files, read_csv
 from audio_mu.store.handle import Store
 from audio_mu.store.removal import AnyRun
 
@@ -39,7 +39,7 @@ def remaining(data: DataParameters, search: Search) -> list[Remaining]:
         Remaining(f"{RECORDINGS} of the ledger's entry", "so that the recordings and their copies stay left out"),
         *_models(search.store, entry, runs, search.descent),
         *_names(entry, runs),
-        *_held_out(search.store, search.answering),
+        *_held_out(entry),
         *_files(data, entry, search.answering),
         _copies(entry),
         *_running(runs),
@@ -89,19 +89,14 @@ def _names(entry: Entry, runs: Collection[AnyRun]) -> Iterator[Remaining]:
         )
 
 
-def _held_out(store: Store, answering: Sequence[AnyRun]) -> Iterator[Remaining]:
+def _held_out(entry: Entry) -> Iterator[Remaining]:
     """Test recordings of the same class, which no request takes out; those of a person have gone."""
-    path = "losses/held_out.csv"
-    held_out = read_csv(store, answering[0].id, path) if _has(store, answering, path) else ()
-    if len(held_out):
+    if entry.classes and (n := len(held_out(entry))):
         yield Remaining(
-            f"{len(held_out)} test recordings that match the request",
-            "no model was trained on them, the request did not take them; membership was measured against them",
+            f"{n} test recordings of the class",
+            "no model was trained on them, the request did not take them; membership was measured against them, and "
+            "they are left out from now on",
         )
-
-
-def _has(store: Store, answering: Sequence[AnyRun], path: str) -> bool:
-    return bool(answering) and path in list_files(store, answering[0].id, path.partition("/")[0])
 
 
 def _files(data: DataParameters, entry: Entry, answering: Sequence[AnyRun]) -> Iterator[Remaining]:

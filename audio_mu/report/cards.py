@@ -71,6 +71,12 @@ def base_card(facts: ModelFacts, base: BaseFacts) -> str:
     )  # fmt: skip
 
 
+def _made(unlearned: UnlearnedFacts) -> str:
+    if unlearned.method == NAIVE:
+        return f"Trained from scratch without the recordings, in place of base version {unlearned.base_version}"
+    return f"Made from base version {unlearned.base_version} by the method {unlearned.method}"
+
+
 def unlearned_card(facts: ModelFacts, unlearned: UnlearnedFacts) -> str:
     """The card of an unlearned model."""
     rows = [
@@ -81,8 +87,8 @@ def unlearned_card(facts: ModelFacts, unlearned: UnlearnedFacts) -> str:
     return "\n\n".join(
         [
             f"# Unlearned model, seed {facts.seed}: {unlearned.method} on {unlearned.request}",
-            f"{_kind(facts)} Made from base version {unlearned.base_version} by the method {unlearned.method}, to "
-            f"forget {unlearned.n_forget:,} recordings (request hash `{unlearned.request_hash}`).",
+            f"{_kind(facts)} {_made(unlearned)}, to forget {unlearned.n_forget:,} recordings (request hash "
+            f"`{unlearned.request_hash}`).",
             f"## Evidence\n\n{unlearned.headline} The rule: {unlearned.rule}. The record lies with the run that made "
             "this version, as evidence.html and evidence.md.",
             f"## Figures of this seed\n\n{table}",

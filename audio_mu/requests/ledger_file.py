@@ -84,7 +84,7 @@ def keep(store: Iterable[Known]) -> tuple[Missing, ...]:
             }
             for key, entry in known.items()
             for state in ((ANSWERED, ERASED) if entry.state == ERASED else (ANSWERED,))
-            if (key, state) not in there
+            if (key, state) not in there or (entry.state == state and not entry.hashes <= there[key, state].hashes)
         ]
         if new:
             before = file.read_bytes() if file.exists() else b""
@@ -93,11 +93,18 @@ def keep(store: Iterable[Known]) -> tuple[Missing, ...]:
     missing = []
     for (key, state), line in there.items():
         request = f"request {key[0][:8]} ({line.n} recordings)"
+        if key in known and (more := line.hashes - covered):
+            missing.append(Missing(key[0], line.at, more))
+            say_once(f"{VARIABLE}: {request} has recordings that this store does not know (is it a restored backup?): "
+                     "they are left out")  # fmt: skip
         if key not in known:
             if state == ANSWERED and not (line.hashes and line.hashes <= covered):
                 missing.append(Missing(key[0], line.at, line.hashes))
-                say_once(f"{VARIABLE}: {request} was answered at {line.at}, and this store does not know it (is it a "
-                         "restored backup?): answer it again before anything else")  # fmt: skip
+                too = ", and erased" if (key, ERASED) in there else ""
+                say_once(
+                    f"{VARIABLE}: {request} was answered at {line.at}{too}, and this store does not know it (is it "
+                    f"a restored backup?): answer it again before anything else{', then erase it' * bool(too)}"
+                )
         elif state == ERASED and known[key].state != ERASED:
             say_once(f"{VARIABLE}: {request} was erased at {line.at}, and this store has not done so (is it a restored "
                      "backup?): run `mlflow run . -e erase -P request=all -P confirm=true`")  # fmt: skip
@@ -122,7 +129,9 @@ def _lines(file: Path) -> Mapping[tuple[Key, str], _Line]:
             about = json.loads(line)
             key = (str(about["request"]), str(about["dataset"]))
             hashes = frozenset(map(str, about["audio"]))
-            found.setdefault((key, str(about["state"])), _Line(str(about["at"]), int(about["n"]), hashes))
+            here = key, str(about["state"])
+            first = found.get(here) or _Line(str(about["at"]), 0, frozenset())
+            found[here] = _Line(first.at, int(about["n"]), first.hashes | hashes)
         except (ValueError, KeyError, TypeError):
             raise UserError(
                 f"{VARIABLE}={str(file)!r}: line {number} is no entry of a ledger: restore the file, or name another"

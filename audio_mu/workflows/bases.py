@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from audio_mu.config import BASE_FIELDS, Config, DataParameters
-from audio_mu.data.datasets import DATASETS
+from audio_mu.config import BASE_FIELDS, Config
 from audio_mu.errors import UserError, first_of, typed
 from audio_mu.progress import say_once
 from audio_mu.requests.ledger import Ledger, read_ledger
@@ -20,7 +18,7 @@ from audio_mu.store.artifacts import files_of, unreadable
 from audio_mu.store.failed import REASON, still_failed
 from audio_mu.store.handle import Store
 from audio_mu.store.registry import Version
-from audio_mu.workflows.data import Data, data_of_bases, without_missing
+from audio_mu.workflows.data import Data, data_of_bases, people_of, without_missing
 from audio_mu.workflows.fingerprints import network_source
 from audio_mu.workflows.stage import base_tags
 from audio_mu.workflows.train import losses_table, stored_logits
@@ -171,21 +169,11 @@ def _refuse_other_people(store: Store, config: Config, name: str, version: Versi
     Their features would be computed anew, only to find that the recordings are others.
     """
     then = _then(store, version).get("speaker_pattern", config.data.speaker_pattern)
-    if then != config.data.speaker_pattern and _people(config.data, then) != _people(config.data):
+    if then != config.data.speaker_pattern and people_of(config.data, then) != people_of(config.data):
         raise UserError(
             f"{typed('speaker_pattern', config.data.speaker_pattern)} finds other speakers than "
             f"{typed('speaker_pattern', then)}, with which {name} was trained: give that one, or train again"
         )
-
-
-def _people(data: DataParameters, pattern: str | None = None) -> dict[str, str] | None:
-    """Recording → speaker, None where the pattern finds nobody."""
-    asked = data if pattern is None else dataclasses.replace(data, speaker_pattern=pattern)
-    dataset = DATASETS[data.dataset]
-    try:
-        return {recording.id: recording.speaker for recording in dataset.catalog(dataset.root(asked), asked).recordings}
-    except UserError:
-        return None
 
 
 def _then(store: Store, version: Version) -> Mapping[str, str]:

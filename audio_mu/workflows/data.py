@@ -8,17 +8,20 @@ from functools import cached_property
 
 import numpy as np
 
-from audio_mu.config import Config
-from audio_mu.data.catalog import composed, quoted
+from audio_mu.config import Config, DataParameters
+from audio_mu.data.catalog import composed, looks, quoted
 from audio_mu.data.clips import Clips, clips_digest, load_clips
+from audio_mu.data.datasets import DATASETS
 from audio_mu.data.splits import Sides, Split, split_clips
-from audio_mu.errors import UserError, counted
+from audio_mu.errors import UserError, counted, first_of, typed
 from audio_mu.progress import say_once
-from audio_mu.requests.ledger import SOUGHT, Entry, Ledger, add_copies
+from audio_mu.requests.ledger import ERASING, SOUGHT, Entry, Ledger, add_copies
 from audio_mu.requests.ledger_file import Missing
+from audio_mu.requests.people import held_out
 from audio_mu.requests.probable import CopiesFoundError, probable_copies, seek_for
 from audio_mu.requests.request import Earlier, Request, resolve_request
 from audio_mu.requests.sides import keep_sides, read_sides
+from audio_mu.store import queries
 from audio_mu.store.handle import Store
 
 NO_LEDGER = Ledger()
@@ -46,7 +49,10 @@ class LeftOut:
     @property
     def told(self) -> str:
         """In words, for one line."""
-        parts = [f"{self.own} of its recordings are left out" if self.own else "its recordings are gone"]
+        parts = [f"{self.own} of its recordings are left out" if self.own else "none of its recordings is read"]
+        if self.entry.state == ERASING:
+            command = f"mlflow run . -e erase -P request={self.entry.hash[:8]} -P confirm=true"
+            parts.append(f"its erasure was interrupted, what is left of it is there still: run `{command}`")
         if self.others:
             whose = "of its classes" if self.entry.classes else "of the same people"
             parts.append(f"{self.others} more {whose} too")
@@ -105,6 +111,8 @@ class Data:
 
 def data_to_train(config: Config, store: Store, ledger: Ledger) -> Data:
     """Clips and split; recordings that have no side yet get theirs, for good."""
+    if config.store.ledger == "respect":
+        _refuse_other_pattern(config, store, ledger)
     data = load_data(config, ledger, _known(config, store))
     if data.split.drawn:
         kept = keep_sides(store, config.data, data.split.drawn)
@@ -183,6 +191,7 @@ def load_data(config: Config, ledger: Ledger = NO_LEDGER, known: Sides | None = 
     for entry in ledger.left_out(config.store.ledger):
         elsewhere = all(entry is not other for other in ledger.entries)
         own, scope = of_entry(clips, entry, elsewhere)
+        _check_people(clips, entry, scope, elsewhere)
         others = scope & ~own & (trained | bool(entry.classes))
         out |= own | others
         if not elsewhere or own.any() or others.any():
@@ -229,13 +238,76 @@ def _with_later_copies(
     ]
 
 
+def people_of(data: DataParameters, pattern: str | None = None) -> dict[str, str] | None:
+    """Recording → speaker, None where the pattern finds nobody."""
+    asked = data if pattern is None else replace(data, speaker_pattern=pattern)
+    dataset = DATASETS[data.dataset]
+    try:
+        return {recording.id: recording.speaker for recording in dataset.catalog(dataset.root(asked), asked).recordings}
+    except UserError:
+        return None
+
+
+def _refuse_other_pattern(config: Config, store: Store, ledger: Ledger) -> None:
+    """Raise `UserError` where speaker_pattern finds other people than when somebody was answered.
+
+    The recordings of then may be gone, so that the names of today's files decide.
+    """
+    now = config.data.speaker_pattern
+    for entry in ledger.entries:
+        run = queries.run_of(store, entry.answering_runs[0]) if entry.speakers and entry.answers else None
+        then = run.params.get("speaker_pattern", now) if run is not None else now
+        if then != now and people_of(config.data, then) != people_of(config.data):
+            raise UserError(
+                f"{typed('speaker_pattern', now)} finds other speakers than {typed('speaker_pattern', then)}, with "
+                f"which request {entry.request} ({entry.hash[:8]}) was answered, and nobody would be kept out: give "
+                "that one (ledger=ignore for an experiment)"
+            )
+
+
+def _check_people(clips: Clips, entry: Entry, scope: np.ndarray, elsewhere: bool) -> None:
+    """Tell whose names look like those of answered people, and who has lost a name.
+
+    Raises `UserError` where the very file of then has another person's name or none: what the person has said since
+    cannot be known.
+    """
+    if not entry.speakers:
+        return
+    request = f"request {entry.request} ({entry.hash[:8]})"
+    then = {id_ for table in (entry.recordings, held_out(entry)) for id_ in table["clip_id"][table["speaker"] != ""]}
+    others = [i for i in np.flatnonzero(scope) if composed(clips.speakers[i]) not in entry.speakers]
+    if renamed := [i for i in others if clips.ids[i] in then and not elsewhere]:
+        whose = clips.speakers[renamed[0]]
+        raise UserError(
+            f"{request} is about {first_of(sorted(entry.speakers))}, whose recording {clips.ids[renamed[0]]!r} is now "
+            f"{f'of {whose!r}' if whose else 'of nobody'}: new recordings of the person could not be told; give the "
+            "speaker_pattern or speakers.csv of then (ledger=ignore for an experiment)"
+        )
+    if nameless := sum(not clips.speakers[i] for i in others):
+        say_once(
+            f"WARNING: {counted(nameless, 'recording')} of {request} have no speaker here and are left out by their "
+            "sound; new recordings of the person cannot be told: give speaker_pattern or speakers.csv"
+        )
+    alike = {looks(name) for name in entry.speakers}
+    found = sorted(name for name in {*clips.speakers} if looks(name) in alike and composed(name) not in entry.speakers)
+    if found := [name for name in found if name]:
+        say_once(
+            f"WARNING: {quoted(found)} looks like {first_of(sorted(entry.speakers))} of the answered {request} and is "
+            "not left out: if it is the same person, give the recordings the same name"
+        )
+
+
 def of_entry(clips: Clips, entry: Entry, elsewhere: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Which clips are recordings of an answered request, and which all of its people or classes: bool [n] each.
 
-    `elsewhere`: it is of another data set, whose ids and classes mean other recordings.
+    `elsewhere`: it is of another data set, whose ids and classes mean other recordings. What was held out of them is
+    known by id and hash too: names of people and classes change.
     """
     own = matching(clips, () if elsewhere else entry.ids, entry.hashes)
-    scope = np.array([composed(name) in entry.speakers for name in clips.speakers], dtype=bool)
+    held = held_out(entry)
+    hashes = {*held["audio_hash"], *held.get("source_hash", ())} - {""}
+    scope = matching(clips, () if elsewhere else {*held["clip_id"]}, hashes)
+    scope |= np.array([composed(name) in entry.speakers for name in clips.speakers], dtype=bool)
     if entry.classes and not elsewhere:
         scope = scope | np.array([clips.class_names[label] in entry.classes for label in clips.labels.tolist()])
     return own, scope | own

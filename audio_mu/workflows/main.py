@@ -7,13 +7,14 @@ from dataclasses import replace
 from audio_mu.compute.engine import Engine
 from audio_mu.config import Config
 from audio_mu.errors import UserError
+from audio_mu.requests.again import resumed
 from audio_mu.requests.ledger import read_ledger
 from audio_mu.store.failed import COUNT
 from audio_mu.store.handle import Store
 from audio_mu.workflows.attack import attack
 from audio_mu.workflows.compare import compare
 from audio_mu.workflows.data import data_to_train, resolve
-from audio_mu.workflows.register import register_unlearned, resumed
+from audio_mu.workflows.register import register_unlearned
 from audio_mu.workflows.stage import stage_run
 from audio_mu.workflows.train import train
 from audio_mu.workflows.unlearn import unlearn

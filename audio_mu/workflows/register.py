@@ -23,6 +23,7 @@ from audio_mu.report.cards import ModelFacts, UnlearnedFacts
 from audio_mu.report.evidence import Choice
 from audio_mu.report.facts import accuracies_beside, figures_of
 from audio_mu.report.rule import RULE, Verdict, best_method, candidates, closest, judge, verdicts
+from audio_mu.requests.again import asked_of
 from audio_mu.requests.complete import check_lists
 from audio_mu.requests.ledger import (
     COLUMNS,
@@ -38,7 +39,6 @@ from audio_mu.requests.ledger import (
     Ledger,
     clips_hash,
     enter,
-    finish_interrupted,
     read_ledger,
 )
 from audio_mu.requests.people import of_each_person
@@ -51,7 +51,6 @@ from audio_mu.store.locks import registry_locked
 from audio_mu.store.queries import Finished
 from audio_mu.store.registry import Version
 from audio_mu.store.runs import Run
-from audio_mu.system.hashing import hash_of
 from audio_mu.workflows.cells import CellRuns, load_cell
 from audio_mu.workflows.data import Data, data_of_bases, matching, of_entry
 from audio_mu.workflows.gather import choice_of, make_record, request_facts, write_record
@@ -181,20 +180,6 @@ def _model(store: Store, method: str, finished: Finished) -> str:
     )
 
 
-def resumed(config: Config, store: Store) -> str | None:
-    """The cell of this very command, where an earlier one was killed while it went into service; that is done now."""
-    for tags in finish_interrupted(store):
-        if tags.get("asked") == _asked(config):
-            say(f"request {tags['request']} is answered: its unlearned models are in service")
-            return tags["cell"]
-    return None
-
-
-def _asked(config: Config) -> str:
-    """What a command was asked to register, whatever it was called by: `main` and `unlearn` ask alike."""
-    return hash_of([config.as_text(), config.methods.register])
-
-
 def _refuse_erased(ledger: Ledger, run: Finished) -> None:
     for entry in ledger.entries:
         if entry.gone and entry.asked == run.tags["request_hash"]:
@@ -320,7 +305,7 @@ def _answered(
         **base_tags(config),
         "clips_hash": clips_hash(forgotten),
         "kind": kind,
-        "asked": _asked(config),
+        "asked": asked_of(config),
         COPIES: first.tags.get(COPIES, NOT_SOUGHT),
         SOUGHT: first.tags.get(SOUGHT, "false"),
         "scope": next((scope for scope in (OF_PERSON, OF_CLASS) if scope in set(forgotten[SCOPE])), OF_RECORDINGS),

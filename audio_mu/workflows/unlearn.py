@@ -18,6 +18,7 @@ from audio_mu.config import Config
 from audio_mu.models.waveform import network_state
 from audio_mu.names import NAIVE, ORIGINAL
 from audio_mu.progress import say
+from audio_mu.requests.again import resumed
 from audio_mu.requests.ledger import COPIES, RETIRED, SOUGHT
 from audio_mu.requests.request import request_table
 from audio_mu.store import queries, registry
@@ -38,7 +39,7 @@ from audio_mu.workflows.method_settings import (
     method_settings,
     say_unread,
 )
-from audio_mu.workflows.register import register_unlearned, resumed
+from audio_mu.workflows.register import register_unlearned
 from audio_mu.workflows.stage import stage_run
 from audio_mu.workflows.train import log_servable
 from audio_mu.workflows.unlearning_cell import UnlearningCell

@@ -1,0 +1,168 @@
+"""People and classes that are answered, and files that lose or change the name that they were known by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from audio_mu.compute.pool import LocalEngine
+from audio_mu.errors import UserError
+from tests.answered import Answered
+
+
+def members(answered: Answered) -> set[str]:
+    """What the newest base model was trained on."""
+    table = answered.table(answered.runs(stage="train", role="seed")[-1], "losses.csv")
+    return set(table.loc[table["member"] == "1", "clip_id"])
+
+
+def everybody(answered: Answered) -> set[str]:
+    """All recordings that the newest base model was trained or tested on."""
+    return set(answered.table(answered.runs(stage="train", role="seed")[-1], "losses.csv")["clip_id"])
+
+
+@pytest.mark.parametrize("pattern", ["", r"p(\d+)_", r"(low|middle|high)/"])
+def test_another_pattern_is_refused(answered: Answered, pattern: str) -> None:
+    """Catches held-out and later recordings of an answered person that are trained on under another name or none."""
+    with pytest.raises(UserError, match=r"speaker_pattern=.* finds other speakers than .* request speaker-p1 \(\w+\)"):
+        answered.run("train", speaker_pattern=pattern, split_seed="5")
+
+
+@pytest.fixture(scope="module")
+def tabled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Answered, Path]]:
+    """A small store in which p1 is answered, whose people are in a table, and a backup of it."""
+    top = tmp_path_factory.mktemp("tabled")
+    with LocalEngine(1) as engine:
+        made = Answered.new(top / "project", engine)
+        made = replace(made, parameters={**made.parameters, "speaker_pattern": ""})
+        table(made, {})
+        made.run("train")
+        made.answer("p1")
+        made.save(top / "backup")
+        yield made, top / "backup"
+
+
+@pytest.fixture
+def tabled(tabled_once: tuple[Answered, Path]) -> Answered:
+    """The store in which p1 is answered, as it was made."""
+    made, backup = tabled_once
+    made.restore(backup)
+    return made
+
+
+def table(answered: Answered, others: Mapping[str, str]) -> None:
+    """Write speakers.csv: the people of the files' names, but for those whose names are others now."""
+    root = answered.folder / "recordings"
+    names = {path.relative_to(root).as_posix(): path.name.split("_")[0] for path in sorted(root.glob("*/*.wav"))}
+    rows = [f"{id_},{others.get(id_, others.get(name, name))}\n" for id_, name in names.items()]
+    (root / "speakers.csv").write_text("id,speaker\n" + "".join(rows))
+
+
+def test_another_name_in_the_table_is_refused(tabled: Answered) -> None:
+    """Catches an answered person whose rows are given to somebody else, so that nobody would be kept out."""
+    table(tabled, {"p1": "robert"})
+    with pytest.raises(UserError, match=r"speaker-p1 .* is about p1, whose recording '.*p1_.*' is now of 'robert'"):
+        tabled.run("train")
+
+
+def test_names_that_look_like_an_answered_persons(tabled: Answered) -> None:
+    """Catches a person who is trained on again because a name has another case, without a word."""
+    table(tabled, {"low/p4_0.wav": "P1"})
+    assert "WARNING: 'P1' looks like p1 of the answered request speaker-p1 (" in tabled.run("train")
+
+
+def test_another_pattern_is_refused_when_the_files_are_gone(answered: Answered) -> None:
+    """Catches later recordings of an erased person, whose old files are deleted, that are read as nobody's."""
+    answered.run("erase", request=answered.hash("p1"), confirm="true")
+    for path in sorted((answered.folder / "recordings").glob("*/p1_*.wav")):
+        path.unlink()
+    for path in sorted((answered.folder / "recordings").glob("*/p2_0.wav")):
+        wave, rate = soundfile.read(path)
+        soundfile.write(path.with_name("p1_later.wav"), wave[::-1], rate)
+    with pytest.raises(UserError, match=r"speaker_pattern='' finds other speakers than .* request speaker-p1"):
+        answered.run("train", speaker_pattern="")
+    answered.run("train", n_epochs="2")
+    assert everybody(answered)
+    assert not everybody(answered) & answered.ids("p1")
+
+
+def test_held_out_recordings_are_known_by_their_sound_elsewhere(answered: Answered) -> None:
+    """Catches the held-out recordings of an answered person in the training of a data set that knows no speakers."""
+    output = answered.run("train", dataset_name="others", speaker_pattern="", split_seed="5")
+    assert "of request speaker-p1 (" in output and "have no speaker here" in output
+    assert members(answered) and not members(answered) & answered.ids("p1")
+
+
+@pytest.mark.parametrize("erased", [False, True])
+def test_a_removed_class_under_another_name(answered: Answered, erased: bool) -> None:
+    """Catches the test recordings of an answered class in training or test once its folder has another name."""
+    answered.run("attack")
+    request = {"forget": "class", "forget_class_names": "low", "methods": "naive", "register": "naive"}
+    answered.run("unlearn", **request)
+    entry = answered.finished_entries()[-1]
+    known = {*answered.table(entry, "recordings.csv")["clip_id"], *answered.table(entry, "nonmembers.csv")["clip_id"]}
+    held_out = {id_ for id_ in known if id_.startswith("low/")}
+    if erased:
+        answered.run("erase", request=answered.tags(entry)["request_hash"][:10], confirm="true")
+    (answered.folder / "recordings" / "low").rename(answered.folder / "recordings" / "deep")
+    deep = sorted((answered.folder / "recordings" / "deep").glob("p2_*.wav"))
+    for i, path in enumerate(deep):  # the class has new recordings of its own
+        wave, rate = soundfile.read(path)
+        soundfile.write(path.with_name(f"p3_new{i}.wav"), wave[::-1], rate)
+    answered.run("train", split_seed="5")
+    assert held_out
+    assert not {id_.replace("low/", "deep/") for id_ in held_out} & everybody(answered)
+
+
+def test_the_same_command_again(answered: Answered) -> None:
+    """Catches a script that tries again and is told that the answered person is unknown."""
+    request = {"forget": "speaker", "forget_speakers": "p1", "methods": "naive", "register": "naive"}
+    before = answered.aliases(), answered.entries()
+    output = answered.run("unlearn", **request)
+    assert "speaker-p1 is answered (audio-mu.tones.logmel.Flat, seed 40: version 2): there is nothing to do" in output
+    assert (answered.aliases(), answered.entries()) == before
+
+
+def test_somebody_whom_no_model_knows(answered: Answered) -> None:
+    """Catches a person with test recordings alone who is told to be unknown."""
+    root = answered.folder / "recordings"
+    for path in sorted(root.glob("*/p4_*.wav"))[1:]:
+        path.unlink()
+    answered.run("train")
+    losses = answered.table(answered.runs(stage="train", role="seed")[-1], "losses.csv")
+    (member,) = losses.loc[losses["speaker"] == "p4", "member"]
+    if member == "1":
+        pytest.fail("the recording that is left is trained on: choose another one")
+    answered.run("attack")
+    with pytest.raises(UserError, match="p4: no model was trained on them, all their 1 recordings are test recordings"):
+        answered.run("unlearn", forget="speaker", forget_speakers="p4", methods="naive")
+
+
+def test_an_erasure_that_was_killed_is_told(answered: Answered) -> None:
+    """Catches recordings that are called gone while an erasure has not ended."""
+    (entry,) = answered.entries()
+    answered.query("update tags set value = 'erasing' where key = 'state' and run_uuid = ?", entry)
+    assert "its erasure was interrupted, what is left of it is there still: run" in answered.run("train")
+
+
+def test_a_folder_with_a_caches_name(answered: Answered) -> None:
+    """Catches an erasure that removes somebody's folder for its name."""
+    mine = answered.folder / "cache" / "features" / ("f" * 32)
+    mine.mkdir()
+    (mine / "mine.txt").write_text("mine")
+    output = answered.run("erase", request=answered.hash("p1"), confirm="true")
+    assert (mine / "mine.txt").read_text() == "mine"
+    assert f"folder among the feature caches: {mine}" in output
+
+
+def test_the_record_of_one_of_several_people(answered: Answered, tmp_path: Path) -> None:
+    """Catches somebody else's test recordings in the record of a person's erasure."""
+    path = tmp_path / "people.csv"
+    path.write_text("speaker\np2\np3\n")
+    answered.run("attack")
+    answered.run("unlearn", forget="list", forget_list=str(path), methods="naive", register="naive")
+    assert "test recordings" not in answered.run("erase", request=answered.hash("p2"), confirm="true")

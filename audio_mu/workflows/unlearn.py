@@ -21,8 +21,8 @@ from audio_mu.progress import say
 from audio_mu.requests.ledger import COPIES, RETIRED, SOUGHT
 from audio_mu.requests.request import request_table
 from audio_mu.store import queries, registry
-from audio_mu.store.artifacts import list_files, read_logits
-from audio_mu.store.failed import log_failed
+from audio_mu.store.artifacts import Unreadable, list_files, read_logits, unreadable
+from audio_mu.store.failed import leave_out, log_failed
 from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Child, Run, child_run
@@ -114,7 +114,11 @@ class Unlearning:
         if n_reused or adopted:
             say(f"reusing {n_reused} finished runs of this cell and {len(adopted)} of another one")
         for seed, method, finished in adopted:
-            self._adopt(seed, method, finished)
+            try:
+                self._adopt(seed, method, finished)
+            except Unreadable as error:
+                say(f"  {method} seed {seed} is done again: {error}")
+                pending.append((seed, method))
         states = {seed: self._base_state(seed) for seed in dict(pending)}
         for seed, method in pending:
             if method == ORIGINAL:
@@ -234,17 +238,24 @@ class Unlearning:
 
     def _adopt(self, seed: int, method: str, finished: Finished) -> None:
         """Give this cell its own run of a result that another cell has, without computing or storing it again."""
+        logits = self._stored_logits(finished.id)
         with child_run(*self._own(seed, method, {})) as run:
             run.tags({"reused_run_id": finished.id})
-            logits = self._stored_logits(finished.id)
             self._log_artifacts(run, logits)
             run.metrics(finished.metrics)
             self._log_audit(run, seed, logits, finished.metrics)
 
     def _stored_logits(self, run_id: str) -> dict[str, np.ndarray]:
+        """A finished run's logits by set. Raises `Unreadable` where one is damaged, or of other recordings."""
         present = {Path(path).stem for path in list_files(self.store, run_id, "logits")}
-        names = [name for name in self.cell.sets if name in present]
-        return {name: read_logits(self.store, run_id, f"logits/{name}.npz")["logits"] for name in names}
+        found = {}
+        for name, clips in self.cell.sets.items():
+            if name in present or name not in self.cell.data.earlier:  # see `_original`
+                path = f"logits/{name}.npz"
+                found[name] = read_logits(self.store, run_id, path)["logits"]
+                if (has := len(found[name])) != len(clips):
+                    raise unreadable(self.store, run_id, path, f"it has {has} of {len(clips)} recordings")
+        return found
 
     def compare_with_naive(self) -> None:
         """Give every run of the cell that has no distances to naive yet its distances, gaps and speed-up."""
@@ -259,10 +270,22 @@ class Unlearning:
             if naive is None or not alone:
                 continue
             alone = self._of_this_machine(seed, alone)
-            naive_logits = self._stored_logits(naive.id)
-            before = self._stored_logits(original.id) if original else None
+            naive_logits = self._readable_logits(naive)
+            before = self._readable_logits(original) if original else None
+            if naive_logits is None or (original and before is None):
+                say(f"note: seed {seed}: nothing is compared with naive before that")
+                continue
             for finished in reversed(alone):  # in the order in which they were made
-                self._compare(finished, naive.metrics, naive_logits, before)
+                if (logits := self._readable_logits(finished)) is not None:
+                    self._compare(finished, logits, naive.metrics, naive_logits, before)
+
+    def _readable_logits(self, finished: Finished) -> dict[str, np.ndarray] | None:
+        """A finished run's logits; None, and told, where they cannot be read."""
+        try:
+            return self._stored_logits(finished.id)
+        except Unreadable as error:
+            leave_out(self.store, finished, error)
+            return None
 
     def tell_copies(self) -> None:
         """Give the runs of the cell that an earlier command made what this one has searched."""
@@ -287,14 +310,15 @@ class Unlearning:
         return own
 
     def _compare(
-        self, finished: Finished, naive: Mapping[str, float], naive_logits: Logits, original: Logits | None
-    ) -> None:
+        self, finished: Finished, logits: Logits, naive: Mapping[str, float], naive_logits: Logits,
+        original: Logits | None,
+    ) -> None:  # fmt: skip
         run, seed, method = (
             Run(self.store, finished.id, finished.name),
             int(finished.tags["seed"]),
             finished.tags["method"],
         )
-        logits, metrics = self._stored_logits(finished.id), finished.metrics
+        metrics = finished.metrics
         if method != ORIGINAL and not_recovered(metrics, naive):
             run.tags({"not_recovered": "true"})
             say(

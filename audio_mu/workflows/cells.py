@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 
 from audio_mu.audit.across_seeds import NO_AUDIT, AuditInput, CellAudit, StoredLogits, audit_cell
-from audio_mu.audit.one_model import SHARE
-from audio_mu.errors import UserError
+from audio_mu.audit.one_model import COMPARED, SHARE
+from audio_mu.errors import UserError, first_of
 from audio_mu.names import FLOOR, NAIVE, ORIGINAL, file_name, in_order
 from audio_mu.printable import printable
 from audio_mu.report import tables
 from audio_mu.report.html import Clip
-from audio_mu.report.rule import LEARNED
+from audio_mu.report.rule import LEARNED, MEASURED
 from audio_mu.store import queries
 from audio_mu.store.artifacts import Unreadable, read_csv, read_json, read_logits, told_of, unreadable
 from audio_mu.store.failed import leave_out
@@ -24,6 +24,12 @@ from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
 
 RATES = {"1 %": "tpr_at_fpr_1pct", "0.1 %": "tpr_at_fpr_01pct"}
+OF_A_RUN = {
+    "attack_run_id", "architecture", "base_version", "cell", "clips_digest", "dataset", "dataset_name", "pipeline",
+    "repair", "request_hash", "speaker_confounded", "split",
+}  # fmt: skip
+FIGURES = {*(f"{name}/accuracy" for name in COMPARED), "mia/score"}
+"""Tags and figures that every method's run has; one of an earlier version, or of another program, may lack some."""
 CURVE_PREFIXES = ("epoch/", "prune/")
 ABOUT, PER_CLIP, FORGET_LOSSES = "audit/audit.json", "audit/per_clip.csv", "losses/forget.csv"
 
@@ -129,11 +135,23 @@ class CellRuns:
             for seed in self.of(method)
             if seed in known
         ]
+        rows += [
+            (self.id, self.request, method, MEASURED, seed, float(is_measured(run, (ORIGINAL, seed) in self.runs)))
+            for (method, seed), run in self.runs.items()
+            if method not in (NAIVE, ORIGINAL) and (NAIVE, seed) in self.runs
+        ]
         return pd.DataFrame(rows, columns=["cell", "request", "method", "metric", "seed", "value"])
 
     def long(self) -> pd.DataFrame:
         """The long table of this cell from the runs' own metrics."""
         return tables.long_table(self.values())
+
+
+def is_measured(run: Finished, with_original: bool) -> bool:
+    """Whether a run has its differences from naive, and from the original, and how sure they are."""
+    figures = [f"{name}_accuracy" for name in COMPARED] + ["mia_auc"] * ("gap/mia_auc" in run.metrics)
+    wanted = [f"{kind}/{figure}" for kind in ("gap", "error") for figure in figures]
+    return run.metrics.keys() >= {*wanted, *(["error/half_forget_accuracy"] if with_original else [])}
 
 
 def load_cell(store: Store, cell: str, everywhere: bool = False) -> CellRuns:
@@ -305,6 +323,9 @@ def read_cell(store: Store, runs: CellRuns) -> tuple[ComparedCell, ClipLosses | 
     told: list[str] = []
     while runs.runs:
         try:
+            for run in runs.runs.values():
+                if lacking := [*(OF_A_RUN - run.tags.keys()), *(FIGURES - run.metrics.keys())]:
+                    raise unreadable(store, run.id, "the tags and figures", f"without {first_of(sorted(lacking))}")
             compared = replace(compare_cell(store, runs), damaged=told)
             return compared, read_losses(store, runs) if compared.n_left else None
         except Unreadable as error:

@@ -220,7 +220,7 @@ def provenance(cell: CellRuns, params: Mapping[str, str]) -> list[tuple[str, str
         ("code, commit", ", ".join(sorted(commits))),
         ("attack run", tags["attack_run_id"]),
         ("recordings, digest", tags["clips_digest"]),
-        ("base training", _settings({name: params[name] for name in BASE_FIELDS})),
+        ("base training", _settings({name: params.get(name, "unknown") for name in BASE_FIELDS})),
         ("unlearning", _settings(json.loads(tags["repair"]))),
         ("packages", ", ".join([f"python {platform.python_version()}", *(f"{p} {version(p)}" for p in PACKAGES)])),
         ("machine", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"),

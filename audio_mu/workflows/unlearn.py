@@ -29,6 +29,7 @@ from audio_mu.store.runs import Child, Run, child_run
 from audio_mu.unlearning import METHODS
 from audio_mu.workflows.attack import find_attack, load_attack
 from audio_mu.workflows.bases import base_logits, find_bases
+from audio_mu.workflows.cells import is_measured
 from audio_mu.workflows.data import resolve
 from audio_mu.workflows.fingerprints import problem
 from audio_mu.workflows.method_settings import (
@@ -258,14 +259,15 @@ class Unlearning:
         return found
 
     def compare_with_naive(self) -> None:
-        """Give every run of the cell that has no distances to naive yet its distances, gaps and speed-up."""
+        """Give every run of the cell that lacks some its distances to naive, gaps, their errors, and speed-up."""
         tags = {"cell": self.cell.id, "stage": "unlearn", "role": "method"}
         found = queries.find(self.store, tags)
         for seed in self.cell.bases.versions:
             naive, original = self._finished(seed, NAIVE), self._finished(seed, ORIGINAL)
             alone = [
                 run for run in found
-                if run.tags["seed"] == str(seed) and run.tags["method"] != NAIVE and "distance/js" not in run.metrics
+                if run.tags["seed"] == str(seed) and run.tags["method"] != NAIVE
+                and not ("distance/js" in run.metrics and is_measured(run, original is not None))
             ]  # fmt: skip
             if naive is None or not alone:
                 continue

@@ -331,3 +331,44 @@ def test_the_attack_of_the_last_command_is_taken(answered: Answered) -> None:
     assert feature_of(attack_feature="log_loss") == "log_loss"
     with pytest.raises(UserError, match=r"no attack models with n_attack_models=2 for .* -e attack` first so"):
         answered.run("unlearn", **request | {"n_attack_models": "2"})
+
+
+def test_runs_that_lack_what_the_rule_needs_are_not_judged(answered: Answered) -> None:
+    """Catches a verdict from runs of an earlier version whose figures have no errors, or from some of the seeds."""
+    request = {"forget": "speaker", "forget_speakers": "p2"}
+    answered.run("attack")
+    answered.run("unlearn", **request, methods="naive,fine_tune")
+    run = answered.runs(stage="unlearn", role="method", method="fine_tune")[-1]
+    lost = "delete from latest_metrics where run_uuid = ? and key like ?"
+    for pattern in ("error/%", "error/half%", "gap/%"):
+        answered.query(lost, run, pattern)
+        answered.run("report", **request, methods="fine_tune")
+        record = answered.place(answered.runs(stage="report")[-1]) / "evidence.md"
+        assert "lack differences from naive or their errors" in record.read_text()
+        answered.run("unlearn", **request, methods="fine_tune")  # as it says
+        answered.run("report", **request, methods="fine_tune")
+        record = answered.place(answered.runs(stage="report")[-1]) / "evidence.md"
+        assert "lack differences" not in record.read_text()
+
+
+@pytest.mark.parametrize(
+    ("table", "keys", "what"),
+    [
+        ("tags", ("speaker_confounded",), "without speaker_confounded"),
+        ("tags", ("repair", "split"), "without repair, split"),
+        ("latest_metrics", ("remain/accuracy",), "without remain/accuracy"),
+    ],
+)
+def test_a_run_without_its_tags_or_figures(answered: Answered, table: str, keys: tuple[str, ...], what: str) -> None:
+    """Catches a KeyError where an earlier version, or somebody's edit, has left something out."""
+    run = run_of(answered, "original")
+    for key in keys:
+        answered.query(f"delete from {table} where run_uuid = ? and key = ?", run, key)
+    told = rf"LEFT OUT original seed-40: the tags and figures of run {run} cannot be read \({what}\): .*{UNLEARN}"
+    assert re.search(told, answered.run("compare"))
+
+
+def test_a_parameter_that_a_run_lacks(answered: Answered) -> None:
+    """Catches a KeyError where a version before did not have the parameter."""
+    answered.query("delete from params where key = 'split_seed'")
+    answered.run("compare")

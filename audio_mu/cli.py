@@ -30,7 +30,7 @@ from audio_mu.system.writing import own_temporary_folder
 if TYPE_CHECKING:
     from audio_mu.compute.engine import Engine
 
-USER_ERROR, TASKS_FAILED, INTERRUPTED = 2, 3, 130
+USER_ERROR, LEFT_OUT, INTERRUPTED = 2, 3, 130
 AGAIN = "finished steps are kept, and the same command goes on from there"
 SECONDS_TO_END = 5.0  # after which a second signal interrupts the ending too
 
@@ -89,7 +89,7 @@ def main() -> int:
 def run_entry_point(name: str, arguments: Sequence[str] | None = None) -> int:
     """Run an entry point with `--name value` words; return its exit code.
 
-    2: refused or broken off; 3: finished but for tasks that failed; 130: interrupted.
+    2: refused or broken off; 3: finished but for tasks that failed or runs that cannot be read; 130: interrupted.
     """
     entry = ENTRY_POINTS[name]
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -163,7 +163,7 @@ def _run(entry: EntryPoint, config: Config) -> int:
             raise
         say(where_to_look(store))
         _print_errors(last_lines(store))
-        return TASKS_FAILED if store.failed else 0
+        return LEFT_OUT if store.failed or store.damaged else 0
     except UserError:
         raise
     except Exception as error:

@@ -13,6 +13,7 @@ J = TypeVar("J")
 R = TypeVar("R")
 F = TypeVar("F")
 TRIES = 2  # of a job whose worker is lost
+SILENCE = 60.0  # seconds in which no task ends, after which it is said which are running
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,22 @@ def failure(error: BaseException) -> Failed:
     if memory_ended(error):
         told = f"the memory has ended ({told}): fewer workers need less"
     return Failed(told.removesuffix(": "), "".join(traceback.format_exception(error)))
+
+
+def name_of_job(job: object) -> str:
+    """A job in words: its method and seed, where it has them."""
+    method, seed = getattr(job, "method", ""), getattr(job, "seed", None)
+    return f"{method} seed {seed}".strip() if seed is not None else "a task"
+
+
+def too_long(minutes: float) -> Failed:
+    """The failure of a job that was ended because of its time."""
+    return Failed(f"took longer than task_minutes={minutes:g}")
+
+
+def next_silence(seconds: float) -> float:
+    """Seconds until something is said again of tasks that go on: a minute, then longer and longer, up to eight."""
+    return min(2 * seconds, 8 * SILENCE)
 
 
 def lost(how: str) -> Failed:

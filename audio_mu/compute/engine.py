@@ -38,5 +38,5 @@ def open_engine(config: MachineParameters) -> Engine:
     if config.engine == "ray":
         from audio_mu.compute.ray import RayEngine  # an optional package
 
-        return RayEngine(workers, threads)
-    return LocalEngine(workers)
+        return RayEngine(workers, threads, config.task_minutes)
+    return LocalEngine(workers, config.task_minutes)

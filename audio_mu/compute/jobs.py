@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +21,7 @@ from audio_mu.models import AudioClassifier, build
 from audio_mu.own_code import is_reference, load
 from audio_mu.progress import say
 from audio_mu.seeding import seeded
-from audio_mu.training import Examples, OptimizerSettings, pick_device, predict, train_from_scratch
+from audio_mu.training import Examples, OptimizerSettings, fit, pick_device, predict, train_from_scratch
 from audio_mu.unlearning import Settings, own_method, run_method
 
 NAME = re.compile(r"[A-Za-z0-9_.: -]+(/[A-Za-z0-9_.: -]+)*")
@@ -147,6 +149,21 @@ def _accuracy_on(problem: Problem, features: torch.Tensor, indices: np.ndarray) 
     return accuracy
 
 
+@cache
+def warm_up(architecture: str, shape: tuple[int, int], n_classes: int, batch_size: int, optimizer: OptimizerSettings,
+            device: torch.device) -> None:  # fmt: skip
+    """Take the first step of this process with such a network, on noise, so that no method's clock has it.
+
+    The libraries choose their kernels and the system gives memory in it. It would be naive's, the first job of a
+    worker, and every speed-up is measured against naive.
+    """
+    with seeded(0):
+        network = channels_last(make_network(architecture, shape, n_classes)).to(device)
+        noise, labels = torch.rand(batch_size, 1, *shape), torch.arange(batch_size) % n_classes
+        examples = Examples(noise.to(device), labels.to(device), torch.arange(batch_size, device=device))
+        fit(network, examples, optimizer.build(network.parameters()), epochs=1, batch_size=batch_size, seed=0)
+
+
 def train_job(job: TrainJob) -> Result:
     """Train a base model from its seed, then compute its logits on every set."""
     features, labels = job.problem.tensors()
@@ -190,6 +207,10 @@ def unlearn_job(job: UnlearnJob) -> Result:
     base = job.problem.initialise(job.seed)
     base.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in job.base_state.items()})
     base.to(features.device).eval()
+    shape, size = (int(features.shape[2]), int(features.shape[3])), job.settings.batch_size
+    optimizer = job.settings.optimizer
+    with suppress(Exception):  # what cannot take a step is told by the method that takes one
+        warm_up(job.problem.architecture, shape, job.problem.n_classes, size, optimizer, features.device)
     sets = {
         name: Examples(features, labels, torch.from_numpy(job.sets[name]).to(features.device))
         for name in ("forget", "remain")
@@ -210,8 +231,7 @@ def unlearn_job(job: UnlearnJob) -> Result:
     deep: Mapping[str, float] = {}
     if job.deep_audits:  # after the method, outside its clock
         network = cast(AudioClassifier, unlearned.network)  # of others, deep audits are refused beforehand
-        recipe, size = job.settings.optimizer, job.settings.batch_size
-        deep = deep_figures(network, base, sets["forget"], sets["remain"], recipe, batch_size=size, seed=job.seed)
+        deep = deep_figures(network, base, sets["forget"], sets["remain"], optimizer, batch_size=size, seed=job.seed)
     return Result(
         state=_state(unlearned.network),
         logits={name: predict(unlearned.network, features, indices) for name, indices in job.sets.items()},

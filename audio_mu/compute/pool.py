@@ -6,20 +6,25 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import TypeVar
 
-from audio_mu.compute.attempt import TRIES, Failed, failure, lost
+from audio_mu.compute.attempt import SILENCE, TRIES, Failed, failure, lost, name_of_job, next_silence, too_long
 from audio_mu.compute.cores import process_threads
 from audio_mu.compute.worker import serve
 from audio_mu.errors import one_line
-from audio_mu.progress import bar
+from audio_mu.progress import bar, say
 
 J = TypeVar("J")
 R = TypeVar("R")
 SECONDS_TO_DIE = 1.0  # between the end of a process's pipe and its own
+
+
+class TooLong(Exception):
+    """A job has taken all the time that it may."""
 
 
 class Worker:
@@ -32,9 +37,17 @@ class Worker:
         self._process.start()
         theirs.close()  # so that its end is seen here
 
-    def do(self, work: Callable[[J], R], job: J) -> R | Failed:
-        """The job's result or failure. Raises EOFError or OSError where the process is lost."""
+    def do(self, work: Callable[[J], R], job: J, minutes: float) -> R | Failed:
+        """The job's result or failure. Raises EOFError or OSError where the process is lost, `TooLong` after `minutes`.
+
+        0 minutes: however long it takes. The time counts from when the worker has the job, and all that it imports.
+        """
         self._connection.send((work, job))
+        unread: Failed | None = self._connection.recv()
+        if unread is not None:
+            return unread
+        if not self._connection.poll(60 * minutes if minutes else None):
+            raise TooLong
         result: R | Failed = self._connection.recv()
         return result
 
@@ -42,6 +55,8 @@ class Worker:
         """Have the process end, whatever it does; how it ended, in words."""
         self._process.join(SECONDS_TO_DIE)
         self._process.terminate()
+        self._process.join(SECONDS_TO_DIE)
+        self._process.kill()  # what a method of the user's own may have kept from ending
         self._process.join()
         self._connection.close()
         code = self._process.exitcode or 0
@@ -56,14 +71,14 @@ class LocalEngine:
     """Worker processes, each started when there is a job for it and kept for the whole command.
 
     One worker is a process too: the figures and the code path are the same for any number of workers. A lost worker
-    is replaced, and its job tried once more.
+    is replaced, and its job tried once more. A job that takes longer than `task_minutes` (0: no limit) has failed.
     """
 
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
+    def __init__(self, workers: int, task_minutes: float = 0) -> None:
+        self.workers, self.task_minutes = workers, task_minutes
         self._threads: ThreadPoolExecutor | None = None
         self._idle: list[Worker] = []
-        self._busy: set[Worker] = set()
+        self._busy: dict[Worker, str] = {}
         self._changing = threading.Lock()
         self._ended = False
 
@@ -94,12 +109,25 @@ class LocalEngine:
         waiting: dict[Future[R | Failed], J] = {self._threads.submit(self._do, work, job): job for job in jobs}
         try:
             with process_threads():
-                for future in bar(as_completed(waiting), len(jobs), what):
+                for future in bar(self._ready(waiting), len(jobs), what):
                     # Popped, so that a result's arrays are freed once they are written.
                     yield waiting.pop(future), future.result()
         finally:
             for future in waiting:  # none after a command that ended well
                 future.cancel()
+
+    def _ready(self, waiting: Iterable[Future[R | Failed]]) -> Iterator[Future[R | Failed]]:
+        """The futures as they are done; in between, which jobs are running."""
+        left, silence = {*waiting}, SILENCE
+        while left:
+            done, left = wait(left, silence, FIRST_COMPLETED)
+            if not done:
+                with self._changing:
+                    running = sorted(self._busy.values())
+                say(f"  still running: {'; '.join(running)}")
+            silence = SILENCE if done else next_silence(silence)
+            while done:
+                yield done.pop()
 
     def _do(self, work: Callable[[J], R], job: J) -> R | Failed:
         """A job's result, from whichever worker is idle. There are never more workers than threads."""
@@ -107,8 +135,11 @@ class LocalEngine:
         for _ in range(TRIES):
             worker = None
             try:
-                worker = self._taken()
-                result = worker.do(work, job)
+                worker = self._taken(f"{name_of_job(job)}, since {time.strftime('%H:%M')}")
+                result = worker.do(work, job, self.task_minutes)
+            except TooLong:
+                self._dropped(worker)
+                return too_long(self.task_minutes)
             except (EOFError, OSError) as error:
                 how = self._dropped(worker) if worker else one_line(error)
                 if self._ended:
@@ -121,19 +152,19 @@ class LocalEngine:
                 return result
         return lost(how)
 
-    def _taken(self) -> Worker:
+    def _taken(self, told: str) -> Worker:
         with self._changing:
             worker = self._idle.pop() if self._idle else None
         worker = worker or Worker()
         with self._changing:
-            self._busy.add(worker)
+            self._busy[worker] = told
             if self._ended:
                 worker.terminate()
         return worker
 
     def _returned(self, worker: Worker) -> None:
         with self._changing:
-            self._busy.discard(worker)
+            self._busy.pop(worker, None)
             self._idle.append(worker)
 
     def _dropped(self, worker: Worker | None) -> str:
@@ -141,5 +172,5 @@ class LocalEngine:
         if worker is None:
             return "it could not be started"
         with self._changing:
-            self._busy.discard(worker)
+            self._busy.pop(worker, None)
         return worker.end()

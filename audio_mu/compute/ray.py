@@ -8,11 +8,11 @@ import signal
 import socket
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,10 +21,10 @@ from ray import ObjectRef
 from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
 import audio_mu
-from audio_mu.compute.attempt import TRIES, Failed, attempt, failure, lost
+from audio_mu.compute.attempt import SILENCE, TRIES, Failed, attempt, failure, lost, name_of_job, next_silence, too_long
 from audio_mu.compute.cores import process_threads
 from audio_mu.compute.jobs import Problem
-from audio_mu.errors import UserError, one_line
+from audio_mu.errors import UserError, first_of, one_line
 from audio_mu.progress import bar, say
 from audio_mu.system.tuning import keep_freed_memory
 from audio_mu.system.writing import short_temporary_folder
@@ -34,6 +34,7 @@ J = TypeVar("J")
 R = TypeVar("R")
 CONNECT_SECONDS = 10.0
 CLUSTER_SECONDS = 60.0  # Ray itself would wait for ever where a cluster is at another address than it says
+SECONDS_TO_STOP = 60.0  # of a task after its limit
 LONGEST_TEMPORARY = 40  # characters: Ray puts 66 behind it, and the path of a socket may have 107
 LOST = (WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError)
 """What Ray raises for one task; its other errors are the cluster's."""
@@ -43,12 +44,48 @@ SHARED_FIELDS = ("base_state",)
 """Large fields that many jobs have in common: they are sent once."""
 
 
-def _work(work: Callable[[Any], R], job: Any, features: np.ndarray, shared: dict[str, Any]) -> R | Failed:
+class TooLong(BaseException):
+    """A job has taken all the time that it may: no error that a method would catch."""
+
+
+@contextmanager
+def _limited(minutes: float) -> Iterator[None]:
+    """Raise `TooLong` in the block after so many minutes (0: never); one that goes on all the same loses its process.
+
+    The command cannot do it: it does not know when the cluster has begun with a task.
+    """
+    if not minutes:
+        yield
+        return
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        raise TooLong
+
+    last = threading.Timer(60 * minutes + SECONDS_TO_STOP, os._exit, (1,))
+    last.daemon = True
+    last.start()
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        last.cancel()
+
+
+def _work(
+    work: Callable[[Any], R], job: Any, features: np.ndarray, shared: dict[str, Any], minutes: float
+) -> R | Failed:
     """What runs on the cluster: the job with its large parts put back."""
     keep_freed_memory()
     warnings.filterwarnings("ignore", message=NOT_WRITABLE)
     whole = {name: ray.get(reference) for name, reference in shared.items()}
-    return attempt(work, replace(job, problem=replace(job.problem, features=features), **whole))
+    try:
+        with _limited(minutes):
+            return attempt(work, replace(job, problem=replace(job.problem, features=features), **whole))
+    except TooLong:
+        return too_long(minutes)
 
 
 class RayEngine:
@@ -60,8 +97,8 @@ class RayEngine:
     is lost runs once more, elsewhere. Figures are those of the local engine: a task computes with the same threads.
     """
 
-    def __init__(self, workers: int, threads: int) -> None:
-        self.cores_here = workers * threads
+    def __init__(self, workers: int, threads: int, task_minutes: float = 0) -> None:
+        self.cores_here, self.task_minutes = workers * threads, task_minutes
         self._sent: dict[Path, ObjectRef] = {}
         self._running: set[ObjectRef] = set()
         self._leaving = ExitStack()
@@ -97,7 +134,7 @@ class RayEngine:
         waiting = {self._submit(work, job, shared): job for job in jobs}
         self._running = set(waiting)
         with process_threads():
-            for reference in bar(self._ready(), len(jobs), what):
+            for reference in bar(self._ready(waiting), len(jobs), what):
                 yield waiting.pop(reference), _result(reference)
 
     def _start(self) -> None:
@@ -118,17 +155,22 @@ class RayEngine:
                 shared[id(value)] = ray.put(value)
         on_gpu = pick_device(problem.device).type == "cuda"
         task: Any = ray.remote(_work).options(
-            num_cpus=problem.threads, num_gpus=1 if on_gpu else 0, max_retries=TRIES - 1, name=_name(job)
+            num_cpus=problem.threads, num_gpus=1 if on_gpu else 0, max_retries=TRIES - 1, name=name_of_job(job)
         )
         light = replace(job, problem=replace(problem, features=Path()), **dict.fromkeys(large))
         references = {name: shared[id(value)] for name, value in large.items()}
-        return task.remote(work, light, self._sent[features], references)
+        return task.remote(work, light, self._sent[features], references, self.task_minutes)
 
-    def _ready(self) -> Iterator[ObjectRef]:
+    def _ready(self, waiting: Mapping[ObjectRef, Any]) -> Iterator[ObjectRef]:
+        """The tasks as they are done; in between, which are not: the cluster has begun with the first of them."""
+        silence = SILENCE
         while self._running:
-            (reference,), rest = ray.wait(list(self._running), num_returns=1)
+            done, rest = ray.wait(list(self._running), num_returns=1, timeout=silence)
             self._running = set(rest)
-            yield reference
+            if not done:
+                say(f"  not done yet: {first_of([name_of_job(job) for job in waiting.values()])}")
+            silence = SILENCE if done else next_silence(silence)
+            yield from done
 
 
 @contextmanager
@@ -183,10 +225,6 @@ def _check_reachable(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-
-
-def _name(job: Any) -> str:
-    return " ".join(str(getattr(job, name)) for name in ("method", "seed") if hasattr(job, name))
 
 
 def _result(reference: ObjectRef) -> Any:

@@ -15,7 +15,10 @@ from audio_mu.system.tuning import keep_freed_memory
 
 
 def serve(connection: Connection, parent: int) -> None:
-    """Do what comes through the connection, (function, job), and answer each, until it is closed."""
+    """Do what comes through the connection, (function, job), until it is closed.
+
+    Each is answered twice: None once it is read, or the failure to read it and nothing else; then its result.
+    """
     _prepare(parent)
     frozen = False
     while True:
@@ -26,6 +29,7 @@ def serve(connection: Connection, parent: int) -> None:
         except BaseException as error:  # what the job needs cannot be imported
             connection.send(failure(error))
             continue
+        connection.send(None)  # it has begun
         if not frozen:  # no search for garbage among what was imported; seldom searches would keep finished networks
             gc.freeze()
             frozen = True

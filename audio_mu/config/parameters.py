@@ -170,6 +170,7 @@ class MachineParameters:
     threads: int | None = _parameter(AUTO, or_auto(integer(1)), "threads of one task (auto: 1 on a CPU)")
     workers: int | None = _parameter(AUTO, or_auto(integer(1)), "tasks at once (auto: cores / threads)")
     engine: str = _parameter("local", choice("local", "ray"), "local|ray")
+    task_minutes: float = _parameter("0", number(0, low_included=True), "minutes after which a task fails (0: none)")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from audio_mu.report.limits import Limit, Side, read
 
 LEARNED = "naive/learned"
 """1 on a seed whose retrained model has learned, 0 where it failed; its mean is the share of seeds."""
+MEASURED = "naive/measured"
+"""1 on a seed whose run was compared with naive and says how sure the differences are, 0 where it lacks that."""
 DOUBT = 0.05
 """How often a method that has not forgotten may be taken for one that has, over all the methods compared."""
 WITNESSES = {"forget_accuracy": "forget accuracy", "mia_auc": "the membership attack's AUC"}
@@ -175,6 +177,13 @@ def _share(figures: Figures) -> float:
 
 def _no_measure(method: str, figures: Figures, rule: Rule) -> str:
     """Why naive is no measure for a method, or an empty text."""
+    measured = figures.get(MEASURED)
+    if measured is not None and measured.mean < 1:
+        seeds = ", ".join(str(seed) for seed, value in measured.by_seed.items() if not value)
+        return (
+            f"the runs of seeds {seeds or 'unknown'} lack differences from naive or their errors, as those of earlier "
+            "versions do: run `mlflow run . -e unlearn` again with the same request"
+        )
     if method != NAIVE and "gap/forget_accuracy" not in figures:
         return "there is no retrained model (naive) to compare with"
     own, gap, share = figures.get("remain/accuracy"), figures.get("gap/remain_accuracy"), _share(figures)

@@ -22,6 +22,7 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.tracking import MlflowClient
 
 from audio_mu.errors import UserError, one_line
+from audio_mu.store.faults import explain
 from audio_mu.store.handle import Store
 from audio_mu.store.private import HALF_WRITTEN
 from audio_mu.system.writing import write_atomic
@@ -29,6 +30,14 @@ from audio_mu.system.writing import write_atomic
 LARGEST_ARRAYS = 8 << 30
 REMAKES = {**dict.fromkeys(("train", "attack", "unlearn", "tune"), " -P force=true"), "compare": "", "report": ""}
 """Stage → what its command takes to make the artifacts of its runs again."""
+
+
+class Unreadable(UserError):
+    """The error about a part of one run that cannot be used; `run_id`: whose it is. Other runs are none the worse."""
+
+    def __init__(self, message: str, run_id: str) -> None:
+        super().__init__(message)
+        self.run_id = run_id
 
 
 class Files:
@@ -110,13 +119,13 @@ def files_of(store: Store, run_id: str) -> Files:
 
 
 def list_files(store: Store, run_id: str, folder: str | None = None) -> list[str]:
-    """Paths of a run's artifacts in a folder, or at the top. Raises `UserError` where the run is gone."""
-    with _told(store, run_id, folder or "the list of files"):
+    """Paths of a run's artifacts in a folder, or at the top. Raises `Unreadable` where the run is gone."""
+    with told_of(store, run_id, folder or "the list of files"):
         return files_of(store, run_id).listed(folder)
 
 
 def read_npz(store: Store, run_id: str, path: str) -> dict[str, np.ndarray]:
-    """The arrays of an artifact, at most `LARGEST_ARRAYS` bytes. Raises `UserError` where they cannot be read."""
+    """The arrays of an artifact, at most `LARGEST_ARRAYS` bytes. Raises `Unreadable` where they cannot be read."""
     with _readable(store, run_id, path) as local:
         with zipfile.ZipFile(local) as packed:
             if sum(member.file_size for member in packed.infolist()) > LARGEST_ARRAYS:
@@ -125,9 +134,9 @@ def read_npz(store: Store, run_id: str, path: str) -> dict[str, np.ndarray]:
 
 
 def read_logits(store: Store, run_id: str, path: str) -> dict[str, np.ndarray]:
-    """The arrays of a set's logits: clip_id [n], label [n], logits [n, classes]. Raises `UserError` for any others."""
+    """The arrays of a set's logits: clip_id [n], label [n], logits [n, classes]. Raises `Unreadable` for any others."""
     arrays = read_npz(store, run_id, path)
-    with _told(store, run_id, path):
+    with told_of(store, run_id, path):
         ids, labels, logits = (arrays[name] for name in ("clip_id", "label", "logits"))
         if not (ids.shape == labels.shape == logits.shape[:1] and logits.ndim == 2):
             raise ValueError(f"it has {len(ids.ravel())} ids, {len(labels.ravel())} labels and logits {logits.shape}")
@@ -137,7 +146,7 @@ def read_logits(store: Store, run_id: str, path: str) -> dict[str, np.ndarray]:
 
 
 def read_csv(store: Store, run_id: str, path: str, **options: Any) -> pd.DataFrame:
-    """The table of an artifact, numbers to the last digit. Raises `UserError` where it is none, or cut."""
+    """The table of an artifact, numbers to the last digit. Raises `Unreadable` where it is none, or cut."""
     with _readable(store, run_id, path) as local:
         with local.open("rb") as stream:
             stream.seek(max(local.stat().st_size - 1, 0))
@@ -147,7 +156,7 @@ def read_csv(store: Store, run_id: str, path: str, **options: Any) -> pd.DataFra
 
 
 def read_json(store: Store, run_id: str, path: str) -> Any:
-    """The content of a JSON artifact. Raises `UserError` where it is none."""
+    """The content of a JSON artifact. Raises `Unreadable` where it is none."""
     with _readable(store, run_id, path) as local:
         return json.loads(local.read_text())
 
@@ -168,22 +177,28 @@ def unpacked(file: Path | io.BytesIO) -> dict[str, np.ndarray]:
 @contextmanager
 def _readable(store: Store, run_id: str, path: str) -> Iterator[Path]:
     """An artifact's file; whatever is wrong with it is told in one line."""
-    with _told(store, run_id, path), files_of(store, run_id).opened(path) as local:
+    with told_of(store, run_id, path), files_of(store, run_id).opened(path) as local:
         yield local
 
 
 @contextmanager
-def _told(store: Store, run_id: str, path: str) -> Iterator[None]:
+def told_of(store: Store, run_id: str, path: str) -> Iterator[None]:
+    """What reading an artifact raises, as `Unreadable`; a fault of store, disk or network, which is no run's own, as
+    `UserError`.
+    """
     try:
         yield
-    except (MlflowException, OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, MemoryError,
-            zipfile.BadZipFile, zlib.error, struct.error) as error:  # fmt: skip
+    except (MlflowException, OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, RuntimeError,
+            MemoryError, zipfile.BadZipFile, zlib.error, struct.error) as error:  # fmt: skip
+        if not isinstance(error, PermissionError) and (fault := explain(error)) is not None:
+            raise UserError(fault) from None
         raise unreadable(store, run_id, path, f"{type(error).__name__}: {one_line(error)}") from None
 
 
-def unreadable(store: Store, run_id: str, what: str, why: str) -> UserError:
+def unreadable(store: Store, run_id: str, what: str, why: str) -> Unreadable:
     """The error about a part of a run that cannot be used, with the command that makes it again."""
-    return UserError(f"{what} of run {run_id} cannot be read ({why}): {way_back(store.client, run_id)}")
+    told = f"{what} of run {run_id} cannot be read ({why}): {way_back(store.client, run_id)}"
+    return Unreadable(told, run_id)
 
 
 def way_back(client: MlflowClient, run_id: str) -> str:

@@ -23,6 +23,7 @@ from audio_mu.progress import say
 from audio_mu.store.artifacts import Files
 from audio_mu.store.faults import LOCKED, Patient, explain, open_connections, patiently
 from audio_mu.store.handle import SQLITE, Store, sqlite_address, sqlite_file
+from audio_mu.store.journal import refuse_half_undone
 from audio_mu.store.moved import refuse_moved
 from audio_mu.store.places import is_own_run
 from audio_mu.store.private import close_connections, quiet, schema
@@ -111,6 +112,7 @@ def _remove_strays(file: Path, *addresses: str) -> None:
 
 def _open_sqlite(file: Path, uri: str) -> tuple[MlflowClient, str]:
     with locked(file):  # two creators at once break the schema
+        refuse_half_undone(file)
         for _ in range(SECONDS_OF_CREATION):
             try:
                 return _open()

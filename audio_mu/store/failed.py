@@ -1,4 +1,4 @@
-"""Tasks without a result: FAILED runs that say why, and what a command says of them in the end."""
+"""Tasks without a result, and runs with a damaged part: what is left out, and what a command says of it in the end."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from audio_mu.errors import counted
 from audio_mu.progress import say
 from audio_mu.store import queries
+from audio_mu.store.artifacts import Unreadable
 from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Run, child_run
@@ -39,8 +40,24 @@ def still_failed(store: Store, tags: Mapping[str, str], finished: Sequence[Mappi
     return {key: run for key, run in queries.newest_by(found, *keys).items() if key not in there}
 
 
+def leave_out(store: Store, run: Finished, error: Unreadable) -> str:
+    """Leave a run with a damaged part out, while the others go on; return the line that says so."""
+    told = f"{run.name}: {error}"
+    if store.damaged.setdefault(run.id, told) is told:
+        say(f"  LEFT OUT {told}")
+    return told
+
+
 def last_lines(store: Store) -> list[str]:
-    """Number and names of the tasks that failed in this command; nothing where none did."""
+    """Number and names of the tasks that failed in this command and of the runs that it left out, if any."""
+    lines, n = _failed_lines(store), len(store.damaged)
+    if n:
+        head = f"{counted(n, 'run')} left out, a part of {'it' if n == 1 else 'each'} cannot be read:"
+        lines += [head, *(f"  {line}" for line in store.damaged.values())]
+    return lines
+
+
+def _failed_lines(store: Store) -> list[str]:
     n = len(store.failed)
     if not n:
         return []

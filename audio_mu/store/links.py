@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
+import sys
 from pathlib import Path
 
 from audio_mu.store.handle import Store
@@ -38,7 +40,23 @@ def where_to_look(store: Store) -> str:
     """One line for the end of a command."""
     if store.uri.startswith("http"):
         return f"open {charts_link(store)}"
-    own = Path.cwd()  # where `make ui` looks; `mlflow run` of an address works in a copy of the project elsewhere
-    is_here = (own / "Makefile").is_file() and store.database == own / "mlflow.db"
-    start = "make ui" if is_here else f"mlflow server --backend-store-uri {shlex.quote(store.uri)}"
+    # Where `make ui` looks; `mlflow run` of an address works in a copy of the project elsewhere.
+    is_here = _is_project(Path.cwd()) and store.database == Path.cwd() / "mlflow.db"
+    start = "make ui" if is_here else f"{_mlflow()} server --backend-store-uri {shlex.quote(store.uri)}"
     return f"start the UI with `{start}`, then open {charts_link(store)}"
+
+
+def _is_project(folder: Path) -> bool:
+    """Whether a folder is this project, whose Makefile has `ui`; other folders have a Makefile too."""
+    try:
+        named = "\nname: audio-mu\n" in (folder / "MLproject").read_text()
+        return named and "\nui:" in (folder / "Makefile").read_text()
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _mlflow() -> str:
+    """The command `mlflow` of this environment: a console script of ours may be called where it is not activated."""
+    own = Path(sys.executable).parent / "mlflow"
+    found = shutil.which("mlflow")
+    return "mlflow" if found and Path(found) == own else shlex.join([sys.executable, "-m", "mlflow"])

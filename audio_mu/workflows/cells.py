@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from audio_mu.audit.across_seeds import NO_AUDIT, AuditInput, CellAudit, StoredLogits, audit_cell
-from audio_mu.audit.one_model import SHARE
-from audio_mu.errors import UserError
+from audio_mu.audit.one_model import COMPARED, SHARE
+from audio_mu.errors import UserError, first_of
 from audio_mu.names import FLOOR, NAIVE, ORIGINAL, file_name, in_order
 from audio_mu.printable import printable
 from audio_mu.report import tables
-from audio_mu.report.rule import LEARNED
+from audio_mu.report.html import Clip
+from audio_mu.report.rule import LEARNED, MEASURED
 from audio_mu.store import queries
-from audio_mu.store.artifacts import read_csv, read_json, read_logits, unreadable
+from audio_mu.store.artifacts import Unreadable, read_csv, read_json, read_logits, told_of, unreadable
+from audio_mu.store.failed import leave_out
 from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
 
+RATES = {"1 %": "tpr_at_fpr_1pct", "0.1 %": "tpr_at_fpr_01pct"}
+OF_A_RUN = {
+    "attack_run_id", "architecture", "base_version", "cell", "clips_digest", "dataset", "dataset_name", "pipeline",
+    "repair", "request_hash", "speaker_confounded", "split",
+}  # fmt: skip
+FIGURES = {*(f"{name}/accuracy" for name in COMPARED), "mia/score"}
+"""Tags and figures that every method's run has; one of an earlier version, or of another program, may lack some."""
 CURVE_PREFIXES = ("epoch/", "prune/")
-PER_CLIP = "audit/per_clip.csv"
+ABOUT, PER_CLIP, FORGET_LOSSES = "audit/audit.json", "audit/per_clip.csv", "losses/forget.csv"
 
 
 @dataclass(frozen=True)
@@ -126,11 +135,23 @@ class CellRuns:
             for seed in self.of(method)
             if seed in known
         ]
+        rows += [
+            (self.id, self.request, method, MEASURED, seed, float(is_measured(run, (ORIGINAL, seed) in self.runs)))
+            for (method, seed), run in self.runs.items()
+            if method not in (NAIVE, ORIGINAL) and (NAIVE, seed) in self.runs
+        ]
         return pd.DataFrame(rows, columns=["cell", "request", "method", "metric", "seed", "value"])
 
     def long(self) -> pd.DataFrame:
         """The long table of this cell from the runs' own metrics."""
         return tables.long_table(self.values())
+
+
+def is_measured(run: Finished, with_original: bool) -> bool:
+    """Whether a run has its differences from naive, and from the original, and how sure they are."""
+    figures = [f"{name}_accuracy" for name in COMPARED] + ["mia_auc"] * ("gap/mia_auc" in run.metrics)
+    wanted = [f"{kind}/{figure}" for kind in ("gap", "error") for figure in figures]
+    return run.metrics.keys() >= {*wanted, *(["error/half_forget_accuracy"] if with_original else [])}
 
 
 def load_cell(store: Store, cell: str, everywhere: bool = False) -> CellRuns:
@@ -147,7 +168,8 @@ def load_cell(store: Store, cell: str, everywhere: bool = False) -> CellRuns:
 class ComparedCell:
     """A cell in a comparison. `about`: the evidence that any of its runs logged. `n_left`: forget clips in its lists.
 
-    `long`, `paired`: its rows of the long table and of the differences to naive.
+    `long`, `paired`: its rows of the long table and of the differences to naive. `damaged`: the runs that are left out
+    because a part of them cannot be read, and why.
     """
 
     runs: CellRuns
@@ -156,6 +178,7 @@ class ComparedCell:
     audit: CellAudit
     long: pd.DataFrame
     paired: pd.DataFrame
+    damaged: Sequence[str] = ()
 
     @property
     def erased(self) -> str:
@@ -176,7 +199,7 @@ class ComparedCell:
 
 def compare_cell(store: Store, runs: CellRuns) -> ComparedCell:
     """Average a cell over its seeds and audit it across them, from the logits that its runs have stored."""
-    about = read_json(store, runs.any_run.id, "audit/audit.json")
+    about = _about(store, runs.any_run)
     clips = read_csv(store, runs.any_run.id, PER_CLIP, usecols=["clip_id", "role"], dtype=str)
     n_left = int((clips["role"] == "forget").sum())
     if not n_left and len(read_logits(store, runs.any_run.id, "logits/forget.npz")["clip_id"]):
@@ -189,6 +212,18 @@ def compare_cell(store: Store, runs: CellRuns) -> ComparedCell:
     return ComparedCell(runs, about, n_left, audit, long, tables.paired_table(values))
 
 
+def _about(store: Store, run: Finished) -> Mapping[str, Any]:
+    """What a run logged of its cell. Raises `Unreadable` where something of it is missing."""
+    about: Mapping[str, Any] = read_json(store, run.id, ABOUT)
+    with told_of(store, run.id, ABOUT):
+        int(about["request"]["n_forget"])
+        for name in ("are", "n", "set", "speaker_confounded"):
+            about["nonmembers"][name]
+        for rate in RATES.values():
+            about["population_attack"][rate]["value"], about["population_attack"][rate]["note"]
+    return about
+
+
 def _audit_input(store: Store, runs: CellRuns, nonmember_set: str, nonmember_ids: np.ndarray) -> AuditInput:
     """The cell's logits as the audits read them."""
 
@@ -199,8 +234,10 @@ def _audit_input(store: Store, runs: CellRuns, nonmember_set: str, nonmember_ids
         found = read_logits(store, run.id, path)
         ids = first.setdefault(name, found["clip_id"])
         if not np.array_equal(ids, found["clip_id"]):
-            why = f"it has {len(found['clip_id'])} recordings, others than the {len(ids)} of run {runs.any_run.id}"
-            raise unreadable(store, run.id, path, why)
+            (has, fewer), (most, other) = sorted([(len(found["clip_id"]), run.id), (len(ids), runs.any_run.id)])
+            if has == most:  # nothing says which
+                fewer, other = run.id, runs.any_run.id
+            raise unreadable(store, fewer, path, f"it has {has} recordings, others than the {most} of run {other}")
         return found
 
     def arrays(run: Finished) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -222,10 +259,14 @@ def _audit_input(store: Store, runs: CellRuns, nonmember_set: str, nonmember_ids
 
 @dataclass(frozen=True)
 class ClipLosses:
-    """Losses under the models of a cell: method → a row for each recording, by its id, and a column for each seed."""
+    """Losses under the models of a cell: method → a row for each recording, by its id, and a column for each seed.
+
+    `clips`: the forget clips by their ids.
+    """
 
     forget: Mapping[str, pd.DataFrame]
     nonmembers: Mapping[str, pd.DataFrame]
+    clips: Mapping[str, Clip]
 
     @property
     def of_all_seeds(self) -> dict[str, np.ndarray]:
@@ -236,11 +277,11 @@ class ClipLosses:
 def read_losses(store: Store, cell: CellRuns) -> ClipLosses:
     """The losses of the forget clips and of the non-members, from each run's table.
 
-    Raises `UserError` where the runs' tables are not of the same recordings: one of them has lost some.
+    Raises `Unreadable` where the runs' tables are not of the same recordings: one of them has lost some.
     """
     forget: dict[str, pd.DataFrame] = {}
     nonmembers: dict[str, pd.DataFrame] = {}
-    wanted = {"usecols": ["clip_id", "role", "loss"], "index_col": "clip_id", "dtype": {"clip_id": str}}
+    wanted = {"usecols": ["clip_id", "role", "loss"], "index_col": "clip_id", "dtype": {"clip_id": str, "loss": float}}
     for method in cell.methods:
         read = {seed: read_csv(store, run.id, PER_CLIP, **wanted) for seed, run in cell.of(method).items()}
         for role, losses in (("forget", forget), ("nonmember", nonmembers)):
@@ -250,4 +291,48 @@ def read_losses(store: Store, cell: CellRuns) -> ClipLosses:
         for (method, seed), run in cell.runs.items():
             if (has := int(losses[method][seed].notna().sum())) < most:
                 raise unreadable(store, run.id, PER_CLIP, f"it has {has} of the {most} recordings of its cell")
-    return ClipLosses(forget, nonmembers)
+    return ClipLosses(forget, nonmembers, _clips(store, cell.any_run, next(iter(forget.values())).index))
+
+
+def _clips(store: Store, run: Finished, expected: pd.Index) -> dict[str, Clip]:
+    """The forget clips by their ids. Raises `Unreadable` where their list has lost some."""
+    table = read_csv(store, run.id, FORGET_LOSSES, dtype=str)
+    if missing := [name for name in ("clip_id", "label", "speaker") if name not in table]:
+        raise unreadable(store, run.id, FORGET_LOSSES, f"it lacks {', '.join(missing)}")
+    if set(table["clip_id"]) != set(expected):
+        raise unreadable(store, run.id, FORGET_LOSSES, f"it has {len(table)} of {len(expected)} recordings")
+    hashes = [column for column in ("audio_hash", "source_hash") if column in table]
+    return {
+        row["clip_id"]: Clip(row["clip_id"], row["label"], row["speaker"], frozenset(row[name] for name in hashes))
+        for row in table.to_dict("records")
+    }
+
+
+def refuse_damaged(store: Store, cell: CellRuns, *methods: str) -> None:
+    """Raise `UserError` where this command has left out a run of these methods: no evidence is given of the others."""
+    for (method, _), run in cell.runs.items():
+        if method in methods and run.id in store.damaged:
+            raise UserError(f"no evidence of a part of the runs, {store.damaged[run.id]}")
+
+
+def read_cell(store: Store, runs: CellRuns) -> tuple[ComparedCell, ClipLosses | None] | None:
+    """A cell as it is compared, and its losses, where it has recordings left.
+
+    A run with a damaged part is left out, by name, and the others are compared; None where none is left.
+    """
+    told: list[str] = []
+    while runs.runs:
+        try:
+            for run in runs.runs.values():
+                if lacking := [*(OF_A_RUN - run.tags.keys()), *(FIGURES - run.metrics.keys())]:
+                    raise unreadable(store, run.id, "the tags and figures", f"without {first_of(sorted(lacking))}")
+            compared = replace(compare_cell(store, runs), damaged=told)
+            return compared, read_losses(store, runs) if compared.n_left else None
+        except Unreadable as error:
+            damaged = {key: run for key, run in runs.runs.items() if run.id == error.run_id}
+            if not damaged:
+                raise
+            for run in damaged.values():
+                told.append(leave_out(store, run, error))
+            runs = CellRuns(runs.id, runs.request, {key: run for key, run in runs.runs.items() if key not in damaged})
+    return None

@@ -22,7 +22,7 @@ from audio_mu.store.failed import REASON, still_failed
 from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Run
-from audio_mu.workflows.cells import CellRuns, ClipLosses, ComparedCell, compare_cell, read_losses
+from audio_mu.workflows.cells import RATES, CellRuns, ClipLosses, ComparedCell, read_cell
 from audio_mu.workflows.gather import write_report
 from audio_mu.workflows.request_history import chain_table
 from audio_mu.workflows.stage import base_tags, stage_run
@@ -48,15 +48,17 @@ def compare(config: Config, store: Store, parent: Run | None = None, cell: str |
     by_cell: dict[str, list[Finished]] = {}
     for finished in found:
         by_cell.setdefault(finished.tags["cell"], []).append(finished)
-    cells = [compare_cell(store, CellRuns.from_runs(runs)) for runs in by_cell.values()]
+    read = [known for runs in by_cell.values() if (known := read_cell(store, CellRuns.from_runs(runs))) is not None]
+    if not read:
+        raise UserError(f"every run of {config.registered_model} has a part that cannot be read: the reasons are above")
+    cells = [compared for compared, _ in read]
     newest = cells[0].runs
     long = pd.concat([compared.long for compared in cells], ignore_index=True)
     with stage_run(store, parent, "compare", config, {"cell": newest.id, "request": newest.request}) as run:
         run.csv("comparison.csv", long)
         run.csv("paired.csv", pd.concat([compared.paired for compared in cells], ignore_index=True))
         texts, report = [], ""
-        for place, compared in enumerate(cells):
-            losses = read_losses(store, compared.runs) if compared.n_left else None
+        for place, (compared, losses) in enumerate(read):
             notes = _notes(store, config, compared)
             texts.append(_show(run, config, compared, losses, notes, place))
             if losses is not None and not report:
@@ -161,6 +163,7 @@ def _notes(store: Store, config: Config, cell: ComparedCell) -> list[str]:
     failed_runs = still_failed(store, {**METHOD_RUNS, "cell": runs.id}, finished, "method", "seed")
     for (method, seed), run in sorted(failed_runs.items()):
         notes.append(f"{method} seed {seed} failed and is left out: {run.tags[REASON]}")
+    notes += [f"left out of every figure: {told}" for told in cell.damaged]
     for method in runs.methods:
         have = runs.of(method).keys()
         if missing := sorted(expected - have):
@@ -187,8 +190,7 @@ def _audit_notes(store: Store, cell: ComparedCell) -> list[str]:
         notes.append("the population attack is left out: against other clips it would measure speaker or class")
     elif about["nonmembers"]["speaker_confounded"]:
         notes.append(CONFOUNDED)
-    rates = {"1 %": "tpr_at_fpr_1pct", "0.1 %": "tpr_at_fpr_01pct"}
-    refused = {at: about["population_attack"][rate] for at, rate in rates.items()}
+    refused = {at: about["population_attack"][rate] for at, rate in RATES.items()}
     notes += [
         f"true-positive rate at {at} false positives refused: {rate['note']}"
         for at, rate in refused.items()

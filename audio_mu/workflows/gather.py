@@ -42,13 +42,12 @@ from audio_mu.report.summary import summary
 from audio_mu.report.tables import listed
 from audio_mu.requests.ledger import COPIES
 from audio_mu.store import queries
-from audio_mu.store.artifacts import read_csv, unreadable, way_back
+from audio_mu.store.artifacts import way_back
 from audio_mu.store.handle import Store
 from audio_mu.store.links import share_charts
 from audio_mu.store.runs import Run
-from audio_mu.workflows.cells import CellRuns, ClipLosses, ComparedCell, compare_cell
+from audio_mu.workflows.cells import CellRuns, ClipLosses, ComparedCell, compare_cell, refuse_damaged
 
-FORGET_LOSSES = "losses/forget.csv"
 AUDIO_VARIABLE = "AUDIO_MU_REPORT_AUDIO"  # how many recordings a report may hold; 0: none
 DEFAULT_AUDIO = 60
 EXAMPLES = 6
@@ -80,8 +79,8 @@ def write_report(
     runs, methods = cell.runs, cell.runs.methods
     params = store.client.get_run(runs.any_run.id).data.params
     request = request_facts(store, runs)
-    clips = _clips(store, runs, losses)
-    ranked = _remembered(runs, losses, clips)
+    clips = losses.clips
+    ranked = _remembered(runs, losses)
     # An even choice over the sorted ids shows different classes and speakers.
     examples = [clips[sorted(clips)[i]] for i in np.unique(np.linspace(0, len(clips) - 1, EXAMPLES).astype(int))]
     shown = [*examples, *(row.clip for row in ranked)]
@@ -145,6 +144,7 @@ def make_record(
     `after`: seed → version of the registered unlearned model, where there is one.
     """
     request = request_facts(store, cell)
+    refuse_damaged(store, cell, method, NAIVE, ORIGINAL)
     compared = compare_cell(store, cell.only((method, NAIVE, ORIGINAL)))
     long, choice = compared.long, replace(choice, left_out=_left_out(compared))
     figures, naive, original = (figures_of(long, name) for name in (method, NAIVE, ORIGINAL))
@@ -220,7 +220,7 @@ def provenance(cell: CellRuns, params: Mapping[str, str]) -> list[tuple[str, str
         ("code, commit", ", ".join(sorted(commits))),
         ("attack run", tags["attack_run_id"]),
         ("recordings, digest", tags["clips_digest"]),
-        ("base training", _settings({name: params[name] for name in BASE_FIELDS})),
+        ("base training", _settings({name: params.get(name, "unknown") for name in BASE_FIELDS})),
         ("unlearning", _settings(json.loads(tags["repair"]))),
         ("packages", ", ".join([f"python {platform.python_version()}", *(f"{p} {version(p)}" for p in PACKAGES)])),
         ("machine", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"),
@@ -236,30 +236,14 @@ def _by_seed(values: Mapping[int, str]) -> str:
     return ", ".join(f"seed {seed}: {value}" for seed, value in sorted(values.items()))
 
 
-def _clips(store: Store, cell: CellRuns, losses: ClipLosses) -> dict[str, Clip]:
-    """The forget clips by their ids. Raises `UserError` where their list has lost some."""
-    table = read_csv(store, cell.any_run.id, FORGET_LOSSES, dtype=str)
-    if missing := [name for name in ("clip_id", "label", "speaker") if name not in table]:
-        raise unreadable(store, cell.any_run.id, FORGET_LOSSES, f"it lacks {', '.join(missing)}")
-    expected = next(iter(losses.forget.values())).index
-    if set(table["clip_id"]) != set(expected):
-        why = f"it has {len(table)} of {len(expected)} recordings"
-        raise unreadable(store, cell.any_run.id, FORGET_LOSSES, why)
-    hashes = [column for column in ("audio_hash", "source_hash") if column in table]
-    return {
-        row["clip_id"]: Clip(row["clip_id"], row["label"], row["speaker"], frozenset(row[name] for name in hashes))
-        for row in table.to_dict("records")
-    }
-
-
-def _remembered(cell: CellRuns, losses: ClipLosses, clips: Mapping[str, Clip]) -> list[Remembered]:
+def _remembered(cell: CellRuns, losses: ClipLosses) -> list[Remembered]:
     """For each method the recordings that it knows best in comparison with naive of the same seeds."""
     rows: list[Remembered] = []
     for method in cell.methods:
         seeds = sorted(cell.of(NAIVE).keys() & cell.of(method).keys())
         if method != NAIVE and seeds:
             own, naive = (losses.forget[name][seeds] for name in (method, NAIVE))
-            rows += remembered(method, own, naive, clips)[:SHOWN_CLIPS]
+            rows += remembered(method, own, naive, losses.clips)[:SHOWN_CLIPS]
     return rows
 
 

@@ -22,7 +22,7 @@ from audio_mu.report import cards
 from audio_mu.report.cards import ModelFacts, UnlearnedFacts
 from audio_mu.report.evidence import Choice
 from audio_mu.report.facts import accuracies_beside, figures_of
-from audio_mu.report.rule import RULE, Verdict, best_method, candidates, closest, judge, verdicts
+from audio_mu.report.rule import RULE, best_method, candidates, closest, judge, verdicts
 from audio_mu.requests.again import asked_of
 from audio_mu.requests.complete import check_lists
 from audio_mu.requests.ledger import (
@@ -51,7 +51,7 @@ from audio_mu.store.locks import registry_locked
 from audio_mu.store.queries import Finished
 from audio_mu.store.registry import Version
 from audio_mu.store.runs import Run
-from audio_mu.workflows.cells import CellRuns, load_cell
+from audio_mu.workflows.cells import CellRuns, load_cell, refuse_damaged
 from audio_mu.workflows.data import Data, data_of_bases, matching, of_entry
 from audio_mu.workflows.gather import choice_of, make_record, request_facts, write_record
 from audio_mu.workflows.stage import base_tags
@@ -93,8 +93,10 @@ def register_unlearned(config: Config, store: Store, run: Run, cell_id: str) -> 
 
 def _register(config: Config, store: Store, run: Run, cell_id: str) -> dict[int, Version]:
     cell, tags = load_cell(store, cell_id), {"stage": "unlearn", "role": "method", "cell": cell_id}
+    asked = config.methods.register
+    refuse_damaged(store, cell, *(cell.methods if asked == BEST else (asked, NAIVE, ORIGINAL)))
     failed = still_failed(store, tags, [run.tags for run in cell.runs.values()], "method", "seed")
-    chosen = _chosen(config.methods.register, cell, config.training.seeds, failed)
+    chosen = _chosen(asked, cell, config.training.seeds, failed)
     models = {seed: _model(store, chosen.method, finished) for seed, finished in chosen.runs.items()}
     ledger = read_ledger(store, config.data.label)
     _refuse_erased(ledger, chosen.first)
@@ -148,19 +150,17 @@ def _allowed_method(asked: str, cell: CellRuns) -> str:
         reason = "no method meets the rule"
         if nearest:
             verdict = verdicts(long, [nearest], compared=len(tried))[nearest]
-            reason += f"; the closest of {len(tried)} is {nearest}, {verdict.outcome.value}: {_reasons(verdict)}"
+            reason += (
+                f"; the closest of {len(tried)} is {nearest}, {verdict.outcome.value}: {'; '.join(verdict.reasons)}"
+            )
     else:
         verdict = verdicts(long, [asked])[asked]
         if verdict.passed:
             return asked
-        reason, rule = f"{verdict.outcome.value}, {_reasons(verdict)}", " (the rule: docs/serving.md)"
+        reason, rule = f"{verdict.outcome.value}, {'; '.join(verdict.reasons)}", " (the rule: docs/serving.md)"
     if NAIVE not in cell.methods:
         reason = "there is no retrained model (naive) to compare with; add it to methods"
     raise UserError(f"register={asked!r} is refused: {reason}{rule}{_way_out(asked, long)}")
-
-
-def _reasons(verdict: Verdict) -> str:
-    return "; ".join(verdict.reasons)
 
 
 def _way_out(asked: str, long: pd.DataFrame) -> str:
@@ -175,8 +175,8 @@ def _model(store: Store, method: str, finished: Finished) -> str:
         if RETIRED not in store.client.get_run(run_id).data.tags and (uri := registry.logged_model(store, run_id)):
             return uri
     raise UserError(
-        f"register: the model of {method}, seed {finished.tags['seed']}, was not kept: run again with save_models=all "
-        "force=true"
+        f"register: the model of {method}, seed {finished.tags['seed']}, was not kept: run again "
+        "`mlflow run . -e unlearn -P save_models=all -P force=true` with the same request"
     )
 
 

@@ -26,7 +26,7 @@ from audio_mu.report.cards import BaseFacts, ModelFacts, base_card, family_note
 from audio_mu.requests.ledger import RETIRED, read_ledger
 from audio_mu.seeding import seeded
 from audio_mu.store import queries, registry
-from audio_mu.store.artifacts import list_files, read_logits
+from audio_mu.store.artifacts import Unreadable, list_files, read_logits
 from audio_mu.store.failed import log_failed
 from audio_mu.store.handle import Store
 from audio_mu.store.locks import registry_locked
@@ -101,8 +101,12 @@ def train(config: Config, store: Store, engine: Engine, parent: Run | None = Non
 
 
 def _accuracies(store: Store, run: Finished, data: Data) -> Accuracies | None:
-    """The accuracies of a finished run, on the test clips of today; None where it has not seen all of them."""
-    stored, test = stored_logits(store, run.id), data.split.test
+    """The accuracies of a finished run, on the test clips of today; None where its logits lack some, or are damaged."""
+    try:
+        stored, test = stored_logits(store, run.id), data.split.test
+    except Unreadable as error:
+        say(f"  {run.name} is trained again: {error}")
+        return None
     ids = [data.clips.ids[i] for i in test]
     if not stored.keys() >= {*ids}:
         return None

@@ -22,14 +22,15 @@ from audio_mu.requests.again import resumed
 from audio_mu.requests.ledger import COPIES, RETIRED, SOUGHT
 from audio_mu.requests.request import request_table
 from audio_mu.store import queries, registry
-from audio_mu.store.artifacts import list_files, read_logits
-from audio_mu.store.failed import log_failed
+from audio_mu.store.artifacts import Unreadable, list_files, read_logits, unreadable
+from audio_mu.store.failed import leave_out, log_failed
 from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Child, Run, child_run
 from audio_mu.unlearning import METHODS
 from audio_mu.workflows.attack import find_attack, load_attack
 from audio_mu.workflows.bases import base_logits, find_bases
+from audio_mu.workflows.cells import is_measured
 from audio_mu.workflows.data import resolve
 from audio_mu.workflows.fingerprints import problem
 from audio_mu.workflows.method_settings import (
@@ -115,7 +116,11 @@ class Unlearning:
         if n_reused or adopted:
             say(f"reusing {n_reused} finished runs of this cell and {len(adopted)} of another one")
         for seed, method, finished in adopted:
-            self._adopt(seed, method, finished)
+            try:
+                self._adopt(seed, method, finished)
+            except Unreadable as error:
+                say(f"  {method} seed {seed} is done again: {error}")
+                pending.append((seed, method))
         states = {seed: self._base_state(seed) for seed in dict(pending)}
         for seed, method in pending:
             if method == ORIGINAL:
@@ -235,35 +240,55 @@ class Unlearning:
 
     def _adopt(self, seed: int, method: str, finished: Finished) -> None:
         """Give this cell its own run of a result that another cell has, without computing or storing it again."""
+        logits = self._stored_logits(finished.id)
         with child_run(*self._own(seed, method, {})) as run:
             run.tags({"reused_run_id": finished.id})
-            logits = self._stored_logits(finished.id)
             self._log_artifacts(run, logits)
             run.metrics(finished.metrics)
             self._log_audit(run, seed, logits, finished.metrics)
 
     def _stored_logits(self, run_id: str) -> dict[str, np.ndarray]:
+        """A finished run's logits by set. Raises `Unreadable` where one is damaged, or of other recordings."""
         present = {Path(path).stem for path in list_files(self.store, run_id, "logits")}
-        names = [name for name in self.cell.sets if name in present]
-        return {name: read_logits(self.store, run_id, f"logits/{name}.npz")["logits"] for name in names}
+        found = {}
+        for name, clips in self.cell.sets.items():
+            if name in present or name not in self.cell.data.earlier:  # see `_original`
+                path = f"logits/{name}.npz"
+                found[name] = read_logits(self.store, run_id, path)["logits"]
+                if (has := len(found[name])) != len(clips):
+                    raise unreadable(self.store, run_id, path, f"it has {has} of {len(clips)} recordings")
+        return found
 
     def compare_with_naive(self) -> None:
-        """Give every run of the cell that has no distances to naive yet its distances, gaps and speed-up."""
+        """Give every run of the cell that lacks some its distances to naive, gaps, their errors, and speed-up."""
         tags = {"cell": self.cell.id, "stage": "unlearn", "role": "method"}
         found = queries.find(self.store, tags)
         for seed in self.cell.bases.versions:
             naive, original = self._finished(seed, NAIVE), self._finished(seed, ORIGINAL)
             alone = [
                 run for run in found
-                if run.tags["seed"] == str(seed) and run.tags["method"] != NAIVE and "distance/js" not in run.metrics
+                if run.tags["seed"] == str(seed) and run.tags["method"] != NAIVE
+                and not ("distance/js" in run.metrics and is_measured(run, original is not None))
             ]  # fmt: skip
             if naive is None or not alone:
                 continue
             alone = self._of_this_machine(seed, alone)
-            naive_logits = self._stored_logits(naive.id)
-            before = self._stored_logits(original.id) if original else None
+            naive_logits = self._readable_logits(naive)
+            before = self._readable_logits(original) if original else None
+            if naive_logits is None or (original and before is None):
+                say(f"note: seed {seed}: nothing is compared with naive before that")
+                continue
             for finished in reversed(alone):  # in the order in which they were made
-                self._compare(finished, naive.metrics, naive_logits, before)
+                if (logits := self._readable_logits(finished)) is not None:
+                    self._compare(finished, logits, naive.metrics, naive_logits, before)
+
+    def _readable_logits(self, finished: Finished) -> dict[str, np.ndarray] | None:
+        """A finished run's logits; None, and told, where they cannot be read."""
+        try:
+            return self._stored_logits(finished.id)
+        except Unreadable as error:
+            leave_out(self.store, finished, error)
+            return None
 
     def tell_copies(self) -> None:
         """Give the runs of the cell that an earlier command made what this one has searched."""
@@ -288,14 +313,15 @@ class Unlearning:
         return own
 
     def _compare(
-        self, finished: Finished, naive: Mapping[str, float], naive_logits: Logits, original: Logits | None
-    ) -> None:
+        self, finished: Finished, logits: Logits, naive: Mapping[str, float], naive_logits: Logits,
+        original: Logits | None,
+    ) -> None:  # fmt: skip
         run, seed, method = (
             Run(self.store, finished.id, finished.name),
             int(finished.tags["seed"]),
             finished.tags["method"],
         )
-        logits, metrics = self._stored_logits(finished.id), finished.metrics
+        metrics = finished.metrics
         if method != ORIGINAL and not_recovered(metrics, naive):
             run.tags({"not_recovered": "true"})
             say(

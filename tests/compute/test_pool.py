@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +57,23 @@ def die_once(mark: Path) -> int:
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return os.getpid()
+
+
+@dataclass(frozen=True)
+class Named:
+    """A job with the names that a method's has; `seconds`: how long it sleeps."""
+
+    method: str
+    seed: int
+    seconds: float
+
+
+def sleep(job: Named) -> int:
+    """A job that may be deaf to what would end it."""
+    if job.method == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(job.seconds)
+    return job.seed
 
 
 def own_pid(_: int) -> int:
@@ -157,3 +176,26 @@ def test_auto_gives_every_core_one_task() -> None:
     assert threads_and_workers(MachineParameters(device="cpu")) == (1, cores_at_hand())
     assert threads_and_workers(MachineParameters(device="cpu", threads=2, workers=3)) == (2, 3)
     assert isinstance(open_engine(MachineParameters(device="cpu", workers=1)), LocalEngine)
+
+
+@pytest.mark.parametrize("method", ["slow", "deaf"])
+def test_a_job_that_hangs_is_ended(method: str) -> None:
+    """Catches a command that waits for ever for one method, and a hanging job that is tried twice."""
+    hung, quick = Named(method, 1, 600.0), [Named("quick", seed, 0.01) for seed in range(3)]
+    start = time.monotonic()
+    with LocalEngine(1, task_minutes=0.05) as engine:
+        found = dict(engine.run(sleep, [hung, *quick], "naps"))
+    assert time.monotonic() - start < 60
+    assert found[hung] == Failed("took longer than task_minutes=0.05")
+    assert [found[job] for job in quick] == [0, 1, 2]
+
+
+def test_what_is_running_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches an hour without a word about which method and seed it is spent on."""
+    monkeypatch.setattr("audio_mu.compute.pool.SILENCE", 0.5)
+    monkeypatch.setattr("audio_mu.compute.attempt.SILENCE", 0.5)
+    with LocalEngine(1) as engine:
+        list(engine.run(sleep, [Named("naive", 40, 6.0), Named("naive", 41, 0.0)], "naps"))
+    lines = [line for line in capsys.readouterr().out.splitlines() if "still running" in line]
+    assert all(re.fullmatch(r"  still running: naive seed 40, since \d\d:\d\d", line) for line in lines)
+    assert 2 <= len(lines) <= 8  # after 0.5, 1, 2, 4 s, and some for the worker's start

@@ -15,7 +15,7 @@ from audio_mu.compute.jobs import Problem, TrainJob, train_job
 from audio_mu.compute.pool import LocalEngine
 from audio_mu.errors import UserError
 from audio_mu.training import OptimizerSettings
-from tests.faults.dying_jobs import DyingJob, die, die_once, refuse_odd
+from tests.faults.dying_jobs import DyingJob, die, die_once, nap, refuse_odd
 
 pytest.importorskip("ray", reason="Ray is not installed (requirements-cluster.txt): its engine is not tested")
 
@@ -43,6 +43,14 @@ def problem(tmp_path_factory: pytest.TempPathFactory) -> Problem:
     file = tmp_path_factory.mktemp("features") / "features.npy"
     np.save(file, draw.standard_normal((40, 1, 32, 63), dtype=np.float32))
     return Problem(file, np.arange(40) % 2, "CCT", 2, "cpu", threads=1)
+
+
+def test_a_task_that_hangs_is_ended(engine: RayEngine, problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a command that waits for ever for one task of a cluster, or ends it with the others."""
+    monkeypatch.setattr(engine, "task_minutes", 0.05)
+    jobs = [DyingJob(problem, seconds, Path()) for seconds in (600, 0)]
+    found = {job.seed: result for job, result in engine.run(nap, jobs, "naps")}
+    assert found == {600: Failed("took longer than task_minutes=0.05"), 0: 0}
 
 
 def test_figures_are_those_of_the_local_engine(engine: RayEngine, problem: Problem) -> None:

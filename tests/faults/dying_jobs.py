@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,12 @@ def die_once(job: DyingJob) -> int:
     if not job.mark.exists():
         job.mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
+    return job.seed
+
+
+def nap(job: DyingJob) -> int:
+    """A job that takes as many seconds as its seed."""
+    time.sleep(job.seed)
     return job.seed
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from audio_mu.errors import UserError
 from audio_mu.store.connect import open_store
 from audio_mu.store.links import where_to_look
+from tests.commands import ROOT
 
 
 @pytest.mark.parametrize(
@@ -89,10 +91,15 @@ def test_a_run_of_another_store(database: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_ui_that_is_named_shows_this_store(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches `make ui` told where there is no Makefile, or where it shows another database."""
+    """Catches `make ui` told where the Makefile is another's or shows another database, and an `mlflow` not on PATH."""
     store = open_store()
-    assert where_to_look(store).startswith(
-        f"start the UI with `mlflow server --backend-store-uri sqlite:///{database}`"
-    )
-    (tmp_path / "Makefile").touch()
+    server = f"server --backend-store-uri sqlite:///{database}`"
+    assert where_to_look(store).startswith(f"start the UI with `mlflow {server}")
+    (tmp_path / "Makefile").write_text("ui:\n\techo of another project\n")
+    assert where_to_look(store).startswith(f"start the UI with `mlflow {server}")
+    with monkeypatch.context() as patch:  # called by its path, in an environment that is not activated
+        patch.setenv("PATH", "/usr/bin:/bin")
+        assert where_to_look(store).startswith(f"start the UI with `{sys.executable} -m mlflow {server}")
+    for name in ("Makefile", "MLproject"):
+        shutil.copy(ROOT / name, tmp_path / name)
     assert where_to_look(store).startswith("start the UI with `make ui`, then open http://127.0.0.1:5000/#/exp")

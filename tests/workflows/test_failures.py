@@ -12,7 +12,7 @@ from audio_mu.unlearning import METHODS
 from tests.answered import Answered
 
 METHODS_OF_MINE = """
-import os, signal, sys
+import os, signal, sys, time
 import numpy as np
 from torch import nn
 from audio_mu.unlearning import choice, method
@@ -52,6 +52,11 @@ def gives_another_back(task):
 def records_nonsense(task):
     task.figures["loss?"] = 1.0
     return task.base()
+
+
+@method(reads={"forget"}, settings=set())
+def sleeps(task):
+    time.sleep(3600)
 
 
 @method(reads={"forget"}, settings=set())
@@ -186,6 +191,15 @@ def test_what_works_the_next_time_is_not_told_any_more(project: Answered) -> Non
     broken.unlink()
     assert "FAILED" not in project.run("unlearn", **request)
     assert "fragile seed 40 failed" not in project.run("compare")
+
+
+def test_a_method_that_hangs(project: Answered) -> None:
+    """Catches a command that never ends, and one that throws away what is beside the method that hangs."""
+    with LocalEngine(1, task_minutes=0.2) as engine:
+        limited = Answered(project.folder, {**project.parameters, "seeds": "40"}, engine)
+        told = limited.run("unlearn", forget_percentage="35", methods=own(project, "sleeps", "fragile"))
+    assert "FAILED sleeps seed-40: took longer than task_minutes=0.2" in told
+    assert set(by_status(project, "item-35")["FINISHED"]) == {(of, "40") for of in ("original", "naive", "fragile")}
 
 
 def test_trials_that_fail_are_left_out_of_the_choice(project: Answered) -> None:

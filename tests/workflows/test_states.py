@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 from mlflow.tracking import MlflowClient
@@ -19,6 +20,7 @@ from audio_mu.errors import UserError
 from audio_mu.report.html import Clip
 from audio_mu.workflows.gather import _audio
 from tests.answered import Answered, tones
+from tests.conftest import Command
 from tests.mounts import small_disk
 
 UNLEARN, TRAIN, ATTACK = (f"mlflow run . -e {stage} -P force=true" for stage in ("unlearn", "train", "attack"))
@@ -28,6 +30,17 @@ def run_of(answered: Answered, method: str) -> str:
     return answered.runs(stage="unlearn", role="method", method=method)[-1]
 
 
+def damage(answered: Answered, method: str, path: str, cut: int | str) -> str:
+    """Cut a file of a method's run, in a row (below -2), after a line, or put a text in its place; return the run."""
+    file = answered.place(run := run_of(answered, method)) / path
+    lines = file.read_bytes().splitlines(keepends=True)
+    if isinstance(cut, str):
+        file.write_text(cut)
+    else:
+        file.write_bytes(b"".join(lines)[:cut] if cut < -2 else b"".join(lines[:cut]))
+    return run
+
+
 @pytest.mark.parametrize("method", ["original", "naive"])
 @pytest.mark.parametrize(
     ("path", "cut", "told"),
@@ -35,19 +48,33 @@ def run_of(answered: Answered, method: str) -> str:
         ("audit/per_clip.csv", -7, "its last row is cut"),
         ("audit/per_clip.csv", -1, r"it has \d+ of the \d+ recordings of its cell"),
         ("audit/per_clip.csv", 1, "it has"),
+        ("audit/per_clip.csv", "clip_id,role,loss\nx,forget,<html>\n", "ValueError"),
         ("losses/forget.csv", -9, "its last row is cut"),
         ("losses/forget.csv", -2, r"it has \d+ of \d+ recordings"),
+        ("audit/audit.json", -20, "JSONDecodeError"),
+        ("audit/audit.json", "[]", "TypeError"),
+        ("audit/audit.json", "{}", "KeyError: 'request'"),
+        ("logits/forget.npz", -30, "BadZipFile"),
     ],
 )
-def test_a_cut_list(answered: Answered, method: str, path: str, cut: int, told: str) -> None:
-    """Catches a report with half of the rows: cut in a row (-7 bytes), after one, after the header."""
-    file = answered.place(run_of(answered, method)) / path
-    lines = file.read_bytes().splitlines(keepends=True)
-    file.write_bytes(b"".join(lines)[:cut] if cut < -2 else b"".join(lines[:cut]))
-    if path.startswith("losses") and f"{method}" != _any_run(answered):
-        return  # one run's list stands for the cell
-    with pytest.raises(UserError, match=f"{path} of run {run_of(answered, method)} cannot be read.*{told}.*{UNLEARN}"):
-        answered.run("compare")
+def test_a_damaged_part_leaves_its_run_out_by_name(
+    answered: Answered, method: str, path: str, cut: int | str, told: str
+) -> None:
+    """Catches a comparison that ends, or shows half of the rows, because of one file of one run."""
+    run = damage(answered, method, path, cut)
+    one_for_all = path.startswith("losses") or path.endswith("json")  # one run's stands for the cell
+    output = answered.run("compare")
+    (place,) = (answered.place(run) for run in answered.runs(stage="compare"))
+    methods = set(pd.read_csv(place / "comparison.csv")["method"])
+    if one_for_all and method != _any_run(answered):
+        assert "LEFT OUT" not in output
+        return
+    other = {"original": "naive", "naive": "original"}[method]
+    line = rf"{method} seed-40: {path} of run {run} cannot be read \(.*{told}.*{UNLEARN}"
+    assert re.search(f"  LEFT OUT {line}", output)
+    assert re.search(f"note: left out of every figure: {line}", output)
+    assert other in methods and method not in methods
+    assert re.search(f"left out of every figure: {line.replace(UNLEARN, '')}", (place / "comparison.md").read_text())
 
 
 def _any_run(answered: Answered) -> str:
@@ -56,20 +83,74 @@ def _any_run(answered: Answered) -> str:
     return answered.tags(newest)["method"]
 
 
+def test_what_was_left_out_is_the_last_word(answered: Answered, entry: Command) -> None:
+    """Catches an exit code and last lines that say that all is well, and an evidence record of a part of its runs."""
+    run = damage(answered, "original", "audit/per_clip.csv", -7)
+    ended = entry("compare", answered.folder, **answered.parameters)
+    assert ended.returncode == 3
+    head, line = ended.stderr.splitlines()[-2:]
+    assert head == "1 run left out, a part of it cannot be read:"
+    assert line.startswith(f"  original seed-40: audit/per_clip.csv of run {run} cannot be read") and UNLEARN in line
+    with pytest.raises(UserError, match=f"audit/per_clip.csv of run {run} cannot be read.*{UNLEARN}"):
+        answered.run("report", forget="speaker", forget_speakers="p1")
+    damage(answered, "naive", "audit/per_clip.csv", -7)
+    with pytest.raises(UserError, match=r"every run of audio-mu\.tones.* has a part that cannot be read"):
+        answered.run("compare")
+
+
 @pytest.mark.parametrize("rows", [0, 3])
 def test_arrays_of_another_shape(answered: Answered, rows: int) -> None:
     """Catches an IndexError of numpy, and an audit over the recordings that happen to be there."""
-    file = answered.place(run_of(answered, "naive")) / "logits" / "forget.npz"
-    arrays = dict(np.load(file))
-    if rows:
-        arrays = {name: values[:rows] for name, values in arrays.items()}  # of one length, and too few
-    else:
-        arrays["logits"] = arrays["logits"][:, 0]
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    file.write_bytes(buffer.getvalue())
-    with pytest.raises(UserError, match=rf"logits/forget.npz of run \w+ cannot be read.*it has .*{UNLEARN}"):
-        answered.run("compare")
+    for method in ("naive", "original"):  # the one whose arrays are the measure of the others' is among them
+        file = answered.place(run_of(answered, method)) / "logits" / "forget.npz"
+        whole = file.read_bytes()
+        arrays = dict(np.load(file))
+        if rows:
+            arrays = {name: values[:rows] for name, values in arrays.items()}  # of one length, and too few
+        else:
+            arrays["logits"] = arrays["logits"][:, 0]
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)
+        file.write_bytes(buffer.getvalue())
+        told = rf"LEFT OUT {method} seed-40: logits/forget.npz of run \w+ cannot be read.*it has .*{UNLEARN}"
+        assert len(re.findall(told, output := answered.run("compare"))) == output.count("LEFT OUT") == 1
+        file.write_bytes(whole)
+
+
+def test_unlearn_does_again_what_another_cell_cannot_lend(answered: Answered) -> None:
+    """Catches a command that ends because of a finished step's damaged logits, or gives its figures without them."""
+    request = {"forget": "speaker", "forget_speakers": "p2", "methods": "naive,fine_tune"}
+    answered.run("attack")
+    answered.run("unlearn", **request)
+    damage(answered, "naive", "logits/forget.npz", -30)
+    output = answered.run("unlearn", **request, n_epoch_repair="2")  # another cell: naive reads no repair settings
+    assert re.search(rf"naive seed 40 is done again: logits/forget.npz of run \w+ cannot be read.*{UNLEARN}", output)
+    damage(answered, "naive", "logits/forget.npz", -30)
+    output = answered.run("unlearn", **request | {"methods": "gradient_ascent"}, n_epoch_repair="2")
+    assert re.search(rf"LEFT OUT naive seed-40: logits/forget.npz of run \w+ cannot be read.*{UNLEARN}", output)
+    assert "note: seed 40: nothing is compared with naive before that" in output
+    one = request | {"methods": "gradient_ascent", "register": "gradient_ascent", "n_epoch_repair": "2"}
+    with pytest.raises(UserError, match=r"no evidence of a part of the runs, naive seed-40: logits/forget.npz"):
+        answered.run("unlearn", **one)
+
+
+def test_train_does_a_seed_again_whose_logits_are_damaged(answered: Answered) -> None:
+    """Catches a training command that ends at one seed's damaged file and asks for all seeds again."""
+    (run,) = answered.runs(stage="train", role="seed")
+    file = answered.place(run) / "logits" / "test.npz"
+    file.write_bytes(file.read_bytes()[:-30])
+    assert "seed-40 is trained again: logits/test.npz of run" in answered.run("train", ledger="ignore")
+    assert "reusing the base model" in answered.run("train", ledger="ignore")
+
+
+@pytest.mark.parametrize("name", ["recordings.csv", "nonmembers.csv"])
+def test_a_damaged_ledger_is_never_left_out(answered: Answered, name: str) -> None:
+    """Catches answered people who are trained on again because the list of them is damaged."""
+    file = answered.place(answered.entries()[-1]) / name
+    file.write_bytes(file.read_bytes()[:-5])
+    for stage in ("train", "compare", "unlearn"):
+        with pytest.raises(UserError, match=f"{name} of run .* cannot be read"):
+            answered.run(stage)
 
 
 def test_the_ranking_goes_on_without_a_cut_table(answered: Answered) -> None:
@@ -258,3 +339,44 @@ def test_the_attack_of_the_last_command_is_taken(answered: Answered) -> None:
     assert feature_of(attack_feature="log_loss") == "log_loss"
     with pytest.raises(UserError, match=r"no attack models with n_attack_models=2 for .* -e attack` first so"):
         answered.run("unlearn", **request | {"n_attack_models": "2"})
+
+
+def test_runs_that_lack_what_the_rule_needs_are_not_judged(answered: Answered) -> None:
+    """Catches a verdict from runs of an earlier version whose figures have no errors, or from some of the seeds."""
+    request = {"forget": "speaker", "forget_speakers": "p2"}
+    answered.run("attack")
+    answered.run("unlearn", **request, methods="naive,fine_tune")
+    run = answered.runs(stage="unlearn", role="method", method="fine_tune")[-1]
+    lost = "delete from latest_metrics where run_uuid = ? and key like ?"
+    for pattern in ("error/%", "error/half%", "gap/%"):
+        answered.query(lost, run, pattern)
+        answered.run("report", **request, methods="fine_tune")
+        record = answered.place(answered.runs(stage="report")[-1]) / "evidence.md"
+        assert "lack differences from naive or their errors" in record.read_text()
+        answered.run("unlearn", **request, methods="fine_tune")  # as it says
+        answered.run("report", **request, methods="fine_tune")
+        record = answered.place(answered.runs(stage="report")[-1]) / "evidence.md"
+        assert "lack differences" not in record.read_text()
+
+
+@pytest.mark.parametrize(
+    ("table", "keys", "what"),
+    [
+        ("tags", ("speaker_confounded",), "without speaker_confounded"),
+        ("tags", ("repair", "split"), "without repair, split"),
+        ("latest_metrics", ("remain/accuracy",), "without remain/accuracy"),
+    ],
+)
+def test_a_run_without_its_tags_or_figures(answered: Answered, table: str, keys: tuple[str, ...], what: str) -> None:
+    """Catches a KeyError where an earlier version, or somebody's edit, has left something out."""
+    run = run_of(answered, "original")
+    for key in keys:
+        answered.query(f"delete from {table} where run_uuid = ? and key = ?", run, key)
+    told = rf"LEFT OUT original seed-40: the tags and figures of run {run} cannot be read \({what}\): .*{UNLEARN}"
+    assert re.search(told, answered.run("compare"))
+
+
+def test_a_parameter_that_a_run_lacks(answered: Answered) -> None:
+    """Catches a KeyError where a version before did not have the parameter."""
+    answered.query("delete from params where key = 'split_seed'")
+    answered.run("compare")

@@ -6,7 +6,6 @@ import io
 import json
 import shutil
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,24 +18,12 @@ from audio_mu.errors import UserError
 from audio_mu.requests.ledger import read_ledger
 from audio_mu.store import registry
 from audio_mu.store.connect import open_store
-from audio_mu.workflows import register, train, unlearn
-from tests.answered import Answered
+from audio_mu.workflows import train
+from tests.answered import Answered, meanwhile
 
 NAME = "audio-mu.tones.logmel.Flat"
 P2 = {"forget": "speaker", "forget_speakers": "p2", "methods": "naive"}
 P3 = {**P2, "forget_speakers": "p3"}
-
-
-def meanwhile(patch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
-    """Have something happen between the end of the next unlearning and its registration."""
-    own = register.register_unlearned
-
-    def late(*arguments):
-        patch.setattr(unlearn, "register_unlearned", own)
-        act()
-        return own(*arguments)
-
-    patch.setattr(unlearn, "register_unlearned", late)
 
 
 def half(path: Path) -> None:

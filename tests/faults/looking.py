@@ -71,6 +71,7 @@ class Looking:
         self.learnt: dict[str, Learnt] = {}
         self.sides: dict[tuple[str, int, str], str] = {}
         self.out: list[Asked] = []
+        self._clean: set[tuple[Path, int, int, frozenset[bytes]]] = set()
 
     def knows(self, id_: str, said: Said) -> None:
         """A file is there, by this name."""
@@ -89,12 +90,22 @@ class Looking:
     # --- what was trained
 
     def nobody_is_back(self) -> None:
-        """What was trained since the last look: by the store's own lists, against what the files truly hold."""
+        """What was trained since the last look: by the store's own lists, against what the files truly hold. Of base
+        models each recording's side too, which it has from the first one of its data set on."""
         for run in self.place.runs():
             if run not in self.learnt:
                 self.learnt[run] = Learnt(self.place.tags(run), self._said(run, True), self._said(run, False))
                 back = sorted(said for said in self.learnt[run].trained if self.gone(said))
                 assert not back, f"{self.place.tags(run)['mlflow.runName']} has learnt {back} again"
+                if (self.place.place(run) / "losses.csv").is_file():
+                    self._nobody_changes_sides(run)
+
+    def _nobody_changes_sides(self, run: str) -> None:
+        found = self.learnt[run]
+        for member, saids in (("1", found.trained), ("0", found.beside)):
+            for said in saids:
+                key = found.tags["dataset_name"], said.key, said.altered
+                assert self.sides.setdefault(key, member) == member, f"{said} has changed its side in {key[0]}"
 
     def nobody_answered_is_served(self) -> None:
         """The models behind the aliases of unlearned ones: all that they descend from, by the runs that made them."""
@@ -105,16 +116,6 @@ class Looking:
                 if name in (asked.answers or {}):
                     held = sorted(said for said in self.descent(run, asked) if asked.takes(said))
                     assert not held, f"{name}@{alias} has learnt {held}"
-
-    def nobody_changes_sides(self) -> None:
-        """Training or test side of each recording of a data set, from its first training on."""
-        for run in self.place.runs(stage="train", role="seed"):
-            name, table = self.learnt[run].tags["dataset_name"], self.place.table(run, "losses.csv")
-            for id_, member in zip(table["clip_id"], table["member"]):
-                if id_ in self.files:
-                    said = self.files[id_]
-                    first = self.sides.setdefault((name, said.key, said.altered), member)
-                    assert member == first, f"{id_} has changed its side in {name}"
 
     def descent(self, run: str, asked: Asked) -> frozenset[Said]:
         """All that a run's models have learnt, as far back as the answer to a request."""
@@ -150,35 +151,40 @@ class Looking:
     def nothing_is_left(self, asked: Asked) -> None:
         """Names and hashes of an erased request anywhere but in the ledger; models that were trained on it."""
         needles = self._needles(asked)
-        for path, data in self._bytes():
-            left = [text for text in needles if text in data]
-            assert not left, f"{path} still has {left[:3]}"
+        for path in self._files():
+            seen = path, path.stat().st_mtime_ns, path.stat().st_size, needles
+            if seen not in self._clean:
+                data = _ids(path) if path.suffix == ".npz" else path.read_bytes()
+                left = [text for text in needles if text in data]
+                assert not left, f"{path} still has {left[:3]}"
+                self._clean.add(seen)
         keys = self.everything(asked)
-        for run, learnt in self.learnt.items():
-            heard = self.descent(run, asked) | (learnt.beside if learnt.tags.get("stage") == "attack" else frozenset())
-            if held := sorted(said for said in heard if said.key in keys):
-                active = "select 1 from logged_models where source_run_id = ? and lifecycle_stage = 'active'"
-                assert not self.place.query(active, run), f"the models of {learnt.tags['mlflow.runName']} hold {held}"
+        active = "select source_run_id from logged_models where lifecycle_stage = 'active'"
+        for (run,) in self.place.query(active):
+            found = self.learnt[run]
+            heard = self.descent(run, asked) | (found.beside if found.tags["stage"] == "attack" else frozenset())
+            held = sorted(said for said in heard if said.key in keys)
+            assert not held, f"the models of {found.tags['mlflow.runName']} hold {held}"
 
-    def _needles(self, asked: Asked) -> list[bytes]:
+    def _needles(self, asked: Asked) -> frozenset[bytes]:
         own = [run for run in self.place.entries() if self.place.tags(run)["request_hash"] == asked.hash]
         table = pd.concat([self.place.table(run, "recordings.csv") for run in own])
         keys = self.everything(asked)
         texts = {*table["audio_hash"], *table["source_hash"]}
         texts = texts.union(*(self.names[key] | self.hashes.get(key, set()) for key in keys))
-        return sorted(text.encode() for text in texts if text)
+        return frozenset(text.encode() for text in texts if text)
 
-    def _bytes(self) -> Iterator[tuple[Path, bytes]]:
-        """All files of the store and the caches but the ledger's own lists; of arrays the ids, as they are packed."""
+    def _files(self) -> Iterator[Path]:
+        """All files of the store and the caches but the ledger's own lists; the database with what is not in it yet."""
         lists = [self.place.place(run) / "recordings.csv" for run in self.place.entries()]
         for path in (path for top in ("mlruns", "cache") for path in (self.place.folder / top).rglob("*")):
             if path.is_file() and path not in lists and path.suffix != ".lock":
-                yield path, _ids(path) if path.suffix == ".npz" else path.read_bytes()
-        for path in self.place.folder.glob("mlflow.db*"):  # its pages, and what is not in them yet
-            yield path, path.read_bytes()
+                yield path
+        yield from self.place.folder.glob("mlflow.db*")
 
 
 def _ids(path: Path) -> bytes:
+    """The names in a file of arrays, which are packed, and have to be those of all of its rows."""
     with np.load(path) as content:
         if "clip_id" not in content:
             return b""

@@ -81,20 +81,6 @@ def test_nothing_goes_into_service_with_lists_or_weights_that_are_broken(answere
     assert len(answered.entries()) == 2
 
 
-def test_requests_that_cross(answered: Answered, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches a model in service that holds the recordings of a request answered while it was made."""
-    answered.run("attack")
-    meanwhile(monkeypatch, lambda: answered.run("unlearn", **P2, register="naive"))
-    with pytest.raises(UserError, match=r"request speaker-p2 \(\w{8}\) was answered in between.*same command again"):
-        answered.run("unlearn", **P3, register="naive")
-    answered.run("attack")
-    answered.run("unlearn", **P3, register="naive")
-    assert [answered.tags(run)["request"] for run in answered.entries()] == [f"speaker-p{i}" for i in (1, 2, 3)]
-    served = answered.runs(stage="unlearn", method="naive", request="speaker-p3")[-1]
-    gone = {id_ for run in answered.entries() for id_ in answered.table(run, "recordings.csv")["clip_id"]}
-    assert not gone & set(answered.table(served, "losses/remain.csv")["clip_id"])
-
-
 def test_a_training_that_crosses_an_answer(answered: Answered, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a base model behind its alias that has learnt the recordings of a request answered while it trained."""
     answered.run("attack")

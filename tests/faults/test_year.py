@@ -127,14 +127,14 @@ class Year:
 
     def answer(self, *truth: Asked, network: str = "Flat", **request: str) -> str:
         """Answer a request by retraining; `truth`: what it takes, of each of its people in the order of their names."""
-        before = set(self.place.finished_entries())
         given = {"methods": "naive", "register": "naive", "architecture": f"{self.place.folder}/own.py:{network}"}
         said = self.place.run("unlearn", **{**given, **request})
         name = NAME.replace("Flat", network)
         behind = "select run_id from model_versions v join registered_model_aliases a using (name, version) " \
                  "where name = ? and alias = 'unlearned'"  # fmt: skip
         answers = {name: self.place.query(behind, name)[0][0]}
-        new = [self.place.tags(run)["request_hash"] for run in self.place.finished_entries() if run not in before]
+        hashes = [self.place.tags(run)["request_hash"] for run in self.place.finished_entries()]
+        new = [hash_ for hash_ in hashes if hash_ not in {asked.hash for asked in self.look.out}]
         if new:
             self.look.out += [replace(own, hash=hash_, answers=answers) for own, hash_ in zip(truth, new, strict=True)]
         else:  # another network has answered it
@@ -210,11 +210,14 @@ def march(year: Year) -> None:
 
 
 def april(year: Year) -> None:
-    """Two people by one list, as a spreadsheet writes it. Catches a file that is refused, and one entry for both."""
+    """Two people by one list, as a spreadsheet writes it, and a note that somebody writes beside a run. Catches a file
+    that is refused, and one entry for both."""
     path = year.top / "people.csv"
     path.write_bytes("reason;speaker\nmoved;p8\nleft;p7\n".encode("utf-16"))
     year.run("attack")
     year.answer(year.asks("p7"), year.asks("p8"), forget="list", forget_list=str(path))
+    note = f"listen to {year.of('p1')[0]}", year.place.runs(stage="train", role="seed")[0]
+    year.place.query("insert into tags (key, value, run_uuid) values ('note', ?, ?)", *note)
 
 
 def may(year: Year) -> None:

@@ -156,11 +156,14 @@ class Year:
 
 
 def january(year: Year) -> None:
-    """Catches recordings that are left out without a reason, and a word that nobody is tested on."""
+    """People come, and somebody writes a note beside a run, which an erasure finds later. Catches recordings that are
+    left out without a reason, and a word that nobody is tested on."""
     year.come("p1", "p2", "p3", "p4", "p5", "p6")
     year.train()
     year.train(**year.other)
     year.train(**PROTOTYPE)
+    note = f"listen to {year.of('p1')[0]}", year.place.runs(stage="train", role="seed")[0]
+    year.place.query("insert into tags (key, value, run_uuid) values ('note', ?, ?)", *note)
     for name in ("tones", "prototype"):
         sides = {(year.look.files[id_].word, year.side(id_, name)) for id_ in year.look.files}
         assert sides == {(word, side) for word in CLASSES for side in "01"}
@@ -210,14 +213,11 @@ def march(year: Year) -> None:
 
 
 def april(year: Year) -> None:
-    """Two people by one list, as a spreadsheet writes it, and a note that somebody writes beside a run. Catches a file
-    that is refused, and one entry for both."""
+    """Two people by one list, as a spreadsheet writes it. Catches a file that is refused, and one entry for both."""
     path = year.top / "people.csv"
     path.write_bytes("reason;speaker\nmoved;p8\nleft;p7\n".encode("utf-16"))
     year.run("attack")
     year.answer(year.asks("p7"), year.asks("p8"), forget="list", forget_list=str(path))
-    note = f"listen to {year.of('p1')[0]}", year.place.runs(stage="train", role="seed")[0]
-    year.place.query("insert into tags (key, value, run_uuid) values ('note', ?, ?)", *note)
 
 
 def may(year: Year) -> None:

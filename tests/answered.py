@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from audio_mu.workflows.attack import attack
 from audio_mu.workflows.compare import compare
 from audio_mu.workflows.erase import erase
 from audio_mu.workflows.main import run_all
+from audio_mu.workflows.register import register_unlearned
 from audio_mu.workflows.report import report
 from audio_mu.workflows.train import train
 from audio_mu.workflows.tune import tune
@@ -64,6 +65,18 @@ def tones(folder: Path, people: tuple[str, ...] = PEOPLE, takes: int = 4) -> Pat
                 wave = 0.3 * np.sin(2 * np.pi * shifted * time) + own.normal(0, 0.01, len(time))
                 soundfile.write(folder / name / f"{person}_{take}.wav", wave, RATE)
     return folder
+
+
+def meanwhile(patch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Have something happen between the end of the next unlearning and its registration."""
+    name = "audio_mu.workflows.unlearn.register_unlearned"
+
+    def late(*arguments):
+        patch.setattr(name, register_unlearned)
+        act()
+        return register_unlearned(*arguments)
+
+    patch.setattr(name, late)
 
 
 @dataclass(frozen=True)

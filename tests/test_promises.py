@@ -6,7 +6,6 @@ import io
 import json
 import shutil
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,24 +18,12 @@ from audio_mu.errors import UserError
 from audio_mu.requests.ledger import read_ledger
 from audio_mu.store import registry
 from audio_mu.store.connect import open_store
-from audio_mu.workflows import register, train, unlearn
-from tests.answered import Answered
+from audio_mu.workflows import train
+from tests.answered import Answered, meanwhile
 
 NAME = "audio-mu.tones.logmel.Flat"
 P2 = {"forget": "speaker", "forget_speakers": "p2", "methods": "naive"}
 P3 = {**P2, "forget_speakers": "p3"}
-
-
-def meanwhile(patch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
-    """Have something happen between the end of the next unlearning and its registration."""
-    own = register.register_unlearned
-
-    def late(*arguments):
-        patch.setattr(unlearn, "register_unlearned", own)
-        act()
-        return own(*arguments)
-
-    patch.setattr(unlearn, "register_unlearned", late)
 
 
 def half(path: Path) -> None:
@@ -92,20 +79,6 @@ def test_nothing_goes_into_service_with_lists_or_weights_that_are_broken(answere
         path.write_bytes(whole)
     answered.run("unlearn", **P2, register="naive")
     assert len(answered.entries()) == 2
-
-
-def test_requests_that_cross(answered: Answered, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches a model in service that holds the recordings of a request answered while it was made."""
-    answered.run("attack")
-    meanwhile(monkeypatch, lambda: answered.run("unlearn", **P2, register="naive"))
-    with pytest.raises(UserError, match=r"request speaker-p2 \(\w{8}\) was answered in between.*same command again"):
-        answered.run("unlearn", **P3, register="naive")
-    answered.run("attack")
-    answered.run("unlearn", **P3, register="naive")
-    assert [answered.tags(run)["request"] for run in answered.entries()] == [f"speaker-p{i}" for i in (1, 2, 3)]
-    served = answered.runs(stage="unlearn", method="naive", request="speaker-p3")[-1]
-    gone = {id_ for run in answered.entries() for id_ in answered.table(run, "recordings.csv")["clip_id"]}
-    assert not gone & set(answered.table(served, "losses/remain.csv")["clip_id"])
 
 
 def test_a_training_that_crosses_an_answer(answered: Answered, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,9 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
-import pandas as pd
 import soundfile
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -26,6 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from audio_mu.compute.pool import LocalEngine
 from audio_mu.errors import UserError
 from tests.answered import CLASSES, RATE, Answered
+from tests.faults.looking import Asked, Looking, Said
 
 WORDS = tuple(CLASSES)
 N_PEOPLE = 8
@@ -35,14 +35,6 @@ NOTHING_TO_DO = (
 )  # fmt: skip
 """Of a refusal that is right on such a walk: nothing was changed by it, and the walk goes on."""
 PLACE = st.integers(0, 10_000)
-
-
-class Said(NamedTuple):
-    """What a file holds, whatever its name: the truth that no code of ours was asked for."""
-
-    person: str
-    word: str
-    key: int
 
 
 class Living(RuleBasedStateMachine):
@@ -57,12 +49,10 @@ class Living(RuleBasedStateMachine):
         made = Answered.new(Path(self.top.name) / "project", self.engine)
         self.place = replace(made, parameters={**made.parameters, "n_epochs": "2"})
         self.root = Path(self.place.parameters["data_dir"])
-        self.files: dict[str, Said] = {}
-        self.names: dict[int, set[str]] = {}
-        self.seen: dict[str, dict[str, Said]] = {}
+        self.look = Looking(self.place)
+        self.files, self.out = self.look.files, self.look.out
         self.n = 0
         self.people: list[str] = []
-        self.out: list[tuple[str, frozenset[int], str, str]] = []  # request, recordings, person, word
         self.erased: set[str] = set()
         for path in sorted(self.root.rglob("*.wav")):
             id_ = path.relative_to(self.root).as_posix()
@@ -117,7 +107,7 @@ class Living(RuleBasedStateMachine):
     @rule(place=PLACE)
     def an_erased_persons_files_go(self, place: int) -> None:
         hashes = sorted(self.erased)
-        recordings = next(keys for hash_, keys, _, _ in self.out if hash_ == hashes[place % len(hashes)])
+        recordings = next(asked.keys for asked in self.out if asked.hash == hashes[place % len(hashes)])
         self._goes([id_ for id_, said in self.files.items() if said.key in recordings])
 
     # --- the commands
@@ -138,7 +128,7 @@ class Living(RuleBasedStateMachine):
         path.write_text("id\n" + "".join(f"{id_}\n" for id_ in first))
         self._answer(forget="list", forget_list=str(path))
 
-    @precondition(lambda self: not any(word for *_, word in self.out))
+    @precondition(lambda self: not any(asked.word for asked in self.out))
     @rule(place=PLACE)
     def a_word_is_answered(self, place: int) -> None:
         self._answer(forget="class", forget_class_names=WORDS[place % len(WORDS)])
@@ -146,16 +136,16 @@ class Living(RuleBasedStateMachine):
     @precondition(lambda self: self.out)
     @rule(place=PLACE)
     def a_request_is_erased(self, place: int) -> None:
-        hash_, keys, *_ = self.out[place % len(self.out)]
-        self._run("erase", request=hash_[:10], confirm="true")
-        self.erased.add(hash_)
-        self._nothing_is_left(hash_, keys)
+        asked = self.out[place % len(self.out)]
+        self._run("erase", request=asked.hash[:10], confirm="true")
+        self.erased.add(asked.hash)
+        self.look.nothing_is_left(asked)
 
     # --- what is done
 
     def _says(self, person: str, what: Iterable[tuple[str, int]]) -> None:
         for word, _ in what:
-            own = np.random.default_rng([self.n, len(self.names)])
+            own = np.random.default_rng([self.n, len(self.look.names)])
             time_ = np.arange(RATE // 2) / RATE
             wave = 0.3 * np.sin(2 * np.pi * CLASSES[word] * (1 + own.uniform(-0.03, 0.03)) * time_)
             id_ = f"{word}/{person}_{1_000 + self.n}.wav"
@@ -163,8 +153,7 @@ class Living(RuleBasedStateMachine):
             self._knows(id_, Said(person, word, self.n))
 
     def _knows(self, id_: str, said: Said) -> None:
-        self.files[id_] = said
-        self.names.setdefault(said.key, set()).add(id_)
+        self.look.knows(id_, said)
         self.n += 1
 
     def _becomes(self, id_: str, name: str) -> None:
@@ -183,7 +172,7 @@ class Living(RuleBasedStateMachine):
         return sorted(self.files)[place % len(self.files)]
 
     def _answered_files(self) -> list[str]:
-        return sorted(id_ for id_, said in self.files.items() if any(said.key in keys for _, keys, _, _ in self.out))
+        return sorted(id_ for id_, said in self.files.items() if any(said.key in asked.keys for asked in self.out))
 
     def _answer(self, **request: str) -> None:
         before = set(self.place.finished_entries())
@@ -195,10 +184,10 @@ class Living(RuleBasedStateMachine):
                 tags, table = self.place.tags(run), self.place.table(run, "recordings.csv")
                 keys = frozenset(self.files[id_].key for id_ in table["clip_id"])
                 person, word = request.get("forget_speakers", ""), request.get("forget_class_names", "")
-                self.out.append((tags["request_hash"], keys, person, word))
                 (served,) = json.loads(tags["versions_after"]).values()
                 source = self.place.query("select run_id from model_versions where version = ?", served)[0][0]
-                assert not [id_ for id_ in self._trained(source) if self._gone(self.files[id_])]
+                self.out.append(Asked(tags["request_hash"], keys, person, word, {tags["registered_model"]: source}))
+                assert not [id_ for id_ in self.look.trained(source) if self.look.gone(self.files[id_])]
 
     def _run(self, stage: str, **parameters: str) -> bool:
         """Run a command, and look at everything that it has made. False where it had nothing to do."""
@@ -209,52 +198,8 @@ class Living(RuleBasedStateMachine):
             assert any(words in str(error) for words in NOTHING_TO_DO), error
             self.walked["refused"] = self.walked.get("refused", 0) + 1
             return False
-        self._nobody_is_back()
+        self.look.nobody_is_back()
         return True
-
-    # --- what is looked at
-
-    def _gone(self, said: Said) -> bool:
-        return any(said.key in keys or said.person == person or said.word == word for _, keys, person, word in self.out)
-
-    def _nobody_is_back(self) -> None:
-        """What was trained since the last look: by the store's own lists, against what the files truly hold."""
-        for run in self.place.runs():
-            if run in self.seen:
-                continue
-            self.seen[run] = dict(self.files)
-            trained = self._trained(run)
-            back = sorted(id_ for id_ in trained if self._gone(self.files[id_]))
-            assert not back, f"{self.place.tags(run)['mlflow.runName']} has learnt {back} again"
-
-    def _trained(self, run: str) -> set[str]:
-        place = self.place.place(run)
-        if (place / "losses.csv").is_file():
-            table = self.place.table(run, "losses.csv")
-            return set(table.loc[table["member"] == "1", "clip_id"])
-        remain = place / "losses" / "remain.csv"
-        return set(pd.read_csv(remain, dtype=str)["clip_id"]) if remain.is_file() else set()
-
-    def _nothing_is_left(self, hash_: str, keys: frozenset[int]) -> None:
-        """Names and hashes of an erased request anywhere but in the ledger; models that were trained on it."""
-        own = [run for run in self.place.entries() if self.place.tags(run)["request_hash"] == hash_]
-        lists = [self.place.place(run) / "recordings.csv" for run in self.place.entries()]
-        table = pd.concat([self.place.table(run, "recordings.csv") for run in own])
-        needles = {*table["audio_hash"], *table["source_hash"]} | {id_ for key in keys for id_ in self.names[key]}
-        for path in (path for top in ("mlruns", "cache") for path in (self.place.folder / top).rglob("*")):
-            if path.is_file() and path not in lists and path.suffix != ".lock":
-                data = path.read_bytes()
-                if path.suffix == ".npz":
-                    with np.load(path) as content:
-                        data = " ".join(map(str, content.get("clip_id", []))).encode()
-                left = [text for text in needles if text and text.encode() in data]
-                assert not left, f"{path} still has {left[:3]}"
-        pages = self.place.database.read_bytes()
-        assert not [text for text in needles if text and text.encode() in pages], "the database still has one"
-        for run, held in self.seen.items():
-            if self.place.query("select 1 from logged_models where source_run_id = ? and lifecycle_stage = ?", run,
-                                "active"):  # fmt: skip
-                assert not [id_ for id_ in self._trained(run) if id_ in held and held[id_].key in keys]
 
 
 def walk(walks: int, steps: int, seed: int | None = None) -> dict[str, int]:

@@ -120,6 +120,10 @@ class Look:
         ids = [experiment.experiment_id for experiment in client.search_experiments()]
         return list(client.search_runs(ids, max_results=50_000))
 
+    def skip(self) -> None:
+        """What was trained so far is not looked at: the requests come after it."""
+        self.seen |= {past.info.run_id for past in self._runs()}
+
     def nobody_is_back(self) -> None:
         """What was trained since the last look, by its lists."""
         n_lists = n_ids = 0
@@ -183,6 +187,7 @@ def main() -> None:
         look.gone = named[:answered]
         if not answered:
             project("train", **training)
+        look.skip()
         for parameters in asked[answered:]:
             project("attack", **common)
             try:

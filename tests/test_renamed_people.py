@@ -72,7 +72,8 @@ def test_another_name_in_the_table_is_refused(tabled: Answered) -> None:
 def test_names_that_look_like_an_answered_persons(tabled: Answered) -> None:
     """Catches a person who is trained on again because a name has another case, without a word."""
     table(tabled, {"low/p4_0.wav": "P1"})
-    assert "WARNING: 'P1' looks like p1 of the answered request speaker-p1 (" in tabled.run("train")
+    output = tabled.run("train")
+    assert "P1 looks like p1 of the answered request speaker-p1 (" in output.replace("'", "")
 
 
 def test_another_pattern_is_refused_when_the_files_are_gone(answered: Answered) -> None:
@@ -129,16 +130,13 @@ def test_the_same_command_again(answered: Answered) -> None:
 
 def test_somebody_whom_no_model_knows(answered: Answered) -> None:
     """Catches a person with test recordings alone who is told to be unknown."""
-    root = answered.folder / "recordings"
-    for path in sorted(root.glob("*/p4_*.wav"))[1:]:
-        path.unlink()
-    answered.run("train")
     losses = answered.table(answered.runs(stage="train", role="seed")[-1], "losses.csv")
-    (member,) = losses.loc[losses["speaker"] == "p4", "member"]
-    if member == "1":
-        pytest.fail("the recording that is left is trained on: choose another one")
+    trained_on = losses.loc[(losses["speaker"] == "p4") & (losses["member"] == "1"), "clip_id"]
+    for id_ in trained_on:
+        (answered.folder / "recordings" / id_).unlink()
+    answered.run("train")
     answered.run("attack")
-    with pytest.raises(UserError, match="p4: no model was trained on them, all their 1 recordings are test recordings"):
+    with pytest.raises(UserError, match=r"p4: no model was trained on them, all their \d recordings are test"):
         answered.run("unlearn", forget="speaker", forget_speakers="p4", methods="naive")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import soundfile
 
 from audio_mu.errors import UserError
 from tests.answered import Answered
@@ -57,30 +56,6 @@ def test_the_request_is_answered_again(restored: Answered) -> None:
     answer = restored.runs(stage="unlearn", role="method", method="naive")[-1]
     gone = restored.ids("p1") | restored.ids("p2") | restored.ids("p3")
     assert not trained(restored, answer, "losses/remain.csv") & gone
-
-
-def test_a_copy_that_came_since_is_in_the_file(
-    answered: Answered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Catches a probable copy, entered for good after the answer, that a restored store trains on without a word."""
-    monkeypatch.setenv("AUDIO_MU_LEDGER", str(tmp_path / "ledger.jsonl"))
-    answered.run("compare")
-    answered.save(tmp_path / "backup")
-    root = answered.folder / "recordings"
-    copied = answered.table(answered.entries()[0], "recordings.csv")["clip_id"][0]
-    wave, rate = soundfile.read(root / copied)
-    copy = Path(copied).with_name("p2_loud.wav")
-    soundfile.write(root / copy, wave * 0.7, rate)
-    assert "also 1 probable copy that came since" in answered.run("train")
-    answered.run("compare")
-    louder = (root / copy).read_bytes()
-    answered.restore(tmp_path / "backup")
-    for path in root.glob("*/p1_*.wav"):
-        path.unlink()
-    (root / copy).write_bytes(louder)
-    assert "has recordings that this store does not know" in answered.run("train")
-    base = answered.runs(stage="train", role="seed")[-1]
-    assert copy.as_posix() not in set(answered.table(base, "losses.csv")["clip_id"])
 
 
 def test_an_experiment_may_ignore_the_file(restored: Answered) -> None:

@@ -144,6 +144,8 @@ def judge(
         facts += _not_recovered(figures)
     # Damage can be seen without a measure of forgetting.
     damaged = any(side is Side.LOST for side, _ in facts)
+    if not damaged and (lacking := _unmeasured(figures)):
+        return Verdict(Outcome.NOT_JUDGED, (lacking,), settled=False)
     if not damaged and original and (alike := _alike(original, limits)):
         return Verdict(Outcome.NOT_JUDGED, (alike,), settled=False)
     if facts:
@@ -177,15 +179,8 @@ def _share(figures: Figures) -> float:
 
 def _no_measure(method: str, figures: Figures, rule: Rule) -> str:
     """Why naive is no measure for a method, or an empty text."""
-    measured = figures.get(MEASURED)
-    if measured is not None and measured.mean < 1:
-        seeds = ", ".join(str(seed) for seed, value in measured.by_seed.items() if not value)
-        return (
-            f"the runs of seeds {seeds or 'unknown'} lack differences from naive or their errors, as those of earlier "
-            "versions do: run `mlflow run . -e unlearn` again with the same request"
-        )
     if method != NAIVE and "gap/forget_accuracy" not in figures:
-        return "there is no retrained model (naive) to compare with"
+        return _unmeasured(figures) or "there is no retrained model (naive) to compare with"
     own, gap, share = figures.get("remain/accuracy"), figures.get("gap/remain_accuracy"), _share(figures)
     # A method's own accuracy less its difference is naive's; naive has no difference.
     learned = None if own is None else own.mean - (gap.mean if gap else 0.0)
@@ -202,6 +197,18 @@ def _no_measure(method: str, figures: Figures, rule: Rule) -> str:
             "it has learned less than half of what the original has: leave these seeds out or train longer"
         )
     return ""
+
+
+def _unmeasured(figures: Figures) -> str:
+    """The seeds whose runs lack what the rule needs, and the way out, or an empty text."""
+    measured = figures.get(MEASURED)
+    if measured is None or measured.mean == 1:
+        return ""
+    seeds = ", ".join(str(seed) for seed, value in measured.by_seed.items() if not value)
+    return (
+        f"the runs of seeds {seeds} lack differences from naive or their errors, as those of earlier versions do: run "
+        "`mlflow run . -e unlearn` again with the same request"
+    )
 
 
 def _limits(figures: Figures, original: Figures | None, rule: Rule) -> dict[str, Limit]:

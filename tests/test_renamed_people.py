@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -155,6 +157,21 @@ def test_a_folder_with_a_caches_name(answered: Answered) -> None:
     output = answered.run("erase", request=answered.hash("p1"), confirm="true")
     assert (mine / "mine.txt").read_text() == "mine"
     assert f"folder among the feature caches: {mine}" in output
+
+
+def test_an_erasure_that_takes_the_model_in_service_says_so(answered: Answered) -> None:
+    """Catches a registry in which nothing is served any more, without a word, and an erasure whose end moves."""
+    name = "audio-mu.tones.logmel.Flat"
+    held = "select version from registered_model_aliases where alias = 'seed-40'"
+    ((base,),) = answered.query(held)
+    answered.query("update registered_model_aliases set version = ? where alias = 'unlearned'", base)
+    output = answered.run("erase", request=answered.hash("p1"), confirm="true")
+    assert f"remains: no version behind {name}@unlearned: the version in service had learned the recordings" in output
+    record = answered.place(answered.entries()[0]) / "erasure.json"
+    finished = json.loads(record.read_text())["finished_at"]
+    time.sleep(1.1)
+    answered.run("erase", request=answered.hash("p1"), confirm="true")
+    assert json.loads(record.read_text())["finished_at"] == finished
 
 
 def test_the_record_of_one_of_several_people(answered: Answered, tmp_path: Path) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 from audio_mu.config import Config
 from audio_mu.config.reads import in_force
 from audio_mu.erasure.find import Finding, Search
-from audio_mu.erasure.remains import NOT_OURS, remaining
+from audio_mu.erasure.remains import NOT_OURS, Remaining, remaining
 from audio_mu.errors import UserError, counted
+from audio_mu.names import UNLEARNED
 from audio_mu.printable import without_passwords
 from audio_mu.progress import bar, say
 from audio_mu.requests import ledger_file
 from audio_mu.requests.ledger import ERASED, ERASING, RECORDINGS, Entry, keep_file, read_ledger
-from audio_mu.store import removal
+from audio_mu.store import registry, removal
 from audio_mu.store.artifacts import list_files, read_json
 from audio_mu.store.handle import Store
 from audio_mu.store.locks import registry_locked
@@ -77,15 +78,17 @@ def _erase(config: Config, search: Search, findings: Sequence[Finding], run: Run
     """Remove what was found, search once more, and write the record. Raises `UserError` where something is left."""
     store, entry = search.store, search.entry
     own = [Run(store, run_id, "") for run_id in entry.run_ids]
+    ended = "" if findings else _known(own[0]).get("finished_at", "")  # else a second look at what is erased
     record = _begin(own, entry, findings)
+    served = [name for name in entry.answers if registry.by_alias(store, name, UNLEARNED)]
     for finding in bar(findings, len(findings), "erasing"):
         finding.act()
     removal.compact(store)
     after = Search(store, entry, search.descent)
     left, finished_at = after.findings(), _now()
-    remains = remaining(config.data, after)
+    remains = [*_unserved(store, served), *remaining(config.data, after)]
     record |= {
-        "finished_at": finished_at,
+        "finished_at": ended or finished_at,
         "remains": [vars(part) for part in remains],
         "search_afterwards": {**after.searched, "found": [finding.row for finding in left]},
     }
@@ -100,6 +103,16 @@ def _erase(config: Config, search: Search, findings: Sequence[Finding], run: Run
     for part in remains:
         say(f"remains: {part.what}: {part.why}")
     say(f"record: {run.address(PAGE)}")
+
+
+def _unserved(store: Store, served: Sequence[str]) -> list[Remaining]:
+    """The models of which nothing is in service any more."""
+    why = "the version in service had learned the recordings; the next request that is answered puts one there again"
+    return [
+        Remaining(f"no version behind {name}@{UNLEARNED}", why)
+        for name in served
+        if registry.by_alias(store, name, UNLEARNED) is None
+    ]
 
 
 def _chosen(config: Config, store: Store) -> Sequence[Entry]:
@@ -124,10 +137,14 @@ def _chosen(config: Config, store: Store) -> Sequence[Entry]:
     return matching
 
 
+def _known(run: Run) -> Mapping[str, Any]:
+    """The record so far."""
+    return read_json(run.store, run.id, RECORD) if RECORD in list_files(run.store, run.id) else {}
+
+
 def _begin(runs: Sequence[Run], entry: Entry, findings: Sequence[Finding]) -> dict[str, Any]:
     """The record with everything found so far, by an interrupted erasure too, in the ledger before anything is done."""
-    first = runs[0]
-    known = read_json(first.store, first.id, RECORD) if RECORD in list_files(first.store, first.id) else {}
+    known = _known(runs[0])
     rows = [*known.get("found", []), *(finding.row for finding in findings)]
     found = list({json.dumps(row, sort_keys=True): row for row in rows}.values())
     for run in runs:

@@ -133,8 +133,12 @@ class Answered:
 
     def runs(self, **tags: str) -> list[str]:
         """Ids of the runs with these tags, the oldest first."""
-        found = [run for (run,) in self.query("select run_uuid from runs order by start_time")]
-        return [run for run in found if tags.items() <= self.tags(run).items()]
+        found: dict[str, dict[str, str]] = {
+            run: {} for (run,) in self.query("select run_uuid from runs order by start_time")
+        }
+        for run, key, value in self.query("select run_uuid, key, value from tags"):
+            found[run][key] = value
+        return [run for run, own in found.items() if tags.items() <= own.items()]
 
     def tags(self, run: str) -> dict[str, str]:
         return dict(self.query("select key, value from tags where run_uuid = ?", run))

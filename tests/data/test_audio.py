@@ -47,9 +47,20 @@ def test_source_hash_sees_what_the_clip_does_not(tmp_path: Path) -> None:
         read_clip(written(tmp_path / "end.wav", samples), N_SAMPLES),
         read_clip(written(tmp_path / "longer.wav", np.r_[noise(), np.zeros((1, 1))]), N_SAMPLES),
         read_clip(written(tmp_path / "rate.wav", noise(), rate=16_001), N_SAMPLES),
-        read_clip(written(tmp_path / "channels.wav", np.tile(noise(), 2)), N_SAMPLES),
+        read_clip(written(tmp_path / "channels.wav", np.c_[noise(), noise() / 2]), N_SAMPLES),
     ]
     assert len({other.source_hash for other in others} | {source}) == 5
+
+
+@pytest.mark.parametrize("n", [100, 8_000, 50_000])
+def test_equal_channels_count_as_one(tmp_path: Path, n: int) -> None:
+    """Catches a recording that passes for another one, at another clip length, because a player wrote it in stereo."""
+    samples = noise()
+    source = read_clip(written(tmp_path / "x.wav", samples), N_SAMPLES).source_hash
+    assert read_clip(written(tmp_path / "stereo.wav", np.tile(samples, 2)), n).source_hash == source
+    late = np.tile(samples, 2)
+    late[-1, 1] += 1 / 32_768
+    assert read_clip(written(tmp_path / "late.wav", late), n).source_hash != source
 
 
 def test_source_hash_is_what_the_words_say(tmp_path: Path) -> None:

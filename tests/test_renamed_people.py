@@ -138,7 +138,7 @@ def test_somebody_whom_no_model_knows(answered: Answered) -> None:
         (answered.folder / "recordings" / id_).unlink()
     answered.run("train")
     answered.run("attack")
-    with pytest.raises(UserError, match=r"p4: no model was trained on them, all their \d recordings are test"):
+    with pytest.raises(UserError, match=r"p4: no model was trained on them, all their \d recordings? are on"):
         answered.run("unlearn", forget="speaker", forget_speakers="p4", methods="naive")
 
 

@@ -79,13 +79,15 @@ def _speakers(config: RequestParameters, clips: Clips, split: Split) -> Drawn:
             "forget=speaker, but no training recording has a known speaker: give speaker_pattern, whose group 1 is the "
             "speaker in the path of a recording, or put speakers.csv into data_dir, with the columns id and speaker"
         )
-    asked = _as_spelt(config.forget_speakers, clips.speakers)
-    if untrained := [name for name in asked if name in clips.speakers and name not in trained]:
-        raise UserError(
-            f"forget_speakers={first_of(untrained)}: no model was trained on them, all their "
-            f"{sum(name in untrained for name in clips.speakers)} recordings are test recordings, and there is nothing "
-            "to unlearn: delete the files, then no later training can take them in"
-        )
+    tested = {i for name in (split.test, split.nonmembers) for i in name.tolist()}
+    for name in _as_spelt(config.forget_speakers, clips.speakers):
+        own = [i for i, speaker in enumerate(clips.speakers) if speaker == name]
+        if own and tested.issuperset(own):  # else an answered request has some of them
+            raise UserError(
+                f"forget_speakers={name}: no model was trained on them, all their {counted(len(own), 'recording')} are "
+                "on the test side and there is nothing to unlearn: delete the files, then no later training can take "
+                "them in"
+            )
     names = _known_people("forget_speakers", config.forget_speakers, trained, "of the training set")
     if not names and config.forget_speakers_num > len(trained):
         raise UserError(

@@ -30,8 +30,8 @@ from tests.faults.looking import Asked, Looking, Said
 WORDS = tuple(CLASSES)
 N_PEOPLE = 8
 NOTHING_TO_DO = (
-    "have changed", "already", "left out", "none of which was trained on", "leaves", "at least one must remain",
-    "not among the", "ask for fewer", "unknown classes", "has no", "leave",
+    "have changed", "already", "left out", "none of which was trained on", "nothing to unlearn", "leaves",
+    "at least one must remain", "not among the", "ask for fewer", "unknown classes", "has no", "leave",
 )  # fmt: skip
 """Of a refusal that is right on such a walk: nothing was changed by it, and the walk goes on."""
 PLACE = st.integers(0, 10_000)

@@ -15,8 +15,8 @@ from audio_mu.erasure.find import Search
 from audio_mu.erasure.redact import Sought
 from audio_mu.errors import counted, first_of
 from audio_mu.names import NAIVE
+from audio_mu.requests.held_out import held_out
 from audio_mu.requests.ledger import RECORDINGS, RETIRED, SOUGHT, Entry
-from audio_mu.requests.people import held_out
 from audio_mu.store import queries, registry, removal
 from audio_mu.store.handle import Store
 from audio_mu.store.removal import AnyRun

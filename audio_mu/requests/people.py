@@ -1,25 +1,14 @@
-"""Whose recordings an entry of the ledger has: several people of one command, and what is held out of each."""
+"""Several people whom one command has answered: each has an entry of their own in the ledger."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 
-import pandas as pd
-
 from audio_mu.data.catalog import composed
 from audio_mu.requests.ledger import OF_PERSON, SCOPE, Entry, clips_hash
 from audio_mu.requests.named import request_name
 from audio_mu.system.hashing import hash_of
-
-
-def held_out(entry: Entry) -> pd.DataFrame:
-    """The non-members of an entry that its own people say, or that are of its classes: recordings.csv's columns.
-
-    They are never trained on, whatever name of a person or class their files have later.
-    """
-    table = entry.nonmembers
-    return table[table["speaker"].map(composed).isin(entry.speakers) | table["label"].isin(entry.classes)]
 
 
 def of_each_person(entry: Entry) -> Sequence[Entry]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 
 from audio_mu.config import Config, DataParameters
 from audio_mu.data.catalog import composed, looks, quoted
@@ -15,9 +16,9 @@ from audio_mu.data.datasets import DATASETS
 from audio_mu.data.splits import Sides, Split, split_clips
 from audio_mu.errors import UserError, counted, first_of, typed
 from audio_mu.progress import say_once
+from audio_mu.requests.held_out import held_out
 from audio_mu.requests.ledger import ERASING, SOUGHT, Entry, Ledger, add_copies
 from audio_mu.requests.ledger_file import Missing
-from audio_mu.requests.people import held_out
 from audio_mu.requests.probable import CopiesFoundError, probable_copies, seek_for
 from audio_mu.requests.request import Earlier, Request, resolve_request
 from audio_mu.requests.sides import keep_sides, read_sides
@@ -274,7 +275,8 @@ def _check_people(clips: Clips, entry: Entry, scope: np.ndarray, elsewhere: bool
     if not entry.speakers:
         return
     request = f"request {entry.request} ({entry.hash[:8]})"
-    then = {id_ for table in (entry.recordings, held_out(entry)) for id_ in table["clip_id"][table["speaker"] != ""]}
+    tables = pd.concat([entry.recordings, held_out(entry)])  # with copies that have somebody else's name
+    then = set(tables.loc[tables["speaker"].map(composed).isin(entry.speakers), "clip_id"])
     others = [i for i in np.flatnonzero(scope) if composed(clips.speakers[i]) not in entry.speakers]
     if renamed := [i for i in others if clips.ids[i] in then and not elsewhere]:
         whose = clips.speakers[renamed[0]]

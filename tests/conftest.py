@@ -20,7 +20,7 @@ SMALL = {"n_speakers": 6, "n_takes": 3}  # 180 clips
 FAST = {"n_epochs": "4", "n_epoch_repair": "1", "batch_size": "16", "seeds": "40,41"}
 
 
-SLOW_FIXTURES = {"entry", "project", "engine", "server", "answered", "small_digits"}
+SLOW_FIXTURES = {"entry", "project", "engine", "server", "answered_once", "tabled_once", "small_digits"}
 SLOW_FILES = (
     "faults",
     "workflows",

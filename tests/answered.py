@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import shutil
 import sqlite3
-from collections.abc import Callable, Mapping
-from contextlib import closing, redirect_stdout
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, redirect_stdout
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +151,14 @@ class Answered:
     def table(self, run: str, path: str) -> pd.DataFrame:
         return pd.read_csv(self.place(run) / path, dtype=str, keep_default_na=False)
 
+    def trained(self, run: str) -> set[str]:
+        """Ids of what a run's models were trained on, by its lists; none of a run without such lists."""
+        if (self.place(run) / "losses.csv").is_file():
+            table = self.table(run, "losses.csv")
+            return set(table.loc[table["member"] == "1", "clip_id"])
+        has_lists = (self.place(run) / "losses" / "remain.csv").is_file()
+        return set(self.table(run, "losses/remain.csv")["clip_id"]) if has_lists else set()
+
     def entries(self) -> list[str]:
         return self.runs(stage="ledger", role="entry")
 
@@ -187,3 +195,17 @@ class Answered:
         shutil.copyfile(backup / "mlflow.db", self.database)
         leave = shutil.ignore_patterns("mlflow.db")
         shutil.copytree(backup, self.folder, symlinks=True, dirs_exist_ok=True, ignore=leave)
+
+
+@contextmanager
+def p1_answered(
+    folder: Path, before: Callable[[Answered], object] = lambda _: None, **parameters: str
+) -> Iterator[Answered]:
+    """A project in which p1 is answered, and its worker. `before` the first training something is done to it."""
+    with LocalEngine(1) as engine:
+        made = Answered.new(folder, engine)
+        made = replace(made, parameters={**made.parameters, **parameters})
+        before(made)
+        made.run("train")
+        made.answer("p1")
+        yield made

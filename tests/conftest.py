@@ -122,14 +122,10 @@ def _ended(words: list[str], folder: Path, environment: dict[str, str]) -> subpr
 @pytest.fixture(scope="session")
 def answered_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Answered, Path]]:
     """A small store in which p1 is answered, made once, and a backup of it."""
-    from audio_mu.compute.pool import LocalEngine
-    from tests.answered import Answered
+    from tests.answered import p1_answered
 
     top = tmp_path_factory.mktemp("answered")
-    with LocalEngine(1) as engine:
-        made = Answered.new(top / "Projekt für alle", engine)
-        made.run("train")
-        made.answer("p1")
+    with p1_answered(top / "Projekt für alle") as made:
         made.save(top / "backup")
         yield made, top / "backup"
 

@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import soundfile
 
-from audio_mu.compute.pool import LocalEngine
 from audio_mu.errors import UserError
-from tests.answered import Answered
+from tests.answered import Answered, p1_answered
 
 
 def members(answered: Answered) -> set[str]:
     """What the newest base model was trained on."""
-    table = answered.table(answered.runs(stage="train", role="seed")[-1], "losses.csv")
-    return set(table.loc[table["member"] == "1", "clip_id"])
+    return answered.trained(answered.runs(stage="train", role="seed")[-1])
 
 
 def everybody(answered: Answered) -> set[str]:
@@ -38,12 +35,7 @@ def test_another_pattern_is_refused(answered: Answered, pattern: str) -> None:
 def tabled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Answered, Path]]:
     """A small store in which p1 is answered, whose people are in a table, and a backup of it."""
     top = tmp_path_factory.mktemp("tabled")
-    with LocalEngine(1) as engine:
-        made = Answered.new(top / "project", engine)
-        made = replace(made, parameters={**made.parameters, "speaker_pattern": ""})
-        table(made, {})
-        made.run("train")
-        made.answer("p1")
+    with p1_answered(top / "project", lambda made: table(made, {}), speaker_pattern="") as made:
         made.save(top / "backup")
         yield made, top / "backup"
 

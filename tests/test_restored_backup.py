@@ -24,11 +24,6 @@ def restored(answered_once: tuple[Answered, Path], tmp_path: Path, monkeypatch: 
     return made
 
 
-def trained(answered: Answered, run: str, path: str) -> set[str]:
-    table = answered.table(run, path)
-    return set(table.loc[table["member"] == "1", "clip_id"] if "member" in table else table["clip_id"])
-
-
 def test_nobody_whom_the_file_knows_is_trained_on(restored: Answered) -> None:
     """Catches a restored store in which the next request puts models into service that hold the person before."""
     with pytest.raises(UserError, match=r"this store does not know \w{8}: answer these again, or run"):
@@ -36,12 +31,12 @@ def test_nobody_whom_the_file_knows_is_trained_on(restored: Answered) -> None:
     assert UNKNOWN in restored.run("train")
     gone = restored.ids("p1") | restored.ids("p2")
     base = restored.runs(stage="train", role="seed")[-1]
-    assert not trained(restored, base, "losses.csv") & gone
+    assert not restored.trained(base) & gone
     restored.run("attack")
     assert UNKNOWN in restored.run("unlearn", forget_speakers="p3", **REQUEST)
     answer = restored.runs(stage="unlearn", role="method", method="naive")[-1]
-    assert trained(restored, answer, "losses/remain.csv")
-    assert not trained(restored, answer, "losses/remain.csv") & (gone | restored.ids("p3"))
+    assert restored.trained(answer)
+    assert not restored.trained(answer) & (gone | restored.ids("p3"))
 
 
 def test_the_request_is_answered_again(restored: Answered) -> None:
@@ -55,11 +50,11 @@ def test_the_request_is_answered_again(restored: Answered) -> None:
     restored.run("unlearn", forget_speakers="p3", **REQUEST)
     answer = restored.runs(stage="unlearn", role="method", method="naive")[-1]
     gone = restored.ids("p1") | restored.ids("p2") | restored.ids("p3")
-    assert not trained(restored, answer, "losses/remain.csv") & gone
+    assert not restored.trained(answer) & gone
 
 
 def test_an_experiment_may_ignore_the_file(restored: Answered) -> None:
     """Catches `ledger=ignore` that ignores the store's entries alone."""
     restored.run("train", ledger="ignore", n_epochs="2")
     base = restored.runs(stage="train", role="seed")[-1]
-    assert trained(restored, base, "losses.csv") & restored.ids("p2")
+    assert restored.trained(base) & restored.ids("p2")

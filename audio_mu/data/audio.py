@@ -93,7 +93,7 @@ def read_clip(path: Path, clip_samples: int, *, whole: bool = True) -> Prepared:
     }
     changes = tuple(words for words, applies in done.items() if applies)
     constant = min(np.ptp(recorded), np.ptp(mono[:clip_samples])) == 0  # resampling makes waves of a constant's ends
-    return Prepared(clip, sha256(clip.tobytes()), changes, source.hexdigest(channels), bool(constant), source.constant)
+    return Prepared(clip, sha256(clip.tobytes()), changes, source.hexdigest(), bool(constant), source.constant)
 
 
 def read_recording(path: Path, longest: int) -> np.ndarray:
@@ -121,7 +121,7 @@ class _SourceHash:
             hashlib.sha256(f"{rate} Hz, {number} channels\n".encode()) for number in (channels, 1)
         )
         self.frames_left = MAX_HASHED // channels
-        self._one = True  # all channels are the same so far
+        self._one = channels > 1  # there are several, all the same so far
         self.constant = True  # all samples are one value
         self._value: float | None = None
 
@@ -129,7 +129,7 @@ class _SourceHash:
         """Add a block float32 [frames, channels]."""
         samples = samples[: self.frames_left]
         self._every.update(np.ascontiguousarray(samples, dtype="<f4").data)
-        if self._one and samples.shape[1] > 1:
+        if self._one:
             self._one = bool((samples == samples[:, :1]).all())
             self._first.update(np.ascontiguousarray(samples[:, 0], dtype="<f4").data)
         if self.constant and samples.size:
@@ -137,9 +137,9 @@ class _SourceHash:
             self.constant = bool((samples == self._value).all())
         self.frames_left -= len(samples)
 
-    def hexdigest(self, channels: int) -> str:
+    def hexdigest(self) -> str:
         """The hash."""
-        return (self._first if self._one and channels > 1 else self._every).hexdigest()
+        return (self._first if self._one else self._every).hexdigest()
 
 
 @contextmanager

@@ -5,8 +5,8 @@ from __future__ import annotations
 from audio_mu.config import Config
 from audio_mu.names import NONE
 from audio_mu.progress import say
-from audio_mu.requests.ledger import ANSWERED, finish_interrupted, read_ledger
-from audio_mu.store import registry
+from audio_mu.requests.ledger import ANSWERED, ROLE, STAGE, finish_interrupted, read_ledger
+from audio_mu.store import queries, registry
 from audio_mu.store.handle import Store
 from audio_mu.system.hashing import hash_of
 
@@ -29,6 +29,9 @@ def resumed(config: Config, store: Store) -> str | None:
             return tags["cell"]
     named = config.request.forget_speakers or config.request.forget_class_names
     if not named or config.methods.register == NONE or config.store.force:
+        return None
+    tags = {"stage": STAGE, "role": ROLE, "asked": asked}
+    if not queries.find(store, tags, everywhere=True):  # before the whole ledger is read
         return None
     for entry in read_ledger(store, config.data.label).entries:
         answer = entry.answers.get(name)

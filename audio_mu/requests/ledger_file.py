@@ -43,10 +43,9 @@ class Known:
 
 @dataclass(frozen=True)
 class Missing:
-    """A request that the file knows and the store does not: when it was answered, the hashes of its recordings."""
+    """A request that the file knows better than the store: the hashes of the recordings that the store lacks."""
 
     request: str
-    at: str
     hashes: frozenset[str]
 
 
@@ -94,12 +93,12 @@ def keep(store: Iterable[Known]) -> tuple[Missing, ...]:
     for (key, state), line in there.items():
         request = f"request {key[0][:8]} ({line.n} recordings)"
         if key in known and (more := line.hashes - covered):
-            missing.append(Missing(key[0], line.at, more))
+            missing.append(Missing(key[0], more))
             say_once(f"{VARIABLE}: {request} has recordings that this store does not know (is it a restored backup?): "
                      "they are left out")  # fmt: skip
         if key not in known:
             if state == ANSWERED and not (line.hashes and line.hashes <= covered):
-                missing.append(Missing(key[0], line.at, line.hashes))
+                missing.append(Missing(key[0], line.hashes))
                 too = ", and erased" if (key, ERASED) in there else ""
                 say_once(
                     f"{VARIABLE}: {request} was answered at {line.at}{too}, and this store does not know it (is it "

@@ -79,7 +79,7 @@ def _speakers(config: RequestParameters, clips: Clips, split: Split) -> Drawn:
             "forget=speaker, but no training recording has a known speaker: give speaker_pattern, whose group 1 is the "
             "speaker in the path of a recording, or put speakers.csv into data_dir, with the columns id and speaker"
         )
-    tested = {i for name in (split.test, split.nonmembers) for i in name.tolist()}
+    tested = {*split.test.tolist(), *split.nonmembers.tolist()}
     for name in _as_spelt(config.forget_speakers, clips.speakers):
         own = [i for i, speaker in enumerate(clips.speakers) if speaker == name]
         if own and tested.issuperset(own):  # else an answered request has some of them

@@ -18,7 +18,7 @@ from audio_mu.store.artifacts import files_of, unreadable
 from audio_mu.store.failed import REASON, still_failed
 from audio_mu.store.handle import Store
 from audio_mu.store.registry import Version
-from audio_mu.workflows.data import Data, data_of_bases, people_of, without_missing
+from audio_mu.workflows.data import Data, data_of_bases, refuse_other_people, without_missing
 from audio_mu.workflows.fingerprints import network_source
 from audio_mu.workflows.stage import base_tags
 from audio_mu.workflows.train import losses_table, stored_logits
@@ -169,11 +169,7 @@ def _refuse_other_people(store: Store, config: Config, name: str, version: Versi
     Their features would be computed anew, only to find that the recordings are others.
     """
     then = _then(store, version).get("speaker_pattern", config.data.speaker_pattern)
-    if then != config.data.speaker_pattern and people_of(config.data, then) != people_of(config.data):
-        raise UserError(
-            f"{typed('speaker_pattern', config.data.speaker_pattern)} finds other speakers than "
-            f"{typed('speaker_pattern', then)}, with which {name} was trained: give that one, or train again"
-        )
+    refuse_other_people(config.data, then, f"which {name} was trained: give that one, or train again")
 
 
 def _then(store: Store, version: Version) -> Mapping[str, str]:

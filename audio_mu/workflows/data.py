@@ -239,12 +239,23 @@ def _with_later_copies(
     ]
 
 
-def people_of(data: DataParameters, pattern: str | None = None) -> dict[str, str] | None:
+def refuse_other_people(data: DataParameters, then: str, what: str) -> None:
+    """Raise `UserError` where speaker_pattern finds other people than the one of then, by the names of today's files.
+
+    `what`: what was done with that one, and the way out.
+    """
+    now = data.speaker_pattern
+    if then != now and _people(data) != _people(replace(data, speaker_pattern=then)):
+        raise UserError(
+            f"{typed('speaker_pattern', now)} finds other speakers than {typed('speaker_pattern', then)}, with {what}"
+        )
+
+
+def _people(data: DataParameters) -> dict[str, str] | None:
     """Recording → speaker, None where the pattern finds nobody."""
-    asked = data if pattern is None else replace(data, speaker_pattern=pattern)
     dataset = DATASETS[data.dataset]
     try:
-        return {recording.id: recording.speaker for recording in dataset.catalog(dataset.root(asked), asked).recordings}
+        return {recording.id: recording.speaker for recording in dataset.catalog(dataset.root(data), data).recordings}
     except UserError:
         return None
 
@@ -257,13 +268,12 @@ def _refuse_other_pattern(config: Config, store: Store, ledger: Ledger) -> None:
     now = config.data.speaker_pattern
     for entry in ledger.entries:
         run = queries.run_of(store, entry.answering_runs[0]) if entry.speakers and entry.answers else None
-        then = run.params.get("speaker_pattern", now) if run is not None else now
-        if then != now and people_of(config.data, then) != people_of(config.data):
-            raise UserError(
-                f"{typed('speaker_pattern', now)} finds other speakers than {typed('speaker_pattern', then)}, with "
-                f"which request {entry.request} ({entry.hash[:8]}) was answered, and nobody would be kept out: give "
-                "that one (ledger=ignore for an experiment)"
-            )
+        refuse_other_people(
+            config.data,
+            run.params.get("speaker_pattern", now) if run is not None else now,
+            f"which request {entry.request} ({entry.hash[:8]}) was answered, and nobody would be kept out: give that "
+            "one (ledger=ignore for an experiment)",
+        )
 
 
 def _check_people(clips: Clips, entry: Entry, scope: np.ndarray, elsewhere: bool) -> None:
@@ -306,9 +316,8 @@ def of_entry(clips: Clips, entry: Entry, elsewhere: bool = False) -> tuple[np.nd
     known by id and hash too: names of people and classes change.
     """
     own = matching(clips, () if elsewhere else entry.ids, entry.hashes)
-    held = held_out(entry)
-    hashes = {*held["audio_hash"], *held.get("source_hash", ())} - {""}
-    scope = matching(clips, () if elsewhere else {*held["clip_id"]}, hashes)
+    held = replace(entry, recordings=held_out(entry))
+    scope = matching(clips, () if elsewhere else held.ids, held.hashes)
     scope |= np.array([composed(name) in entry.speakers for name in clips.speakers], dtype=bool)
     if entry.classes and not elsewhere:
         scope = scope | np.array([clips.class_names[label] in entry.classes for label in clips.labels.tolist()])

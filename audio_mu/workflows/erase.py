@@ -78,8 +78,9 @@ def _erase(config: Config, search: Search, findings: Sequence[Finding], run: Run
     """Remove what was found, search once more, and write the record. Raises `UserError` where something is left."""
     store, entry = search.store, search.entry
     own = [Run(store, run_id, "") for run_id in entry.run_ids]
-    ended = "" if findings else _known(own[0]).get("finished_at", "")  # else a second look at what is erased
-    record = _begin(own, entry, findings)
+    known = read_json(store, own[0].id, RECORD) if RECORD in list_files(store, own[0].id) else {}
+    ended = "" if findings else known.get("finished_at", "")  # else a second look at what is erased
+    record = _begin(own, entry, findings, known)
     served = [name for name in entry.answers if registry.by_alias(store, name, UNLEARNED)]
     for finding in bar(findings, len(findings), "erasing"):
         finding.act()
@@ -137,14 +138,8 @@ def _chosen(config: Config, store: Store) -> Sequence[Entry]:
     return matching
 
 
-def _known(run: Run) -> Mapping[str, Any]:
-    """The record so far."""
-    return read_json(run.store, run.id, RECORD) if RECORD in list_files(run.store, run.id) else {}
-
-
-def _begin(runs: Sequence[Run], entry: Entry, findings: Sequence[Finding]) -> dict[str, Any]:
+def _begin(runs: Sequence[Run], entry: Entry, findings: Sequence[Finding], known: Mapping[str, Any]) -> dict[str, Any]:
     """The record with everything found so far, by an interrupted erasure too, in the ledger before anything is done."""
-    known = _known(runs[0])
     rows = [*known.get("found", []), *(finding.row for finding in findings)]
     found = list({json.dumps(row, sort_keys=True): row for row in rows}.values())
     for run in runs:

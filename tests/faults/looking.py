@@ -154,7 +154,7 @@ class Looking:
         for path in self._files():
             seen = path, path.stat().st_mtime_ns, path.stat().st_size, needles
             if seen not in self._clean:
-                data = _ids(path) if path.suffix == ".npz" else path.read_bytes()
+                data = names_in(path) if path.suffix == ".npz" else path.read_bytes()
                 left = [text for text in needles if text in data]
                 assert not left, f"{path} still has {left[:3]}"
                 self._clean.add(seen)
@@ -183,7 +183,7 @@ class Looking:
         yield from self.place.folder.glob("mlflow.db*")
 
 
-def _ids(path: Path) -> bytes:
+def names_in(path: Path) -> bytes:
     """The names in a file of arrays, which are packed, and have to be those of all of its rows."""
     with np.load(path) as content:
         if "clip_id" not in content:

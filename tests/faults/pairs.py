@@ -19,12 +19,10 @@ from collections.abc import Iterator
 from itertools import combinations_with_replacement
 from pathlib import Path
 
-import numpy as np
-
-from audio_mu.compute.pool import LocalEngine
 from audio_mu.errors import UserError
-from tests.answered import Answered
+from tests.answered import Answered, p1_answered
 from tests.commands import ROOT, entry_point, own_environment
+from tests.faults.looking import names_in
 
 RESULTS = ROOT / "results" / "pairs.csv"
 ANSWER = {"forget": "speaker", "methods": "naive", "register": "naive", "save_models": "naive"}
@@ -66,9 +64,8 @@ def faults(place: Answered, names: tuple[str, str], ended: list[tuple[int, str]]
         yield f"{len(place.finished_entries())} entries in the ledger, {len(answered)} requests answered"
     for name, alias, version in place.aliases():
         ((run,),) = place.query("select run_id from model_versions where name = ? and version = ?", name, str(version))
-        remain = place.place(run) / "losses" / "remain.csv"
-        ids = set(place.table(run, "losses/remain.csv")["clip_id"]) if remain.is_file() else set()
-        if alias.startswith("unlearned") and (back := {id_ for id_ in ids if _person(id_) in answered}):
+        back = {id_ for id_ in place.trained(run) if _person(id_) in answered}
+        if alias.startswith("unlearned") and back:
             yield f"{alias} was trained on {len(back)} recordings of answered people"
     if "erase p1" in done:
         yield from _left(place)
@@ -90,10 +87,7 @@ def _left(place: Answered) -> Iterator[str]:
     own = [place.place(run) / "recordings.csv" for run in place.entries()]
     for path in (path for top in ("mlruns", "cache") for path in (place.folder / top).rglob("*")):
         if path.is_file() and path not in own:
-            data = path.read_bytes()
-            if path.suffix == ".npz":
-                with np.load(path) as content:
-                    data = " ".join(map(str, content.get("clip_id", []))).encode()
+            data = names_in(path) if path.suffix == ".npz" else path.read_bytes()
             if any(needle in data for needle in needles):
                 yield f"{path.relative_to(place.folder)} names p1"
     if any(needle in place.database.read_bytes() for needle in needles):
@@ -103,10 +97,8 @@ def _left(place: Answered) -> Iterator[str]:
 def main() -> int:
     """Run all pairs, write the table, return 1 where something is wrong."""
     rows = []
-    with tempfile.TemporaryDirectory() as folder, LocalEngine(1) as engine:
-        place, backup = Answered.new(Path(folder) / "project", engine), Path(folder) / "backup"
-        place.run("train")
-        place.answer("p1")
+    with tempfile.TemporaryDirectory() as folder, p1_answered(Path(folder) / "project") as place:
+        backup = Path(folder) / "backup"
         place.run("attack")
         place.save(backup)
         for names in combinations_with_replacement(COMMANDS, 2):

@@ -22,9 +22,8 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from audio_mu.compute.pool import LocalEngine
 from audio_mu.errors import UserError
-from tests.answered import Answered
+from tests.answered import Answered, p1_answered
 from tests.commands import ROOT
 from tests.faults.damage import LONGEST_LINE, Kind, mutated
 
@@ -117,15 +116,7 @@ def _states(place: Answered, outside: Path, output: str, end: str, before: tuple
     if more not in (0, 1) and "killed" not in output:
         yield f"{more} more entries in the ledger"
     for run in set(place.runs()) - runs:
-        folder = place.place(run)
-        if (folder / "losses.csv").is_file():
-            table = place.table(run, "losses.csv")
-            ids = set(table.loc[table["member"] == "1", "clip_id"])
-        elif (folder / "losses" / "remain.csv").is_file():
-            ids = set(place.table(run, "losses/remain.csv")["clip_id"])
-        else:
-            continue
-        if back := sorted(id_ for id_ in ids if "/p1_" in id_):
+        if back := sorted(id_ for id_ in place.trained(run) if "/p1_" in id_):
             yield f"{back[:2]} were trained on again"
 
 
@@ -137,10 +128,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     rows = []
-    with tempfile.TemporaryDirectory() as folder, LocalEngine(1) as engine:
-        place = Answered.new(Path(folder) / "project", engine)
-        place.run("train")
-        place.answer("p1")
+    with tempfile.TemporaryDirectory() as folder, p1_answered(Path(folder) / "project") as place:
         place.save(Path(folder) / "backup")
         for i in range(given.first, given.first + given.cases):
             chance = random.Random(f"{given.seed} {i}")

@@ -46,7 +46,6 @@ def test_one_model_alone(folder: Path, entry: Command, small_digits: Path) -> No
     assert done.returncode == 0, done.stdout + done.stderr
     assert "no naive model in this cell" in done.stdout
     assert "The evidence is one-sided" in done.stdout
-    assert "SyntheticDigits: takes of one voice and digit are nearly identical" in done.stdout
     stored = Stored(folder)
     comparison = stored.newest("compare")
     table = pd.read_csv(stored.artifact(comparison, "comparison.csv"))

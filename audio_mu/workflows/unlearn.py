@@ -20,7 +20,8 @@ from audio_mu.names import NAIVE, ORIGINAL
 from audio_mu.progress import say
 from audio_mu.requests.again import resumed
 from audio_mu.requests.ledger import COPIES, RETIRED, SOUGHT
-from audio_mu.requests.request import request_table
+from audio_mu.requests.never_trained import enter_never_trained
+from audio_mu.requests.request import NeverTrainedError, request_table
 from audio_mu.store import queries, registry
 from audio_mu.store.artifacts import Unreadable, list_files, read_logits, unreadable
 from audio_mu.store.failed import leave_out, log_failed
@@ -41,19 +42,25 @@ from audio_mu.workflows.method_settings import (
     say_unread,
 )
 from audio_mu.workflows.register import register_unlearned
-from audio_mu.workflows.stage import stage_run
+from audio_mu.workflows.stage import base_tags, stage_run
 from audio_mu.workflows.train import log_servable
 from audio_mu.workflows.unlearning_cell import UnlearningCell
 
 
 def unlearn(config: Config, store: Store, engine: Engine, parent: Run | None = None) -> str:
-    """Run what the store does not have yet and log every figure; return the cell's id."""
+    """Run what the store does not have yet and log every figure; return the cell's id.
+
+    Where no model has learnt anything of the request, it is entered into the ledger and there is no cell."""
     methods = check_methods(config)
-    if parent is None and (answered := resumed(config, store)):
+    if parent is None and (answered := resumed(config, store)) is not None:
         return answered
     bases, data = find_bases(store, config)
     config = bases.config
-    request = resolve(config, data)
+    try:
+        request = resolve(config, data)
+    except NeverTrainedError as found:
+        enter_never_trained(config, store, data.clips, found, base_tags(config))
+        return ""
     attack = find_attack(store, bases)
     cell = UnlearningCell(config, bases, data, request, attack, given_hyper_parameters(config))
     clips, attackers = data.clips, load_attack(store, attack)

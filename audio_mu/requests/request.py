@@ -23,8 +23,11 @@ from audio_mu.system.hashing import hash_of
 class NeverTrainedError(UserError):
     """Nothing that a request means was trained on: `drawn` is what it means, `copies` what was looked for."""
 
-    def __init__(self, message: str, drawn: Drawn, copies: str) -> None:
-        super().__init__(message)
+    def __init__(self, asked: str, drawn: Drawn, copies: str) -> None:
+        super().__init__(
+            f"forget={asked!r} names {counted(len(drawn.untrained), 'recording')}, none of which was trained on: there "
+            "is nothing to unlearn; with register=naive they enter the ledger, and no later training takes them in"
+        )
         self.drawn, self.copies = drawn, copies
 
 
@@ -114,13 +117,7 @@ def resolve_request(config: RequestParameters, clips: Clips, split: Split, seek:
     requested, kind = np.sort(drawn.forget), drawn.kind or config.forget
     forget, untrained = _to_forget(config, clips, split, drawn, probable)
     if len(forget) == 0:
-        raise NeverTrainedError(
-            f"forget={config.forget!r} names {counted(len(untrained), 'recording')}, none of which was trained "
-            "on: there is nothing to unlearn; with register=naive they enter the ledger, and no later training takes "
-            "them in",
-            replace(drawn, untrained=untrained, kind=kind),
-            copies.searched,
-        )
+        raise NeverTrainedError(config.forget, replace(drawn, untrained=untrained, kind=kind), copies.searched)
     remain = np.setdiff1d(split.train, forget, assume_unique=True)
     if len(remain) == 0:
         raise UserError(f"forget={config.forget!r} takes all {counted(len(forget), 'training clip')}: ask for fewer")

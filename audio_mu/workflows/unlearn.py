@@ -12,6 +12,7 @@ import pandas as pd
 from audio_mu.audit.one_model import Evaluator, Logits, not_recovered
 from audio_mu.audit.performance import cross_entropy
 from audio_mu.compute.attempt import Failed, measured
+from audio_mu.compute.cores import tell_precision
 from audio_mu.compute.engine import Engine
 from audio_mu.compute.jobs import Result, UnlearnJob, unlearn_job
 from audio_mu.config import Config
@@ -62,6 +63,7 @@ def unlearn(config: Config, store: Store, engine: Engine, parent: Run | None = N
     )
     versions = ", ".join(f"{seed} (version {version.version})" for seed, version in bases.versions.items())
     say(f"base models of {config.registered_model}, seeds {versions}")
+    tell_precision(config)
     say_unread(config, methods)
     with stage_run(store, parent, "unlearn", config, cell.tags()) as run:
         _describe(run, cell)

@@ -10,6 +10,7 @@ import torch
 
 from audio_mu.config import Config, MachineParameters
 from audio_mu.config.parsers import BF16
+from audio_mu.errors import counted
 from audio_mu.progress import say_once
 from audio_mu.system.cores import CPU_INFO, cores_at_hand, multiplies_bf16
 from audio_mu.training import pick_device
@@ -22,6 +23,17 @@ def threads_and_workers(config: MachineParameters) -> tuple[int, int]:
     threads = config.threads or 1
     workers = config.workers or (max(1, cores // threads) if on_cpu else 1)
     return threads, workers
+
+
+def tell_idle(config: MachineParameters, n_tasks: int) -> None:
+    """Say once where a command leaves cores idle that more threads would use; not where the user has decided."""
+    cores = cores_at_hand()
+    decided = config.threads or config.workers or config.engine != "local" or pick_device(config.device).type != "cpu"
+    if not decided and n_tasks and (threads := cores // n_tasks) > 1:
+        say_once(
+            f"note: {counted(cores - n_tasks, 'core')} of {cores} idle: threads={threads} would use them; its figures "
+            "differ from one thread's by rounding, and are not compared with them"
+        )
 
 
 def tell_precision(config: Config, cpu_info: Path = CPU_INFO) -> None:

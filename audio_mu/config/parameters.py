@@ -170,7 +170,9 @@ class MachineParameters:
     """Where the work runs. `threads` and `workers` that are None follow the machine."""
 
     device: str = _parameter("auto", choice("auto", "cpu", "cuda"), "auto|cpu|cuda")
-    threads: int | None = _parameter(AUTO, or_auto(integer(1)), "threads of one task (auto: 1 on a CPU)")
+    threads: int | None = _parameter(
+        AUTO, or_auto(integer(1)), "threads of one task (auto: 1); each number rounds otherwise"
+    )
     workers: int | None = _parameter(AUTO, or_auto(integer(1)), "tasks at once (auto: cores / threads)")
     engine: str = _parameter("local", choice("local", "ray"), "local|ray")
     task_minutes: float = _parameter("0", number(0, low_included=True), "minutes after which a task fails (0: none)")

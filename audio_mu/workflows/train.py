@@ -12,7 +12,7 @@ import pandas as pd
 from audio_mu.audit.certainty import majority_share
 from audio_mu.audit.performance import cross_entropy, performance
 from audio_mu.compute.attempt import Failed, measured
-from audio_mu.compute.cores import tell_precision
+from audio_mu.compute.cores import tell_idle, tell_precision
 from audio_mu.compute.engine import Engine
 from audio_mu.compute.jobs import Result, TrainJob, channels_last, make_network, train_job
 from audio_mu.config import Config, load_recipe
@@ -89,6 +89,7 @@ def train(config: Config, store: Store, engine: Engine, parent: Run | None = Non
             found[seed] = accuracies
             say(f"seed {seed}: reusing the base model of run {finished.name} ({finished.id[:8]})")
         jobs = [_job(config, data, seed) for seed in pending]
+        tell_idle(config.machine, len(jobs))
         for job, result in engine.run(train_job, jobs, f"base models ({config.training.n_epochs} epochs each)"):
             seed, outcome = job.seed, measured(result, partial(_metrics, data))
             tags = {**base_tags(config), "seed": str(seed), "fingerprint": fingerprints[seed]}

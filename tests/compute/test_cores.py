@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from audio_mu.compute.cores import tell_precision
-from audio_mu.config import Config
+from audio_mu.compute import cores
+from audio_mu.compute.cores import tell_idle, tell_precision
+from audio_mu.config import Config, MachineParameters
 
 
 @pytest.mark.parametrize(
@@ -28,5 +29,33 @@ def test_the_faster_precision_is_told_once(
     (tmp_path / "cpuinfo").write_text(f"flags\t\t: {flags}\n")
     for _ in range(2):
         tell_precision(Config.from_text({"device": "cpu", **given}), tmp_path / "cpuinfo")
+    output = capsys.readouterr().out
+    assert output.startswith(told) and output.count("\n") == bool(told)
+
+
+@pytest.mark.parametrize(
+    ("n_tasks", "given", "told"),
+    [
+        (1, {}, "note: 3 cores of 4 idle: threads=4 would use them"),
+        (2, {}, "note: 2 cores of 4 idle: threads=2 would use them"),
+        (3, {}, ""),
+        (4, {}, ""),
+        (0, {}, ""),
+        (1, {"threads": 1}, ""),
+        (1, {"workers": 1}, ""),
+        (1, {"engine": "ray"}, ""),
+        (1, {"device": "cuda"}, ""),
+    ],
+)
+def test_idle_cores_are_told(
+    n_tasks: int,
+    given: dict[str, int | str],
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Catches silence where cores wait, and advice that gains nothing or that the user has decided already."""
+    monkeypatch.setattr(cores, "cores_at_hand", lambda: 4)
+    tell_idle(MachineParameters(**{"device": "cpu", **given}), n_tasks)
     output = capsys.readouterr().out
     assert output.startswith(told) and output.count("\n") == bool(told)

@@ -171,7 +171,7 @@ class MachineParameters:
 
     device: str = _parameter("auto", choice("auto", "cpu", "cuda"), "auto|cpu|cuda")
     threads: int | None = _parameter(
-        AUTO, or_auto(integer(1)), "threads of one task (auto: 1); each number rounds otherwise"
+        AUTO, or_auto(integer(1)), "threads of one task (auto: 1); figures differ by rounding"
     )
     workers: int | None = _parameter(AUTO, or_auto(integer(1)), "tasks at once (auto: cores / threads)")
     engine: str = _parameter("local", choice("local", "ray"), "local|ray")

@@ -81,7 +81,7 @@ class Rehearsal:
         config = self.config
         return hash_of(
             [
-                "rehearsal with errors", network_identity(config), config.data.pipeline, config.base_recipe,
+                "rehearsal with errors", network_identity(config), config.data.pipeline, config.hashed_recipe,
                 self.data.digest, self.request.hash, [self.data.clips.ids[i] for i in self.validation], self.base_seed,
                 self.reference_seed, machine(config), source_hash(UNLEARNING_SOURCE),
             ]
@@ -114,6 +114,7 @@ class Rehearsal:
                 batch_size=config.training.batch_size,
                 n_epochs=config.training.n_epochs,
                 best_on=None,
+                precision=config.training.precision,
             )
             for name, (seed, train) in clips.items()
         }

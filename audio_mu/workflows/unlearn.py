@@ -12,6 +12,7 @@ import pandas as pd
 from audio_mu.audit.one_model import Evaluator, Logits, not_recovered
 from audio_mu.audit.performance import cross_entropy
 from audio_mu.compute.attempt import Failed, measured
+from audio_mu.compute.cores import tell_idle, tell_precision
 from audio_mu.compute.engine import Engine
 from audio_mu.compute.jobs import Result, UnlearnJob, unlearn_job
 from audio_mu.config import Config
@@ -69,6 +70,7 @@ def unlearn(config: Config, store: Store, engine: Engine, parent: Run | None = N
     )
     versions = ", ".join(f"{seed} (version {version.version})" for seed, version in bases.versions.items())
     say(f"base models of {config.registered_model}, seeds {versions}")
+    tell_precision(config)
     say_unread(config, methods)
     with stage_run(store, parent, "unlearn", config, cell.tags()) as run:
         _describe(run, cell)
@@ -134,6 +136,7 @@ class Unlearning:
                 self._take(seed, method, self._original(seed, states[seed]))
         jobs = [self._job(seed, method, states[seed]) for seed, method in pending if method != ORIGINAL]
         jobs.sort(key=lambda job: job.method != NAIVE)  # the longest first
+        tell_idle(self.cell.config.machine, len(jobs))
         for job, result in self.engine.run(unlearn_job, jobs, f"unlearning {self.cell.request.name}"):
             self._take(job.seed, job.method, result)
 

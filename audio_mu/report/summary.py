@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from audio_mu.names import NAIVE, ORIGINAL
+from audio_mu.report.choice import candidates, closest
 from audio_mu.report.facts import RequestFacts, figures_of, interval_percent, percent, speed_words
-from audio_mu.report.rule import FAILURES, RULE, Outcome, Rule, Verdict, candidates, closest, verdicts
+from audio_mu.report.rule import FAILURES, RULE, Outcome, Rule, Verdict, verdicts
 
 
 def summary(long: pd.DataFrame, methods: Sequence[str], request: RequestFacts, rule: Rule = RULE) -> list[str]:

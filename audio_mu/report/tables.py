@@ -27,6 +27,16 @@ SHOWN = {
 }
 """Metrics of the table for people, in its order, with their headings."""
 
+SHORT = {
+    "forget/accuracy": "forget",
+    "remain/accuracy": "remain",
+    "test/accuracy": "test",
+    "mia/auc": "MIA AUC",
+    "gap/tow": "ToW",
+    "time/total_s": "seconds",
+}
+"""Metrics of the console's table, in its order, with their headings."""
+
 AUDITED = {
     "mia/auc": "MIA AUC",
     "gap/mia_auc": "AUC − naive's",
@@ -80,6 +90,9 @@ EXPLANATION = (
     "forget set, whose yardstick is retrain_floor: naive models of different seeds to each other. ToW: 1 = same "
     "accuracies as naive. naive (retrained without the recordings) is the target in every column, not the extreme."
 )
+
+
+SHORT_EXPLANATION = "Means over the seeds; the target in every column is naive's; ?: not settled."
 
 
 def long_table(values: pd.DataFrame) -> pd.DataFrame:
@@ -223,6 +236,24 @@ def wide_table(long: pd.DataFrame, order: Iterable[str], headings: Mapping[str, 
     columns = [metric for metric in headings if metric in wide.columns]
     rows = [method for method in order if method in wide.index]
     wide = wide.reindex(index=rows, columns=columns).rename(columns=dict(headings)).fillna("–")
+    return wide.rename_axis(index="method", columns=None).reset_index()
+
+
+def short_table(long: pd.DataFrame, order: Iterable[str], verdicts: Mapping[str, str]) -> pd.DataFrame:
+    """One row per method, its means under `SHORT` and its verdict: what the 100 columns of a console hold."""
+    wide = means_table(long, order, SHORT)
+    digits = {"time/total_s": 1}
+    shown = pd.DataFrame({"method": wide["method"]})
+    for metric in wide.columns[1:]:
+        shown[SHORT[metric]] = ["–" if pd.isna(mean) else f"{mean:.{digits.get(metric, 3)}f}" for mean in wide[metric]]
+    return shown.assign(verdict=[verdicts.get(method, "") for method in wide["method"]])
+
+
+def means_table(long: pd.DataFrame, order: Iterable[str], metrics: Iterable[str]) -> pd.DataFrame:
+    """One row per method and one column per metric, the means as numbers; columns that nothing fills are left out."""
+    shown = long[long["metric"].isin([*metrics])].pivot(index="method", columns="metric", values="mean")
+    columns = [metric for metric in metrics if metric in shown.columns]
+    wide = shown.reindex(index=[method for method in order if method in shown.index], columns=columns)
     return wide.rename_axis(index="method", columns=None).reset_index()
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 
 from audio_mu.audit.across_seeds import SEEDS_OF_ULIRA
 from audio_mu.config import BASE_FIELDS, Config, DataParameters
+from audio_mu.config.commands import command
 from audio_mu.data.audio import SAMPLE_RATE, BadRecording, read_clip
 from audio_mu.data.catalog import recording_below
 from audio_mu.data.datasets import root_at_hand
@@ -23,6 +24,8 @@ from audio_mu.errors import UserError, first_of
 from audio_mu.names import BEST, NAIVE, ORIGINAL
 from audio_mu.printable import printable
 from audio_mu.report import cards
+from audio_mu.report.answer import answer
+from audio_mu.report.choice import best_method, candidates
 from audio_mu.report.evidence import Choice, evidence
 from audio_mu.report.facts import RequestFacts, figures_of, interval_number, interval_percent
 from audio_mu.report.html import (
@@ -37,12 +40,12 @@ from audio_mu.report.html import (
     render_record,
     render_report,
 )
-from audio_mu.report.rule import candidates, judge
+from audio_mu.report.rule import judge
 from audio_mu.report.summary import summary
 from audio_mu.report.tables import listed
 from audio_mu.requests.ledger import COPIES
 from audio_mu.store import queries
-from audio_mu.store.artifacts import way_back
+from audio_mu.store.artifacts import repeated, way_back
 from audio_mu.store.handle import Store
 from audio_mu.store.links import share_charts
 from audio_mu.store.runs import Run
@@ -302,3 +305,33 @@ def _describe(store: Store, cell: CellRuns, lines: Sequence[str]) -> None:
     for (method, seed), run in cell.runs.items():
         if key not in run.tags:
             Run(store, run.id, run.name).note(cards.method_note(method, cell.request, seed, run.metrics))
+
+
+def tell_answer(store: Store, cell: CellRuns, step: tuple[str, str] | None = None) -> None:
+    """Have the command end with the answer of a cell. step: what to do next, in words, and the command."""
+    long = cell.long()
+    words, how = step or next_step(store, cell, long)
+    store.answer[:] = answer(long, cell.methods, request_facts(store, cell), words, how)
+
+
+def next_step(store: Store, cell: CellRuns, long: pd.DataFrame) -> tuple[str, str]:
+    """What follows from a cell's verdicts, in words, and the command."""
+    if NAIVE not in cell.methods:
+        return "retrain without the recordings (naive), to compare with", again_of(store, cell, NAIVE)
+    if not judge(NAIVE, figures_of(long, NAIVE)).passed:
+        longer = 2 * int(store.client.get_run(cell.any_run.id).data.params["n_epochs"])
+        return "train longer, naive has learned too little", command("main", n_epochs=str(longer))
+    if (best := best_method(long, cell.methods)) is not None:
+        return f"put {best} into service", again_of(store, cell, best, register=BEST)
+    return naive_step(store, cell)
+
+
+def naive_step(store: Store, cell: CellRuns) -> tuple[str, str]:
+    """The step that a refusal leaves."""
+    return "put naive, the retrained model, into service", again_of(store, cell, NAIVE, register=NAIVE)
+
+
+def again_of(store: Store, cell: CellRuns, method: str, **values: str) -> str:
+    """The command that unlearns a cell's request, with all its settings, by one method."""
+    run, seeds = store.client.get_run(cell.any_run.id), ",".join(map(str, cell.seeds))
+    return repeated(store.client, run, seeds=seeds, methods=method, **values)

@@ -14,7 +14,7 @@ from audio_mu.store.handle import Store
 from audio_mu.workflows.attack import attack
 from audio_mu.workflows.compare import compare
 from audio_mu.workflows.data import data_to_train, resolve
-from audio_mu.workflows.register import register_unlearned
+from audio_mu.workflows.register import finish
 from audio_mu.workflows.stage import stage_run
 from audio_mu.workflows.train import train
 from audio_mu.workflows.unlearn import unlearn
@@ -39,4 +39,4 @@ def run_all(config: Config, store: Store, engine: Engine) -> None:
         compare(config, store, run, cell)
         if store.failed:
             run.tags({COUNT: str(len(store.failed))})
-        register_unlearned(config, store, run, cell)
+    finish(config, store, run, cell)

@@ -104,6 +104,7 @@ def run_entry_point(name: str, arguments: Sequence[str] | None = None) -> int:
         return _run(name, Config.from_text(values), values)
     except UserError as error:
         complain(f"error: {error}")
+        _leave_reason(name, error)
         return USER_ERROR
     except KeyboardInterrupt:
         complain(f"interrupted: {AGAIN}")
@@ -178,6 +179,13 @@ def _run(name: str, config: Config, given: Mapping[str, str]) -> int:
         if told is None:
             raise
         raise UserError(told) from error
+
+
+def _leave_reason(name: str, error: UserError) -> None:
+    if "MLFLOW_RUN_ID" in os.environ:
+        from audio_mu.store.runs import tell_refusal
+
+        tell_refusal(name, error)
 
 
 def _print_last(errors: Sequence[str], answer: Sequence[str]) -> None:

@@ -56,7 +56,7 @@ AUDITED = {
 """Metrics of the audit table, in its order, with their headings."""
 
 AUDIT_EXPLANATION = (
-    "Mean ± standard deviation over the seeds. MIA: population attack of the forget recordings against the "
+    "Mean [95 % interval] over the seeds. MIA: population attack of the forget recordings against the "
     "non-members by loss alone; AUC 0.5 = they look like unseen ones, far below 0.5 = over-unlearned. RMIA: the same "
     "with the other seeds' naive models as references. U-LiRA: whether this method's models can be told from naive's "
     "on the forget recordings, each seed attacked with the others; 0.5 = no. bound: largest distinguishability seen "
@@ -84,7 +84,7 @@ RANKED = {"gap/tow": True, "distance/js": False, "|gap/mia_auc|": False}
 """What methods are ranked by, and whether higher is better."""
 
 EXPLANATION = (
-    "Mean ± standard deviation over the seeds. forget/remain/test acc: accuracy on the recordings to forget, on the "
+    "Mean [95 % interval] over the seeds. forget/remain/test acc: accuracy on the recordings to forget, on the "
     "rest of the training set, on the test set. MIA score: share of forget recordings that the attack models call "
     "non-member; MIA AUC: 0.5 = forget recordings look like unseen ones. act. dist., JS: distance to naive on the "
     "forget set, whose yardstick is retrain_floor: naive models of different seeds to each other. ToW: 1 = same "
@@ -229,9 +229,9 @@ def ranking_markdown(results: Mapping[str, FriedmanResult]) -> str:
 
 
 def wide_table(long: pd.DataFrame, order: Iterable[str], headings: Mapping[str, str] = SHOWN) -> pd.DataFrame:
-    """One row per method, `mean ± std` under people's headings; columns and rows that nothing fills are left out."""
+    """One row per method, `mean [95 % interval]` under people's headings; no column or row without figures."""
     shown = long[long["metric"].isin(headings)]
-    text = shown.assign(text=[_mean_and_deviation(row) for row in shown.itertuples()])
+    text = shown.assign(text=[_mean_and_interval(row) for row in shown.itertuples()])
     wide = text.pivot(index="method", columns="metric", values="text")
     columns = [metric for metric in headings if metric in wide.columns]
     rows = [method for method in order if method in wide.index]
@@ -257,10 +257,10 @@ def means_table(long: pd.DataFrame, order: Iterable[str], metrics: Iterable[str]
     return wide.rename_axis(index="method", columns=None).reset_index()
 
 
-def _mean_and_deviation(row: Any) -> str:
+def _mean_and_interval(row: Any) -> str:
     digits = 1 if row.metric in ("time/total_s", "time/speedup") else 3
     mean = f"{row.mean:.{digits}f}"
-    return mean if pd.isna(row.std) else f"{mean} ± {row.std:.{digits}f}"
+    return mean if pd.isna(row.ci_low) else f"{mean} [{row.ci_low:.{digits}f}, {row.ci_high:.{digits}f}]"
 
 
 def chain_shown(chain: pd.DataFrame) -> pd.DataFrame:

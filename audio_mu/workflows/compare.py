@@ -71,6 +71,9 @@ def compare(config: Config, store: Store, parent: Run | None = None, cell: str |
         say(f"every figure, with its 95 % interval: {run.address('comparison.csv')}")
         ranked = _ranking(store, run, config, newest, long)
         run.text("comparison.md", "\n".join([*texts, ranked, _chained(run, chain)]))
+        words = verdict_words(cells[0].long, newest.methods)
+        table = tables.means_table(cells[0].long, newest.methods, [*tables.SHOWN, *tables.AUDITED])
+        run.table("comparison.json", table.assign(verdict=table["method"].map(words)))
         run.metrics({f"{row.method}/{row.metric}": row.mean for row in cells[0].long.itertuples()})
         nothing = "no report: the recordings of these requests are erased"
         say(f"report: {run.address(report)}" if report else nothing)

@@ -25,9 +25,9 @@ from audio_mu.names import BEST, NAIVE, ORIGINAL
 from audio_mu.printable import printable
 from audio_mu.report import cards
 from audio_mu.report.answer import answer
-from audio_mu.report.choice import best_method, candidates
-from audio_mu.report.evidence import Choice, evidence
-from audio_mu.report.facts import RequestFacts, figures_of, interval_number, interval_percent
+from audio_mu.report.choice import best_method, candidates, closest
+from audio_mu.report.evidence import RECORD_ROWS, Choice, evidence
+from audio_mu.report.facts import RequestFacts, figures_of
 from audio_mu.report.html import (
     SHOWN_CLIPS,
     Clip,
@@ -49,26 +49,15 @@ from audio_mu.store.artifacts import repeated, way_back
 from audio_mu.store.handle import Store
 from audio_mu.store.links import share_charts
 from audio_mu.store.runs import Run
-from audio_mu.workflows.cells import CellRuns, ClipLosses, ComparedCell, compare_cell, refuse_damaged
+from audio_mu.workflows.cells import CellRuns, ClipLosses, ComparedCell, compare_cell, load_cell, refuse_damaged
 
 AUDIO_VARIABLE = "AUDIO_MU_REPORT_AUDIO"  # how many recordings a report may hold; 0: none
 DEFAULT_AUDIO = 60
 EXAMPLES = 6
 PACKAGES = ("mlflow", "torch", "torchaudio", "numpy")
 CURVE = "prune/cosine_by_percent"
+TOLD = ("forget/accuracy", "remain/accuracy", "test/accuracy", "mia/auc", "gap/tow", "time/speedup")
 SIZES = ("n_forget", "n_remain", "n_test", "n_held_out", "n_duplicates_added")
-RECORD_ROWS = {
-    "forget/accuracy": ("accuracy, forget set", interval_percent),
-    "remain/accuracy": ("accuracy, remain set", interval_percent),
-    "test/accuracy": ("accuracy, test set", interval_percent),
-    "held_out/accuracy": ("accuracy, matching test set", interval_percent),
-    "forget/loss": ("loss, forget set", interval_number),
-    "mia/auc": ("AUC of the attack by the loss", interval_number),
-    "mia/score": ("called unseen by attack models", interval_percent),
-    "audit/rmia_auc": ("AUC of RMIA", interval_number),
-    "audit/ulira_auc": ("AUC of U-LiRA", interval_number),
-    "distance/js": ("Jensen-Shannon divergence to naive", interval_number),
-}
 
 
 def write_report(
@@ -305,6 +294,19 @@ def _describe(store: Store, cell: CellRuns, lines: Sequence[str]) -> None:
     for (method, seed), run in cell.runs.items():
         if key not in run.tags:
             Run(store, run.id, run.name).note(cards.method_note(method, cell.request, seed, run.metrics))
+
+
+def describe_chain(store: Store, run: Run, config: Config, cell_id: str, long: pd.DataFrame) -> None:
+    """Description, data set and the few figures that matter for the run of the whole chain, which people open first."""
+    cell = load_cell(store, cell_id)
+    request, methods = request_facts(store, cell), cell.methods
+    run.note(
+        f"## {cell.title}\n\n{listed(summary(long, methods, request))}\nReport and tables: the run `compare` below."
+    )
+    run.dataset(config.data.label, cell.any_run.tags["clips_digest"], request.n_forget + request.n_remain, "main")
+    shown = dict.fromkeys([ORIGINAL, NAIVE, best_method(long, methods) or closest(long, methods)])
+    rows = long[long["method"].isin(shown.keys()) & long["metric"].isin(TOLD)]
+    run.metrics({f"{row.method}/{row.metric}": row.mean for row in rows.itertuples()})
 
 
 def tell_answer(store: Store, cell: CellRuns, step: tuple[str, str] | None = None) -> None:

@@ -14,6 +14,7 @@ from audio_mu.store.handle import Store
 from audio_mu.workflows.attack import attack
 from audio_mu.workflows.compare import compare
 from audio_mu.workflows.data import data_to_train, resolve
+from audio_mu.workflows.gather import describe_chain
 from audio_mu.workflows.register import finish
 from audio_mu.workflows.stage import stage_run
 from audio_mu.workflows.train import train
@@ -36,7 +37,7 @@ def run_all(config: Config, store: Store, engine: Engine) -> None:
         having = replace(config, training=replace(config.training, seeds=trained))
         attack(having, store, run)
         cell = unlearn(having, store, engine, run)
-        compare(config, store, run, cell)
+        describe_chain(store, run, config, cell, compare(config, store, run, cell))
         if store.failed:
             run.tags({COUNT: str(len(store.failed))})
     finish(config, store, run, cell)

@@ -243,6 +243,7 @@ def _version(store: Store, name: str, chosen: Chosen, seed: int, model_uri: str,
         **_tags_of_base(store, name, finished),
         **{key: finished.tags[key] for key in own},
         "compared": str(chosen.choice.compared),
+        "test_accuracy": f"{finished.metrics['test/accuracy']:.3f}",
         "clips_digest": digest,  # the next request starts from here
         "evidence": f"runs:/{finished.id}/evidence.html",
     }

@@ -108,4 +108,4 @@ def _recorded(
     if (best := best_method(long, cell.methods)) is not None:
         return best, choice_of(BEST, cell, best)
     method = closest(long, cell.methods) or cell.methods[-1]
-    return method, Choice(f"No method meets the rule as the best of those compared; {method} is the closest.")
+    return method, Choice(f"No method meets the rule as the best of those compared; {method} has the highest ToW.")

@@ -49,7 +49,7 @@ def allowed_method(asked: str, long: pd.DataFrame, methods: Sequence[str]) -> st
         if (found := best_method(long, methods)) is not None:
             return found
         tried = candidates(methods)
-        judged, words = closest(long, tried), f"none of {len(tried)} methods meets the rule"
+        judged, words = closest(long, tried), f"no method meets the rule, of {len(tried)} compared"
         verdict = verdicts(long, [judged], compared=len(tried))[judged] if judged else None
     else:
         judged, verdict = asked, verdicts(long, [asked])[asked]

@@ -251,7 +251,8 @@ def short_table(long: pd.DataFrame, order: Iterable[str], verdicts: Mapping[str,
 
 def means_table(long: pd.DataFrame, order: Iterable[str], metrics: Iterable[str]) -> pd.DataFrame:
     """One row per method and one column per metric, the means as numbers; columns that nothing fills are left out."""
-    shown = long[long["metric"].isin([*metrics])].pivot(index="method", columns="metric", values="mean")
+    metrics = list(dict.fromkeys(metrics))
+    shown = long[long["metric"].isin(metrics)].pivot(index="method", columns="metric", values="mean")
     columns = [metric for metric in metrics if metric in shown.columns]
     wide = shown.reindex(index=[method for method in order if method in shown.index], columns=columns)
     return wide.rename_axis(index="method", columns=None).reset_index()

@@ -32,7 +32,8 @@ def no_call() -> Iterator[None]:
 
 def printed(text: str, stage: str) -> str:
     """The one command of an entry point in a text."""
-    found = {line for line in re.findall(r"`([^`]+)`", text) if f"-e {stage} " in line or f"{stage} --" in line}
+    commands = re.findall(r"`([^`]+)`", text) + re.findall(r"^  (.+)$", text, re.MULTILINE)
+    found = {line for line in commands if f"-e {stage} " in line or f"{stage} --" in line}
     assert len(found) == 1, text
     return found.pop()
 

@@ -53,7 +53,7 @@ def test_the_refusal_of_best_says_how_many_were_compared() -> None:
     runs = CellRuns("c", "item-10", many)
     with pytest.raises(NotAllowed) as raised:
         allowed_method("best", runs.long(), runs.methods)
-    assert "none of 5 methods meets the rule; highest ToW: omp, accuracy lost" in str(raised.value)
+    assert "no method meets the rule, of 5 compared; highest ToW: omp, accuracy lost" in str(raised.value)
     assert raised.value.reasons.startswith("omp, accuracy lost: seed 40 has not recovered")
     assert "\n" not in str(raised.value) and len(str(raised.value).split()) <= 30
 

@@ -286,6 +286,13 @@ def chain_shown(chain: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
+def narrowed(table: pd.DataFrame, width: int) -> pd.DataFrame:
+    """A table without the columns before its last one that do not fit into so many characters."""
+    while len(markdown(table).partition("\n")[0]) > width and len(table.columns) > 4:
+        table = table.drop(columns=table.columns[-2])
+    return table
+
+
 def markdown(table: pd.DataFrame) -> str:
     """A Markdown table, its columns aligned for reading as plain text too."""
     rows = [list(map(str, table.columns)), *(list(map(str, row)) for row in table.itertuples(index=False))]

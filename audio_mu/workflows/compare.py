@@ -15,7 +15,7 @@ from audio_mu.errors import UserError
 from audio_mu.names import NAIVE
 from audio_mu.progress import say
 from audio_mu.report import figures, tables
-from audio_mu.report.answer import one_line_of
+from audio_mu.report.answer import WIDTH, one_line_of
 from audio_mu.report.published import published_markdown
 from audio_mu.report.rule import verdict_words
 from audio_mu.requests.ledger import read_ledger
@@ -87,9 +87,10 @@ def _chained(run: Run, chain: pd.DataFrame) -> str:
     if chain.empty:
         return ""
     run.csv("chain.csv", chain)
-    text = f"{tables.markdown(tables.chain_shown(chain))}\n{tables.CHAIN_EXPLANATION}\n"
-    say(f"\nrequests one after another\n\n{text}")
-    return f"## Requests one after another\n\n{text}"
+    shown = tables.chain_shown(chain)
+    say(f"\nrequests one after another\n\n{tables.markdown(tables.narrowed(shown, WIDTH))}")
+    say(f"accuracies of the versions in service (naive's), all of them: {run.address('chain.csv')}")
+    return f"## Requests one after another\n\n{tables.markdown(shown)}\n{tables.CHAIN_EXPLANATION}\n"
 
 
 def _show(
@@ -104,7 +105,7 @@ def _show(
     notes = [*notes, *audit.notes]
     if place <= TABLES_ON_SCREEN:
         for note in notes if place == 0 else filter(None, [cell.erased]):
-            say(one_line_of(f"note: {note}"))
+            say(f"note: {note}" if "`" in note else one_line_of(f"note: {note}"))  # no command is cut
         short = tables.short_table(cell.long, runs.methods, verdict_words(cell.long, runs.methods))
         say(f"\n{one_line_of(f'{runs.title}, cell {runs.id}')}\n\n{tables.markdown(short)}")
     _draw(run, cell, losses)

@@ -6,12 +6,10 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from audio_mu.config import commands
 from audio_mu.config.commands import ENTRY, Call, again, command, erasing, remember
 from tests.answered import FLAT, tones
 from tests.commands import entry_point, mlflow_run, own_environment
@@ -20,14 +18,6 @@ PATTERN = r"(p\d+)_"
 SCRIPT = (
     f"#!{sys.executable}\nimport sys\nfrom audio_mu.cli import main\nif __name__ == '__main__':\n    sys.exit(main())\n"
 )
-
-
-@pytest.fixture(autouse=True)
-def no_call() -> Iterator[None]:
-    """Each test starts as a notebook does: nothing is known of the command."""
-    token = commands._call.set(Call())
-    yield
-    commands._call.reset(token)
 
 
 def printed(text: str, stage: str) -> str:

@@ -39,4 +39,9 @@ def test_the_table_of_a_console_fits_it(long: pd.DataFrame) -> None:
     methods = [names.get(name, name) for name in MEANS]
     shown = tables.markdown(tables.short_table(wide, methods, verdict_words(wide, methods)))
     assert max(map(len, shown.splitlines())) <= WIDTH
+    requests = pd.DataFrame(
+        [["1", "speaker-17", *["0.912 (0.914)"] * 9, "0.931"]], columns=[*"abcdefghijk", "test before"]
+    )
+    narrow = tables.narrowed(requests, WIDTH)
+    assert len(tables.markdown(narrow).splitlines()[0]) <= WIDTH and narrow.columns[-1] == "test before"
     assert "| target " in shown and "| meets the rule" in shown

@@ -112,7 +112,7 @@ def find_attack(store: Store, bases: Bases) -> Finished:
     given = "".join(f" with {name}={value}" for name, value in asked.items())
     raise UserError(
         f"no attack models{given} for {config.registered_model} seeds {','.join(map(str, bases.versions))} in this "
-        f"store: run `{command('attack')}` first"
+        f"store: run `{command('attack', None, **config.as_text(asked))}` first"
     )
 
 

@@ -338,7 +338,7 @@ def test_the_attack_of_the_last_command_is_taken(answered: Answered) -> None:
 
     assert feature_of() == "loss"
     assert feature_of(attack_feature="log_loss") == "log_loss"
-    with pytest.raises(UserError, match=r"no attack models with n_attack_models=2 for .* -e attack` first so"):
+    with pytest.raises(UserError, match=r"no attack models with n_attack_models=2 .* -P n_attack_models=2` first"):
         answered.run("unlearn", **request | {"n_attack_models": "2"})
 
 

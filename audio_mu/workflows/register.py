@@ -338,7 +338,7 @@ def _tell(store: Store, run: Run, name: str, chosen: Chosen, versions: Mapping[i
         + f"{after:.3f}{beside}"
     )
     say(
-        f"serve it: MLFLOW_TRACKING_URI={shlex.quote(store.uri)} "
+        f"serve it (seed {chosen.served_seed}): MLFLOW_TRACKING_URI={shlex.quote(store.uri)} "
         f"MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false mlflow models serve -m models:/{name}@{UNLEARNED} "
         f"--env-manager local -p {PORT}"
     )

@@ -63,10 +63,12 @@ def attack(**parameters: Any) -> pd.DataFrame:
 def unlearn(**parameters: Any) -> pd.DataFrame:
     """Unlearn the request: method, seed, run_id, cell, and every metric of the run (contract names) as a column.
 
-    The rows are those of the cell, earlier finished methods among them.
+    The rows are those of the cell, earlier finished methods among them; none where no model has learnt anything of it.
     """
     with _session(parameters) as (config, store, engine):
-        cell = load_cell(store, unlearn_workflow.unlearn(config, store, engine))
+        if not (of_request := unlearn_workflow.unlearn(config, store, engine)):
+            return pd.DataFrame()
+        cell = load_cell(store, of_request)
         rows = [
             {"method": method, "seed": seed, "run_id": run.id, "cell": cell.id}
             | {name: value for name, value in run.metrics.items() if not name.startswith(CURVE_PREFIXES)}

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import math
 import os
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from audio_mu.compute.worker import end_server, start_server
 from audio_mu.config import LONGEST_SHOWN, PARAMETERS, Config, parse
 from audio_mu.config.commands import remember
 from audio_mu.config.reads import help_text
@@ -109,6 +111,7 @@ def run_entry_point(name: str, arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain(f"interrupted: {AGAIN}")
         sys.stdout.flush()
+        end_server()
         os._exit(INTERRUPTED)  # at once: libraries take many seconds to leave while they compile or export
     except Exception as error:
         if not memory_ended(error):
@@ -146,6 +149,9 @@ def read_words(arguments: Sequence[str]) -> dict[str, str]:
 def _run(name: str, config: Config, given: Mapping[str, str]) -> int:
     entry = ENTRY_POINTS[name]
     check_user()
+    if entry.engine and config.machine.engine != "ray":
+        start_server()  # so that it imports beside this process
+        atexit.register(end_server)
     # Imported here: a wrong parameter and --help are answered without waiting for torch and MLflow.
     from audio_mu.store.connect import open_store
     from audio_mu.store.failed import last_lines

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from audio_mu.audit.deeper import deep_figures
+from audio_mu.config.parsers import FLOAT32
 from audio_mu.errors import UserError
 from audio_mu.models import AudioClassifier, build
 from audio_mu.own_code import is_reference, load
@@ -89,6 +90,7 @@ class TrainJob:
     batch_size: int
     n_epochs: int
     best_on: str | None
+    precision: str = FLOAT32
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def _accuracy_on(problem: Problem, features: torch.Tensor, indices: np.ndarray) 
 
 @cache
 def warm_up(architecture: str, shape: tuple[int, int], n_classes: int, batch_size: int, optimizer: OptimizerSettings,
-            device: torch.device) -> None:  # fmt: skip
+            precision: str, device: torch.device) -> None:  # fmt: skip
     """Take the first step of this process with such a network, on noise, so that no method's clock has it.
 
     The libraries choose their kernels and the system gives memory in it. It would be naive's, the first job of a
@@ -161,7 +163,8 @@ def warm_up(architecture: str, shape: tuple[int, int], n_classes: int, batch_siz
         network = channels_last(make_network(architecture, shape, n_classes)).to(device)
         noise, labels = torch.rand(batch_size, 1, *shape), torch.arange(batch_size) % n_classes
         examples = Examples(noise.to(device), labels.to(device), torch.arange(batch_size, device=device))
-        fit(network, examples, optimizer.build(network.parameters()), epochs=1, batch_size=batch_size, seed=0)
+        moved = optimizer.build(network.parameters())
+        fit(network, examples, moved, epochs=1, batch_size=batch_size, seed=0, precision=precision)
 
 
 def train_job(job: TrainJob) -> Result:
@@ -185,6 +188,7 @@ def train_job(job: TrainJob) -> Result:
         epochs=job.n_epochs,
         batch_size=job.batch_size,
         seed=job.seed,
+        precision=job.precision,
         checkpoint=None if job.best_on is None else _accuracy_on(job.problem, features, job.sets[job.best_on]),
         after_epoch=after_epoch,
     )
@@ -208,9 +212,9 @@ def unlearn_job(job: UnlearnJob) -> Result:
     base.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in job.base_state.items()})
     base.to(features.device).eval()
     shape, size = (int(features.shape[2]), int(features.shape[3])), job.settings.batch_size
-    optimizer = job.settings.optimizer
+    optimizer, precision = job.settings.optimizer, job.settings.precision
     with suppress(Exception):  # what cannot take a step is told by the method that takes one
-        warm_up(job.problem.architecture, shape, job.problem.n_classes, size, optimizer, features.device)
+        warm_up(job.problem.architecture, shape, job.problem.n_classes, size, optimizer, precision, features.device)
     sets = {
         name: Examples(features, labels, torch.from_numpy(job.sets[name]).to(features.device))
         for name in ("forget", "remain")

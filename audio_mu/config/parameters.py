@@ -77,6 +77,9 @@ class TrainingParameters:
     optimizer: str = _parameter(AUTO, or_auto(choice("sgd", "adam")), "sgd|adam", of_base=True)
     learning_rate: float = _parameter(AUTO, or_auto(number(0)), "rate of base training and naive", of_base=True)
     checkpoint: str = _parameter("last", choice("last", "best_test"), "last|best_test (the study's)", of_base=True)
+    precision: str = _parameter(
+        AUTO, or_auto(choice(*parsers.PRECISIONS)), "float32|bf16: arithmetic of training (auto: float32)", of_base=True
+    )
 
     @property
     def network(self) -> str:
@@ -167,7 +170,9 @@ class MachineParameters:
     """Where the work runs. `threads` and `workers` that are None follow the machine."""
 
     device: str = _parameter("auto", choice("auto", "cpu", "cuda"), "auto|cpu|cuda")
-    threads: int | None = _parameter(AUTO, or_auto(integer(1)), "threads of one task (auto: 1 on a CPU)")
+    threads: int | None = _parameter(
+        AUTO, or_auto(integer(1)), "threads of one task (auto: 1); figures differ by rounding"
+    )
     workers: int | None = _parameter(AUTO, or_auto(integer(1)), "tasks at once (auto: cores / threads)")
     engine: str = _parameter("local", choice("local", "ray"), "local|ray")
     task_minutes: float = _parameter("0", number(0, low_included=True), "minutes after which a task fails (0: none)")
@@ -214,6 +219,7 @@ class Config:
         everything = {name: about.default for name, about in PARAMETERS.items()} | parsed
         recipe = load_recipe(everything["dataset"])
         everything |= {name: getattr(recipe, name) for name in DECIDES if everything[name] is None}
+        everything["precision"] = everything["precision"] or parsers.FLOAT32
         groups: dict[str, Any] = {
             name: group(**{f.name: everything[f.name] for f in dataclasses.fields(group)})
             for name, group in GROUPS.items()
@@ -239,6 +245,12 @@ class Config:
     def base_recipe(self) -> dict[str, str]:
         """The parameters that make a base model, as text: later steps take these from its version."""
         return self.as_text(BASE_FIELDS)
+
+    @property
+    def hashed_recipe(self) -> dict[str, str]:
+        """The same for fingerprints and cells, without float32: older ones hash no precision, and meant that."""
+        recipe = self.base_recipe
+        return {name: text for name, text in recipe.items() if (name, text) != ("precision", parsers.FLOAT32)}
 
     def as_text(self, names: Iterable[str] | None = None) -> dict[str, str]:
         """Every parameter, or the named ones, as text, as it would be given on a command line."""

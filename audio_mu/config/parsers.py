@@ -14,6 +14,7 @@ from audio_mu.own_code import is_reference, name_of
 AUTO = "auto"
 LARGEST = 1_000_000_000
 ARCHITECTURES = ("VGGish", "CCT", "ViT")
+PRECISIONS = FLOAT32, BF16 = "float32", "bf16"
 STUDY_KEYS = {
     "VGGishMel": ("VGGish", "mel"),
     "VGGishSpec": ("VGGish", "spec"),

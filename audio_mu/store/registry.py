@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import numpy as np
@@ -22,6 +22,7 @@ from mlflow.types import Schema, TensorSpec
 
 from audio_mu.errors import UserError, one_line
 from audio_mu.printable import printable
+from audio_mu.store import queries
 from audio_mu.store.artifacts import Files, way_back
 from audio_mu.store.handle import Store
 from audio_mu.store.private import traced_as
@@ -118,6 +119,30 @@ def _unreadable(model_uri: str, why: str) -> UserError:
     with suppress(MlflowException):  # nobody knows what has made it
         back = way_back(client, client.get_logged_model(model_uri.removeprefix("models:/")).source_run_id or "")
     return UserError(f"model {model_uri} of this store cannot be read ({why}): {back}")
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a served model answers with, in the order of its logits, and the samples of the clips that it wants."""
+
+    classes: tuple[str, ...]
+    clip_samples: int
+
+
+def served(model_uri: str) -> Served:
+    """Of a model of this project. Raises `UserError` for any other, and where there is none."""
+    try:
+        info = mlflow.models.get_model_info(model_uri)
+        wanted: Any = info.signature.inputs.inputs[0] if info.signature else None
+        return Served(tuple((info.metadata or {})["class_names"]), int(wanted.shape[1]))
+    except (MlflowException, OSError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise UserError(f"model {model_uri!r} is none of this project's registry: {one_line(error)}") from None
+
+
+def in_service(store: Store, alias: str) -> list[str]:
+    """The addresses of all registered models that have a version behind an alias."""
+    models = queries.every(store.client.search_registered_models)
+    return sorted(f"models:/{model.name}@{alias}" for model in models if alias in model.aliases)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import pandas as pd
 
 from audio_mu.config import BASE_FIELDS, Config
 from audio_mu.config.commands import command
+from audio_mu.config.recipe import OLDER
 from audio_mu.errors import UserError, first_of, typed
 from audio_mu.progress import say_once
 from audio_mu.requests.ledger import Ledger, read_ledger
@@ -121,9 +122,14 @@ def _candidates(store: Store, config: Config, name: str, ledger: Ledger, seed: i
     return versions
 
 
+def _recipe(version: Version) -> dict[str, str]:
+    """How a version's base model was trained."""
+    return OLDER | json.loads(version.tags["recipe"])
+
+
 def _with_recipe(config: Config, name: str, version: Version) -> Config:
     """The configuration with a version's recipe. Raises `UserError` where what was given contradicts it."""
-    recipe = json.loads(version.tags["recipe"])
+    recipe = _recipe(version)
     given = config.as_text(BASE_FIELDS)
     for key in BASE_FIELDS:
         if key in config.given and given[key] != recipe[key]:
@@ -200,7 +206,7 @@ def _refuse_edited(config: Config, name: str, versions: Mapping[int, Version]) -
 
 
 def _refuse_differing(name: str, versions: Mapping[int, Version]) -> None:
-    recipes = {seed: json.loads(v.tags["recipe"]) | {"origin": origin(v) or "trained"} for seed, v in versions.items()}
+    recipes = {seed: _recipe(v) | {"origin": origin(v) or "trained"} for seed, v in versions.items()}
     first_seed, recipe = next(iter(recipes.items()))
     for seed, other in recipes.items():
         differing = [key for key in (*BASE_FIELDS, "origin") if other[key] != recipe[key]]

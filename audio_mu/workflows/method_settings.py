@@ -102,6 +102,7 @@ def method_settings(config: Config, values: Mapping[str, Any]) -> Settings:
         n_epoch_repair=config.repair.n_epoch_repair,
         impair_learning_rate=config.repair.impair_learning_rate,
         repair_learning_rate=config.repair.repair_learning_rate,
+        precision=config.training.precision,
     )
     return dataclasses.replace(settings, **own_settings(values))
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from audio_mu.config import BASE_FIELDS, REPAIR_FIELDS, Config
 from audio_mu.config.commands import command
+from audio_mu.config.recipe import OLDER
 from audio_mu.errors import UserError
 from audio_mu.names import BEST, NONE
 from audio_mu.own_code import name_of
@@ -68,7 +69,7 @@ def choose_cell(config: Config, store: Store) -> str:
 
 def _settings(store: Store, run: Finished) -> dict[str, str]:
     """The request and the recipes of a run's cell."""
-    return store.client.get_run(run.id).data.params | json.loads(run.tags["repair"])
+    return OLDER | store.client.get_run(run.id).data.params | json.loads(run.tags["repair"])
 
 
 def _method_asked(config: Config, cell: CellRuns) -> str | None:

@@ -12,6 +12,7 @@ import pandas as pd
 from audio_mu.audit.certainty import majority_share
 from audio_mu.audit.performance import cross_entropy, performance
 from audio_mu.compute.attempt import Failed, measured
+from audio_mu.compute.cores import tell_idle, tell_precision
 from audio_mu.compute.engine import Engine
 from audio_mu.compute.jobs import Result, TrainJob, channels_last, make_network, train_job
 from audio_mu.config import Config, load_recipe
@@ -64,6 +65,7 @@ def train(config: Config, store: Store, engine: Engine, parent: Run | None = Non
     with stage_run(store, parent, "train", config) as run:
         run.dataset(config.data.label, data.digest, len(data.split.train), "train")
         say(_about(config, data))
+        tell_precision(config)
         if lacking := one_sided(data.split, data.clips):
             run.tags({"one_sided_classes": first_of(lacking, SHOWN)})
             say(
@@ -87,10 +89,11 @@ def train(config: Config, store: Store, engine: Engine, parent: Run | None = Non
             found[seed] = accuracies
             say(f"seed {seed}: reusing the base model of run {finished.name} ({finished.id[:8]})")
         jobs = [_job(config, data, seed) for seed in pending]
+        tell_idle(config.machine, len(jobs))
         for job, result in engine.run(train_job, jobs, f"base models ({config.training.n_epochs} epochs each)"):
             seed, outcome = job.seed, measured(result, partial(_metrics, data))
             tags = {**base_tags(config), "seed": str(seed), "fingerprint": fingerprints[seed]}
-            own = (store, run, "train", "seed", f"seed-{seed}", tags, _params(config, seed))
+            own = (store, run, "train", "seed", f"seed-{seed}", tags, base_params(config) | {"seed": str(seed)})
             if isinstance(outcome, Failed):
                 log_failed(*own, outcome.reason, outcome.trace)
             else:
@@ -135,7 +138,7 @@ def _fingerprint(config: Config, data: Data, seed: int) -> str:
     recipe = config.data.recipe
     return hash_of(
         [
-            "train", seed, config.data.pipeline, network_identity(config), config.base_recipe,
+            "train", seed, config.data.pipeline, network_identity(config), config.hashed_recipe,
             [recipe.momentum, recipe.logmel_shift, recipe.logmel_scale],
             data.digest, machine(config), source_hash(TRAINING_SOURCE),
         ]
@@ -152,6 +155,7 @@ def _job(config: Config, data: Data, seed: int) -> TrainJob:
         batch_size=config.training.batch_size,
         n_epochs=config.training.n_epochs,
         best_on=config.training.chooses_on,
+        precision=config.training.precision,
     )
 
 
@@ -311,10 +315,6 @@ def _traced(
         network = make_network(architecture, feature_shape(pipeline, samples), n_classes)
     frontend = Frontend(pipeline, load_recipe(dataset))
     return registry.Traced(servable(frontend, channels_last(network)), samples)
-
-
-def _params(config: Config, seed: int) -> dict[str, str]:
-    return base_params(config) | {"seed": str(seed)}
 
 
 def _summarise(config: Config, run: Run, data: Data, found: Mapping[int, Accuracies]) -> None:

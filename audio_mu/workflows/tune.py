@@ -82,7 +82,7 @@ class Rehearsal:
         config = self.config
         return hash_of(
             [
-                "rehearsal with errors", network_identity(config), config.data.pipeline, config.base_recipe,
+                "rehearsal with errors", network_identity(config), config.data.pipeline, config.hashed_recipe,
                 self.data.digest, self.request.hash, [self.data.clips.ids[i] for i in self.validation], self.base_seed,
                 self.reference_seed, machine(config), source_hash(UNLEARNING_SOURCE),
             ]
@@ -115,6 +115,7 @@ class Rehearsal:
                 batch_size=config.training.batch_size,
                 n_epochs=config.training.n_epochs,
                 best_on=None,
+                precision=config.training.precision,
             )
             for name, (seed, train) in clips.items()
         }
@@ -179,13 +180,10 @@ def tune(config: Config, store: Store, engine: Engine, parent: Run | None = None
         trial
         for method in searched
         for trial in draw_trials(
-            method,
-            METHODS[method].search,
-            config.methods.n_trials,
-            config.training.learning_rate,
+            method, METHODS[method].search, config.methods.n_trials, config.training.learning_rate,
             config.request.forget_seed,
         )
-    ]
+    ]  # fmt: skip
     with stage_run(store, parent, "tune", config, _tags(rehearsal)) as run:
         run.dataset(config.data.label, data.digest, len(data.split.train), "tune")
         table, reference, base = Search(rehearsal, store, engine, run).run(trials)

@@ -46,7 +46,7 @@ class UnlearningCell:
         return hash_of(
             [
                 self.data.digest, self.data.tested, self.data.split.kind, config.data.split_seed, config.data.pipeline,
-                network_identity(config), config.base_recipe, self.request.hash, config.request.duplicates,
+                network_identity(config), config.hashed_recipe, self.request.hash, config.request.duplicates,
                 config.as_text(REPAIR_FIELDS),
                 {name: dict(values) for name, values in sorted(self.hyper_parameters.items())},
                 self.attack.tags["fingerprint"], source_hash(MEASURED_SOURCE),

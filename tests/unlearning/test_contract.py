@@ -202,6 +202,24 @@ def test_every_architecture_is_supported_reproducibly(name: str, architecture: s
 
 
 @every_method
+def test_training_computes_in_bf16_and_evaluation_in_float32(name: str) -> None:
+    """Catches a step of a method outside `task.fit`, evaluation in bf16, and weights that are not float32."""
+    trained_in, evaluated_in = set(), set()
+
+    def look(module: nn.Module, _: Any, answer: Tensor) -> None:
+        if isinstance(module, nn.Conv2d):
+            (trained_in if module.training else evaluated_in).add(answer.dtype)
+
+    hyper_parameters = {"epochs": 1} if "epochs" in METHODS[name].hyper_parameters else {}
+    with nn.modules.module.register_module_forward_hook(look):
+        problem = untrained("VGGish").changed(precision="bf16", n_epochs=1)
+        network = problem.run(name, hyper_parameters=hyper_parameters).network
+    assert trained_in == (set() if name == "ssd" else {torch.bfloat16})
+    assert evaluated_in <= {torch.float32}
+    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in network.state_dict().values())
+
+
+@every_method
 def test_unsupported_request_is_refused_before_anything_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a refusal that comes after training, or whose message does not name the request."""
 

@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import requests
+import soundfile
 
+import audio_mu.ask
 from audio_mu.report.choice import NotAllowed, allowed_method, naive_is_left
 from audio_mu.store.queries import Finished
 from audio_mu.workflows.cells import CellRuns
@@ -145,8 +147,8 @@ Ask = Callable[[str | bytes], requests.Response]
 
 
 @pytest.fixture(scope="module", params=["seed-40", "unlearned"])
-def ask(request: pytest.FixtureRequest, chain: Results) -> Iterator[tuple[str, Ask]]:
-    """`mlflow models serve` of a base and of an unlearned version: (alias, what sends a body to it)."""
+def ask(request: pytest.FixtureRequest, chain: Results) -> Iterator[tuple[str, Ask, str]]:
+    """`mlflow models serve` of a base and of an unlearned version: (alias, what sends a body to it, its address)."""
     port = free_port()
     environment = os.environ | {
         "MLFLOW_TRACKING_URI": f"sqlite:///{chain.folder / 'mlflow.db'}",
@@ -173,20 +175,49 @@ def ask(request: pytest.FixtureRequest, chain: Results) -> Iterator[tuple[str, A
         log = chain.folder / "serve.txt"
         wait_for(lambda: server.poll() is not None or answers(), "the served model", log)
         assert server.poll() is None, log.read_text()
-        yield request.param, post
+        yield request.param, post, url
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
 
 
+def test_a_served_model_is_asked_in_one_line(
+    chain: Results, ask: tuple[str, Ask, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Catches recordings that are sent otherwise than they were trained on, and answers under other names."""
+    import mlflow
+
+    alias, _, url = ask
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{chain.folder / 'mlflow.db'}")
+    noise = np.random.default_rng(1).normal(0, 0.1, (8_000, 2))
+    soundfile.write(tmp_path / "stereo.flac", noise, 16_000)
+    padded = np.zeros((1, 16_000), dtype=np.float32)
+    padded[0, :8_000] = soundfile.read(tmp_path / "stereo.flac", dtype="float32")[0].mean(axis=1)
+    model = f"models:/{NAME}@{alias}"
+    names = mlflow.models.get_model_info(model).metadata["class_names"]
+    best = names[int(mlflow.pyfunc.load_model(model).predict(padded).argmax())]
+    recording = str(tmp_path / "stereo.flac")
+    assert audio_mu.ask.main([url, recording, "--model", model]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{recording}: {best} ")
+    for arguments, told in (
+        ([url, recording, "--model", "models:/nobody@unlearned"], "is none of this project's registry"),
+        ([url, str(tmp_path / "none.wav"), "--model", model], "none.wav"),
+        ([f"http://127.0.0.1:{free_port()}", recording, "--model", model], "does not answer as a served model does"),
+    ):
+        assert audio_mu.ask.main(arguments) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert told in line
+
+
 def test_served_models_answer_waveforms_and_refuse_the_rest(
-    chain: Results, ask: tuple[str, Ask], monkeypatch: pytest.MonkeyPatch
+    chain: Results, ask: tuple[str, Ask, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches other logits than the model's, NaN as an answer, an error without a reason, and a server that dies."""
     import mlflow
 
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    alias, post = ask
+    alias, post, _ = ask
     mlflow.set_tracking_uri(f"sqlite:///{chain.folder / 'mlflow.db'}")
     waveforms = np.random.default_rng(0).normal(0, 0.1, (2, 16_000)).astype(np.float32)
     body = json.dumps({"inputs": waveforms.tolist()})

@@ -20,6 +20,7 @@ import pandas as pd
 
 from audio_mu.compute.engine import Engine, open_engine
 from audio_mu.config import Config
+from audio_mu.config.commands import remember
 from audio_mu.config.parsers import quoted_name
 from audio_mu.errors import UserError
 from audio_mu.progress import say, say_once
@@ -28,6 +29,7 @@ from audio_mu.store.artifacts import read_csv, read_json
 from audio_mu.store.connect import open_store
 from audio_mu.store.failed import last_lines
 from audio_mu.store.handle import Store
+from audio_mu.store.started import started
 from audio_mu.system.user import check_user
 from audio_mu.workflows import attack as attack_workflow
 from audio_mu.workflows import compare as compare_workflow
@@ -97,14 +99,16 @@ def erase(**parameters: Any) -> pd.DataFrame:
 
 @contextmanager
 def _session(parameters: dict[str, Any]) -> Iterator[tuple[Config, Store, Engine]]:
-    config = Config.from_text({name: _as_text(name, value) for name, value in parameters.items()})
+    given = {name: _as_text(name, value) for name, value in parameters.items()}
+    config = Config.from_text(given)
     say_once.cache_clear()  # each call is a command
     check_user()
     check(config)
     store = open_store()
+    remember(started(store, "", given))
     with open_engine(config.machine) as engine:
         yield config, store, engine
-    for line in last_lines(store):
+    for line in (*last_lines(store), *store.answer):
         say(line)
 
 

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import FrameType
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from audio_mu.compute.worker import end_server, start_server
 from audio_mu.config import LONGEST_SHOWN, PARAMETERS, Config, parse
+from audio_mu.config.commands import remember
 from audio_mu.config.reads import help_text
 from audio_mu.errors import UserError, memory_ended, one_line
 from audio_mu.progress import complain, say
@@ -101,9 +102,11 @@ def run_entry_point(name: str, arguments: Sequence[str] | None = None) -> int:
     _end_on_signals()
     look_seldom_for_garbage()
     try:
-        return _run(entry, Config.from_text(read_words(given)))
+        values = read_words(given)
+        return _run(name, Config.from_text(values), values)
     except UserError as error:
         complain(f"error: {error}")
+        _leave_reason(name, error)
         return USER_ERROR
     except KeyboardInterrupt:
         complain(f"interrupted: {AGAIN}")
@@ -143,7 +146,8 @@ def read_words(arguments: Sequence[str]) -> dict[str, str]:
     return values
 
 
-def _run(entry: EntryPoint, config: Config) -> int:
+def _run(name: str, config: Config, given: Mapping[str, str]) -> int:
+    entry = ENTRY_POINTS[name]
     check_user()
     if entry.engine and config.machine.engine != "ray":
         start_server()  # so that it imports beside this process
@@ -154,21 +158,23 @@ def _run(entry: EntryPoint, config: Config) -> int:
     from audio_mu.store.faults import explain, is_interrupt
     from audio_mu.store.links import where_to_look
     from audio_mu.store.runs import end_own_runs
+    from audio_mu.store.started import started
 
     _check(entry, config)
     work = getattr(importlib.import_module(f"audio_mu.workflows.{entry.module}"), entry.function)
     try:
         store = open_store()
+        remember(started(store, name, given))
         try:
             with ExitStack() as opened:
                 opened.enter_context(own_temporary_folder())
                 work(config, store, *([opened.enter_context(_engine(config))] if entry.engine else []))
         except BaseException as error:
             end_own_runs(store, error)
-            _print_errors(last_lines(store))
+            _print_last(last_lines(store), store.answer)
             raise
         say(where_to_look(store))
-        _print_errors(last_lines(store))
+        _print_last(last_lines(store), store.answer)
         return LEFT_OUT if store.failed or store.damaged else 0
     except UserError:
         raise
@@ -181,9 +187,18 @@ def _run(entry: EntryPoint, config: Config) -> int:
         raise UserError(told) from error
 
 
-def _print_errors(lines: Sequence[str]) -> None:
-    for line in lines:
+def _leave_reason(name: str, error: UserError) -> None:
+    if "MLFLOW_RUN_ID" in os.environ:
+        from audio_mu.store.runs import tell_refusal
+
+        tell_refusal(name, error)
+
+
+def _print_last(errors: Sequence[str], answer: Sequence[str]) -> None:
+    for line in errors:
         complain(line)
+    for line in answer:
+        say(line)
 
 
 def _check(entry: EntryPoint, config: Config) -> None:

@@ -69,7 +69,7 @@ def tones(folder: Path, people: tuple[str, ...] = PEOPLE, takes: int = 4) -> Pat
 
 def meanwhile(patch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     """Have something happen between the end of the next unlearning and its registration."""
-    name = "audio_mu.workflows.unlearn.register_unlearned"
+    name = "audio_mu.workflows.register.register_unlearned"
 
     def late(*arguments):
         patch.setattr(name, register_unlearned)

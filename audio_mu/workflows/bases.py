@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from audio_mu.config import BASE_FIELDS, Config
+from audio_mu.config.commands import command
 from audio_mu.config.recipe import OLDER
 from audio_mu.errors import UserError, first_of, typed
 from audio_mu.progress import say_once
@@ -71,7 +72,7 @@ def find_bases(store: Store, config: Config, for_request: bool = True) -> tuple[
         raise UserError(
             f"no base model {name} for seeds={listed} in this store"
             + (f", only for seeds={there}: give these, or run" if there else ": run")
-            + " `mlflow run . -e train` first, with the same dataset, pipeline and architecture"
+            + f" `{command('train')}` first"
             + _failed(store, config, missing)
         )
     first = config.training.seeds[0]
@@ -116,7 +117,7 @@ def _candidates(store: Store, config: Config, name: str, ledger: Ledger, seed: i
         if lacking := [tag for tag in OF_A_BASE if tag not in version.tags]:
             raise UserError(
                 f"version {version.version} of {name} was registered by something else, it lacks {first_of(lacking)} "
-                f"among its tags: run `mlflow run . -e train`, which puts its own behind seed-{seed}"
+                f"among its tags: run `{command('train')}`, which puts its own behind seed-{seed}"
             )
     return versions
 
@@ -154,13 +155,13 @@ def _fitting(store: Store, config: Config, candidates: Sequence[Version], data: 
         raise UserError(
             f"{newest.name} seed {seed} was trained on other recordings than the answered requests leave, of which "
             f"this store does not know {first_of([lost.request[:8] for lost in data.missing])}: answer these again, or "
-            "run `mlflow run . -e train`, which leaves their recordings out"
+            f"run `{command('train')}`, which leaves their recordings out"
         )
     if data.left_out and known == data.untouched:
         names = ", ".join(entry.request for entry in data.left_out)
         raise UserError(
             f"{newest.name} seed {seed} was trained on recordings of answered requests ({names}): run "
-            "`mlflow run . -e train`, which leaves them out, or for an experiment give ledger=ignore"
+            f"`{command('train')}`, which leaves them out, or for an experiment give ledger=ignore"
         )
     raise UserError(
         f"the recordings have changed since {newest.name} seed {seed} was trained (digest {known[:8]} then, "
@@ -200,7 +201,7 @@ def _refuse_edited(config: Config, name: str, versions: Mapping[int, Version]) -
     if edited:
         raise UserError(
             f"architecture={config.training.architecture!r} has been edited since "
-            f"seeds={','.join(map(str, edited))} of {name} were trained: run `mlflow run . -e train` again"
+            f"seeds={','.join(map(str, edited))} of {name} were trained: run `{command('train')}` again"
         )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from audio_mu.config import Config, DataParameters
+from audio_mu.config.commands import erasing
 from audio_mu.data.catalog import composed, looks, quoted
 from audio_mu.data.clips import Clips, clips_digest, load_clips
 from audio_mu.data.datasets import DATASETS
@@ -52,8 +53,8 @@ class LeftOut:
         """In words, for one line."""
         parts = [f"{self.own} of its recordings are left out" if self.own else "none of its recordings is read"]
         if self.entry.state == ERASING:
-            command = f"mlflow run . -e erase -P request={self.entry.hash[:8]} -P confirm=true"
-            parts.append(f"its erasure was interrupted, what is left of it is there still: run `{command}`")
+            finish = erasing(self.entry.hash[:8], self.entry.tags["dataset_name"], confirm=True)
+            parts.append(f"its erasure was interrupted, what is left of it is there still: run `{finish}`")
         if self.others:
             whose = "of its classes" if self.entry.classes else "of the same people"
             parts.append(f"{self.others} more {whose} too")

@@ -16,7 +16,8 @@ from audio_mu.store.handle import Store
 from audio_mu.workflows.attack import attack
 from audio_mu.workflows.compare import compare
 from audio_mu.workflows.data import data_to_train, resolve
-from audio_mu.workflows.register import register_unlearned
+from audio_mu.workflows.gather import describe_chain
+from audio_mu.workflows.register import finish
 from audio_mu.workflows.stage import base_tags, stage_run
 from audio_mu.workflows.train import train
 from audio_mu.workflows.unlearn import unlearn
@@ -42,7 +43,9 @@ def run_all(config: Config, store: Store, engine: Engine) -> None:
         having = replace(config, training=replace(config.training, seeds=trained))
         attack(having, store, run)
         cell = unlearn(having, store, engine, run)
-        compare(config, store, run, cell)
+        if not cell:  # no model has learnt anything of the request
+            return
+        describe_chain(store, run, config, cell, compare(config, store, run, cell))
         if store.failed:
             run.tags({COUNT: str(len(store.failed))})
-        register_unlearned(config, store, run, cell)
+    finish(config, store, run, cell)

@@ -228,6 +228,7 @@ def _published(config: Config, store: Store, data: Data, seed: int, run_id: str,
         tags = {
             **base_tags(config),
             "seed": str(seed),
+            "test_accuracy": f"{metrics['test/accuracy']:.3f}",
             "recipe": json.dumps(config.base_recipe, sort_keys=True),
             "clips_digest": data.digest,
             "split": data.split.kind,

@@ -17,6 +17,7 @@ from audio_mu.compute.attempt import Failed
 from audio_mu.compute.engine import Engine
 from audio_mu.compute.jobs import Result, TrainJob, UnlearnJob, train_job, unlearn_job
 from audio_mu.config import REPAIR_FIELDS, Config
+from audio_mu.config.commands import command
 from audio_mu.data.splits import VALIDATION_SHARE
 from audio_mu.errors import UserError
 from audio_mu.progress import say
@@ -179,18 +180,15 @@ def tune(config: Config, store: Store, engine: Engine, parent: Run | None = None
         trial
         for method in searched
         for trial in draw_trials(
-            method,
-            METHODS[method].search,
-            config.methods.n_trials,
-            config.training.learning_rate,
+            method, METHODS[method].search, config.methods.n_trials, config.training.learning_rate,
             config.request.forget_seed,
         )
-    ]
+    ]  # fmt: skip
     with stage_run(store, parent, "tune", config, _tags(rehearsal)) as run:
         run.dataset(config.data.label, data.digest, len(data.split.train), "tune")
         table, reference, base = Search(rehearsal, store, engine, run).run(trials)
         _report(run, rehearsal, table, trials)
-        say(recommendation(table, reference, base, f"mlflow run . -e unlearn -P method_config={run.address(TUNED)}"))
+        say(recommendation(table, reference, base, command("unlearn", method_config=run.address(TUNED))))
     return table
 
 

@@ -16,6 +16,7 @@ from audio_mu.compute.cores import tell_idle, tell_precision
 from audio_mu.compute.engine import Engine
 from audio_mu.compute.jobs import Result, UnlearnJob, unlearn_job
 from audio_mu.config import Config
+from audio_mu.config.commands import command
 from audio_mu.models.waveform import network_state
 from audio_mu.names import NAIVE, ORIGINAL
 from audio_mu.progress import say
@@ -42,7 +43,7 @@ from audio_mu.workflows.method_settings import (
     method_settings,
     say_unread,
 )
-from audio_mu.workflows.register import register_unlearned
+from audio_mu.workflows.register import finish
 from audio_mu.workflows.stage import base_tags, stage_run
 from audio_mu.workflows.train import log_servable
 from audio_mu.workflows.unlearning_cell import UnlearningCell
@@ -79,8 +80,7 @@ def unlearn(config: Config, store: Store, engine: Engine, parent: Run | None = N
         work.compare_with_naive()
         work.tell_copies()
     if parent is None:  # the whole chain registers after its comparison
-        register_unlearned(config, store, run, cell.id)
-        say("the methods side by side, averaged over the seeds: run `mlflow run . -e compare` with the same data")
+        finish(config, store, run, cell.id, ("see the methods side by side", command("compare")))
     return cell.id
 
 

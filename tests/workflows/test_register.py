@@ -17,10 +17,9 @@ import requests
 import soundfile
 
 import audio_mu.ask
-from audio_mu.errors import UserError
+from audio_mu.report.choice import NotAllowed, allowed_method, naive_is_left
 from audio_mu.store.queries import Finished
 from audio_mu.workflows.cells import CellRuns
-from audio_mu.workflows.register import _allowed_method
 from tests.conftest import FAST, Command
 from tests.finished_store import Results
 from tests.servers import free_port, wait_for
@@ -42,9 +41,10 @@ def cell(remain: float) -> CellRuns:
 @pytest.mark.parametrize("register", ["best", "omp"])
 def test_naive_is_offered_unless_it_is_what_fails(register: str, remain: float, is_offered: bool) -> None:
     """Catches a user sent to a retrained model that is refused in turn."""
-    with pytest.raises(UserError, match="is refused: ") as raised:
-        _allowed_method(register, cell(remain))
-    assert ("register=naive, the retrained model" in str(raised.value)) == is_offered
+    runs = cell(remain)
+    with pytest.raises(NotAllowed, match="is refused: "):
+        allowed_method(register, runs.long(), runs.methods)
+    assert naive_is_left(register, runs.long()) == is_offered
 
 
 def test_the_refusal_of_best_says_how_many_were_compared() -> None:
@@ -52,10 +52,12 @@ def test_the_refusal_of_best_says_how_many_were_compared() -> None:
     many = cell(0.9).runs | {
         (f"m{i}", 40): Finished(f"m{i}", "", {}, {"gap/forget_accuracy": 0.0, "gap/tow": 0.5}, 0) for i in range(4)
     }
-    with pytest.raises(UserError) as raised:
-        _allowed_method("best", CellRuns("c", "item-10", many))
-    assert "the closest of 5 is omp, accuracy lost: seed 40 has not recovered" in str(raised.value)
-    assert "\n" not in str(raised.value)
+    runs = CellRuns("c", "item-10", many)
+    with pytest.raises(NotAllowed) as raised:
+        allowed_method("best", runs.long(), runs.methods)
+    assert "no method meets the rule, of 5 compared; highest ToW: omp, accuracy lost" in str(raised.value)
+    assert raised.value.reasons.startswith("omp, accuracy lost: seed 40 has not recovered")
+    assert "\n" not in str(raised.value) and len(str(raised.value).split()) <= 30
 
 
 @pytest.mark.parametrize(
@@ -93,10 +95,11 @@ def test_the_unlearned_models_are_versions_with_evidence(chain: Results) -> None
     """Catches an alias on the wrong seed or model, and a version that cannot say what it is."""
     naive = {seed: run for (method, seed), run in chain.methods().items() if method == "naive"}
     served = chain.client.get_model_version_by_alias(NAME, "unlearned")
+    chosen = max(sorted(naive), key=lambda seed: naive[seed].data.metrics["remain/accuracy"])
     for seed in ("40", "41"):
         version = chain.client.get_model_version_by_alias(NAME, f"unlearned-seed-{seed}")
         base = chain.client.get_model_version_by_alias(NAME, f"seed-{seed}")
-        assert (version.version == served.version) == (seed == "40")
+        assert (version.version == served.version) == (seed == chosen)
         assert version.run_id == naive[seed].info.run_id
         assert version.tags["request_hash"] == naive[seed].data.tags["request_hash"]
         assert (version.tags["method"], version.tags["seed"]) == ("naive", seed)
@@ -114,6 +117,8 @@ def test_the_unlearned_models_are_versions_with_evidence(chain: Results) -> None
         assert "<!doctype html>" in text(chain, version.run_id, "evidence.html")
     printed = (chain.folder / "output.txt").read_text()
     assert re.search(rf"serve it .* mlflow models serve -m models:/{NAME}@unlearned .*-p 5001\n", printed)
+    after = naive[chosen].data.metrics["test/accuracy"]
+    assert re.search(rf"in service: seed {chosen}, .* test accuracy \d\.\d{{3}} → {after:.3f}", printed)
     assert re.search(r"forget \d\.\d{3} \(original \d\.\d{3}\), remain \d", printed)
     assert "unlearned" in chain.client.get_registered_model(NAME).description
 
@@ -301,10 +306,12 @@ def test_what_fails_the_rule_is_refused_with_the_reason(chain: Results, entry: C
         assert f"error: register='{register}' is refused: " in done.stderr
         assert re.search(
             r"remain accuracy is \d+\.\d points below naive's \(± \d+\.\d points\), 1\.\d points are allowed",
-            done.stderr,
+            done.stdout,
         )
-        assert "; register=naive, the retrained model, needs no new training" in done.stderr
+        assert re.search("go on with `.*entrypoints.unlearn .*--methods naive --register naive`", done.stderr)
         assert done.stderr.count("\n") == 1
+        (run, *_) = chain.runs("tags.stage = 'unlearn' and tags.role = 'parent'")
+        assert run.info.status == "FINISHED" and "points below naive's" in run.data.tags["registration_refused"]
     assert chain.client.get_model_version_by_alias(NAME, "unlearned").version == before
     assert len(chain.client.search_model_versions(f"name='{NAME}'")) == 4
     done = entry("unlearn", chain.folder, **wrecked)

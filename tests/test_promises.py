@@ -7,6 +7,7 @@ import json
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from audio_mu.errors import UserError
 from audio_mu.requests.ledger import read_ledger
 from audio_mu.store import registry
 from audio_mu.store.connect import open_store
-from audio_mu.workflows import train
+from audio_mu.workflows import cells, train
 from tests.answered import Answered, meanwhile
 
 NAME = "audio-mu.tones.logmel.Flat"
@@ -269,6 +270,21 @@ def test_all_repeats_erasures_and_makes_none(answered: Answered) -> None:
     with pytest.raises(UserError, match="there was none"):
         answered.run("erase", request="all", confirm="true")
     assert answered.tags(answered.entries()[0])["state"] == "answered"
+
+
+def test_a_comparison_beside_an_erasure(answered: Answered, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a traceback, or a report without recordings, where they are erased between ledger and lists."""
+    read = cells.read_losses
+
+    def late(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.undo()
+        answered.run("erase", request=answered.hash("p1"), confirm="true")
+        return read(*arguments, **options)
+
+    monkeypatch.setattr("audio_mu.workflows.cells.read_losses", late)
+    with pytest.raises(UserError, match="erased while this command read them: run it again"):
+        answered.run("compare")
+    assert "erased" in answered.run("compare")
 
 
 def test_nothing_that_the_person_said_outlives_the_erasure(answered: Answered) -> None:

@@ -72,6 +72,8 @@ def write_report(
     params = store.client.get_run(runs.any_run.id).data.params
     request = request_facts(store, runs)
     clips = losses.clips
+    if not clips:  # the cell's own lists had them when it was read
+        raise UserError(f"the recordings of {runs.title} were erased while this command read them: run it again")
     ranked = _remembered(runs, losses)
     # An even choice over the sorted ids shows different classes and speakers.
     examples = [clips[sorted(clips)[i]] for i in np.unique(np.linspace(0, len(clips) - 1, EXAMPLES).astype(int))]

@@ -39,7 +39,14 @@ NODE = "AUDIO_MU_BENCHMARK_NODE"  # marks the processes of a node in their envir
 
 
 @contextmanager
-def postgresql(folder: Path) -> Iterator[tuple[str, Callable[[str], None]]]:
+def postgresql(folder: Path) -> Iterator[str]:
+    """A new database server; yields its URI."""
+    with stoppable_postgresql(folder) as (uri, _):
+        yield uri
+
+
+@contextmanager
+def stoppable_postgresql(folder: Path) -> Iterator[tuple[str, Callable[[str], None]]]:
     """A new database server; yields its URI, and what stops and starts it.
 
     PostgreSQL refuses to run as root: then it runs as `postgres`.
@@ -200,7 +207,7 @@ def main() -> None:
         print(f"local engine, SQLite: {len(expected)} results in {time.monotonic() - start:.0f} s", flush=True)
 
         (folder / "server").mkdir()
-        database, control = stack.enter_context(postgresql(folder / "db"))
+        database, control = stack.enter_context(stoppable_postgresql(folder / "db"))
         uri = stack.enter_context(tracking_server(folder / "server", database, workers=2))
         address = stack.enter_context(ray_cluster(folder / "nodes"))
         driver = folder / "driver"

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from audio_mu.config import parsers
-from audio_mu.config.parsers import AUTO, STUDY_KEYS, Parser, Refused, as_text, choice, integer, number, or_auto
+from audio_mu.config.parsers import AUTO, Parser, Refused, as_text, choice, integer, number, or_auto
 from audio_mu.config.recipe import DECIDES, Recipe, load_recipe
 from audio_mu.errors import UserError, suggest
-from audio_mu.own_code import name_of
+from audio_mu.own_code import is_reference, name_of
 
 DATASETS = ("SyntheticDigits", "audioMNIST", "SpeechCommands", "folder")
-PIPELINES = ("mel", "spec", "logmel")
+PIPELINES = ("mel", "spec", "logmel", parsers.WAVEFORM)
 NAMES_OF_REQUESTS = {"speaker": "forget_speakers", "class": "forget_class_names", "list": "forget_list"}
 LONGEST_SHOWN = 200  # characters of a value that an error repeats
 
@@ -37,7 +37,7 @@ class DataParameters:
     dataset: str = _parameter("SyntheticDigits", choice(*DATASETS), "|".join(DATASETS))
     dataset_name: str = _parameter("", parsers.dataset_name, "name in the model registry (needed for folder)")
     data_dir: Path | None = _parameter("", parsers.path, "folder with the recordings; empty: the cache")
-    pipeline: str = _parameter(AUTO, or_auto(choice(*PIPELINES)), "features: mel|spec|logmel")
+    pipeline: str = _parameter(AUTO, or_auto(choice(*PIPELINES)), "mel|spec|logmel, or waveform (own networks)")
     clip_seconds: float = _parameter(
         "1", number(0.1, 60.001, low_included=True), "clip length in seconds", of_base=True
     )
@@ -215,7 +215,7 @@ class Config:
         Raises `UserError` naming the parameter, the value and what is allowed.
         """
         parsed = {name: parse(name, text) for name, text in values.items()}
-        _apply_study_key(parsed)
+        parsers.apply_study_key(parsed)
         everything = {name: about.default for name, about in PARAMETERS.items()} | parsed
         recipe = load_recipe(everything["dataset"])
         everything |= {name: getattr(recipe, name) for name in DECIDES if everything[name] is None}
@@ -306,19 +306,6 @@ def parse(name: str, text: str) -> Any:
         raise UserError(f"{name}={shown} is not allowed: give {refused}") from None
 
 
-def _apply_study_key(parsed: dict[str, Any]) -> None:
-    key = parsed.get("architecture", "")
-    if key not in STUDY_KEYS:
-        return
-    architecture, pipeline = STUDY_KEYS[key]
-    if parsed.get("pipeline") not in (None, pipeline):
-        raise UserError(
-            f"architecture={key!r} means pipeline={pipeline} but pipeline={parsed['pipeline']!r} was given: give "
-            f"architecture={architecture} or leave pipeline out"
-        )
-    parsed |= {"architecture": architecture, "pipeline": pipeline}
-
-
 def _check(config: Config) -> None:
     """Raise `UserError` where parameters contradict each other or name what is not there."""
     data, request = config.data, config.request
@@ -329,6 +316,11 @@ def _check(config: Config) -> None:
         raise UserError(
             f"data_dir={str(data.data_dir)!r} is not a folder: give the folder of the recordings"
             f"{parsers.whole(data.data_dir)}"
+        )
+    if data.pipeline == parsers.WAVEFORM and not is_reference(config.training.architecture):
+        raise UserError(
+            f"pipeline='waveform' needs a network that brings its own front end, which {config.training.architecture} "
+            "lacks: give architecture=/path/to/file.py:Class, or another pipeline"
         )
     for name, path in (("method_config", config.methods.method_config), ("forget_list", request.forget_list)):
         if path is not None and not path.is_file():

@@ -35,11 +35,12 @@ BATCH = 64  # what the transform holds of so many clips stays in a core's cache
 class Clips:
     """A data set ready for training.
 
-    `features` is float32 [n, 1, frequency, frames], mapped from the file `features_file`; every other field has
-    n entries in the order of the sorted ids. `hashes` are SHA-256 of the prepared waveforms, so that copies are
-    found whatever their file names or headers; `sources` are those of the files' samples, a recording's identity. Of
-    a silent or constant clip, one of `constant`, they cover the id too: silence is nobody's copy. `digest` identifies
-    ids, labels, speakers, parts and audio. `skipped` lists (id, reason) of unreadable recordings.
+    `features` is float32 [n, 1, frequency, frames], or [n, 1, samples] of waveforms, mapped from the file
+    `features_file`; every other field has n entries in the order of the sorted ids. `hashes` are SHA-256 of the
+    prepared waveforms, so that copies are found whatever their file names or headers; `sources` are those of the files'
+    samples, a recording's identity. Of a silent or constant clip, one of `constant`, they cover the id too: silence is
+    nobody's copy. `digest` identifies ids, labels, speakers, parts and audio. `skipped` lists (id, reason) of
+    unreadable recordings.
     """
 
     features: torch.Tensor
@@ -209,7 +210,7 @@ def _read_in_batches(
         yield list(zip(batch, current, strict=True))
 
 
-def _write_header(stream: BinaryIO, n: int, shape: tuple[int, int]) -> None:
+def _write_header(stream: BinaryIO, n: int, shape: tuple[int, ...]) -> None:
     """The header of a .npy file, as long for any n: numpy leaves room for the first dimension to grow."""
     header = {"descr": "<f4", "fortran_order": False, "shape": (n, 1, *shape)}
     np.lib.format.write_array_header_1_0(stream, header)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from audio_mu.config.parsers import WAVEFORM
 from audio_mu.errors import first_of
 from audio_mu.names import NAIVE, ORIGINAL
 from audio_mu.report.tables import listed
@@ -133,8 +134,9 @@ def experiment_note(title: str, lines: Sequence[str]) -> str:
 
 
 def _kind(facts: ModelFacts) -> str:
+    seen = "waveforms" if facts.pipeline == WAVEFORM else f"{facts.pipeline} features"
     return (
-        f"A {facts.architecture} on {facts.pipeline} features that tells {len(facts.class_names)} classes of short "
+        f"A {facts.architecture} on {seen} that tells {len(facts.class_names)} classes of short "
         f"recordings apart ({facts.dataset})."
     )
 

@@ -14,7 +14,7 @@ from audio_mu.audit.performance import cross_entropy, performance
 from audio_mu.compute.attempt import Failed, measured
 from audio_mu.compute.cores import tell_idle, tell_precision
 from audio_mu.compute.engine import Engine
-from audio_mu.compute.jobs import Result, TrainJob, channels_last, make_network, train_job
+from audio_mu.compute.jobs import Result, TrainJob, make_network, train_job
 from audio_mu.config import Config, load_recipe
 from audio_mu.data.audio import SAMPLE_RATE
 from audio_mu.data.features import Frontend, feature_shape
@@ -313,7 +313,7 @@ def _traced(
     with seeded(seed):
         network = make_network(architecture, feature_shape(pipeline, samples), n_classes)
     frontend = Frontend(pipeline, load_recipe(dataset))
-    return registry.Traced(servable(frontend, channels_last(network)), samples)
+    return registry.Traced(servable(frontend, network), samples)
 
 
 def _summarise(config: Config, run: Run, data: Data, found: Mapping[int, Accuracies]) -> None:

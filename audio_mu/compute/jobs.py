@@ -199,6 +199,16 @@ def train_job(job: TrainJob) -> Result:
     )
 
 
+def evaluate(problem: Problem, seed: int, state: Mapping[str, np.ndarray], sets: Mapping[str, np.ndarray]) -> Result:
+    """The logits of given weights on every set, as of a trained base model."""
+    features, _ = problem.tensors()
+    network = problem.initialise(seed)
+    network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in state.items()})
+    network.to(features.device).eval()
+    logits = {name: predict(network, features, indices) for name, indices in sets.items()}
+    return Result(state, logits, 0.0, 0.0, 0.0)
+
+
 def unlearn_job(job: UnlearnJob) -> Result:
     """Run a method, then compute the unlearned network's logits on every set."""
     if job.reference:

@@ -93,6 +93,14 @@ class TrainingParameters:
 
 
 @dataclass(frozen=True)
+class AdoptParameters:
+    """A model that somebody else has trained."""
+
+    weights: tuple[str, ...] = _parameter("", parsers.names, "adopt: .safetensors, .pt or MLflow URI; 40=FILE,41=FILE")
+    trained_on: Path | None = _parameter("", parsers.path, "adopt: CSV of what it was trained on (column id or path)")
+
+
+@dataclass(frozen=True)
 class AttackParameters:
     """The membership attack models."""
 
@@ -189,8 +197,8 @@ class StoreParameters:
 
 
 Group = (
-    DataParameters | TrainingParameters | AttackParameters | RequestParameters | RepairParameters | MethodParameters
-    | MachineParameters | StoreParameters
+    DataParameters | TrainingParameters | AdoptParameters | AttackParameters | RequestParameters | RepairParameters
+    | MethodParameters | MachineParameters | StoreParameters
 )  # fmt: skip
 
 
@@ -200,6 +208,7 @@ class Config:
 
     data: DataParameters
     training: TrainingParameters
+    adopt: AdoptParameters
     attack: AttackParameters
     request: RequestParameters
     repair: RepairParameters
@@ -260,8 +269,9 @@ class Config:
 
 
 GROUPS: dict[str, type[Group]] = {
-    "data": DataParameters, "training": TrainingParameters, "attack": AttackParameters, "request": RequestParameters,
-    "repair": RepairParameters, "methods": MethodParameters, "machine": MachineParameters, "store": StoreParameters,
+    "data": DataParameters, "training": TrainingParameters, "adopt": AdoptParameters, "attack": AttackParameters,
+    "request": RequestParameters, "repair": RepairParameters, "methods": MethodParameters,
+    "machine": MachineParameters, "store": StoreParameters,
 }  # fmt: skip
 
 
@@ -322,7 +332,8 @@ def _check(config: Config) -> None:
             f"pipeline='waveform' needs a network that brings its own front end, which {config.training.architecture} "
             "lacks: give architecture=/path/to/file.py:Class, or another pipeline"
         )
-    for name, path in (("method_config", config.methods.method_config), ("forget_list", request.forget_list)):
+    files = {"method_config": config.methods.method_config, "forget_list": request.forget_list}
+    for name, path in (files | {"trained_on": config.adopt.trained_on}).items():
         if path is not None and not path.is_file():
             raise UserError(f"{name}={str(path)!r} is not a file: give an existing file{parsers.whole(path)}")
     for kind, name in NAMES_OF_REQUESTS.items():

@@ -80,9 +80,7 @@ def load_clips(config: DataParameters, barred: Barred = NOTHING_BARRED) -> Clips
     and not kept. Raises `UserError`
     where there are no recordings or, with `bad_files=fail`, where a recording cannot be read.
     """
-    dataset = DATASETS[config.dataset]
-    root = dataset.root(config)
-    catalog = _allowed(dataset.catalog(root, config), barred)
+    root, catalog = find_recordings(config, barred)
     folder = cache_root() / "features" / _cache_key(config, catalog, barred)
     if not _is_whole(folder):  # a whole one is only read, wherever it lies
         with _unwritable_told(folder), locked(folder):
@@ -97,6 +95,13 @@ def load_clips(config: DataParameters, barred: Barred = NOTHING_BARRED) -> Clips
             f"note: {what} without sound or of one value: no copies of each other ({quoted(list(clips.constant))})"
         )
     return clips
+
+
+def find_recordings(config: DataParameters, barred: Barred = NOTHING_BARRED) -> tuple[Path, Catalog]:
+    """The folder of a data set and its recordings by their names, without those that are barred; none is opened."""
+    dataset = DATASETS[config.dataset]
+    root = dataset.root(config)
+    return root, _allowed(dataset.catalog(root, config), barred)
 
 
 def _allowed(catalog: Catalog, barred: Barred) -> Catalog:

@@ -11,11 +11,12 @@ from audio_mu.names import NAIVE, ORIGINAL
 from audio_mu.report.tables import listed
 
 SHOWN_CLASSES = 40
+TRAINED_HERE = "Trained on all recordings of the training set; nothing was removed from it."
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """The facts of every card; `recipe` are the settings of base training."""
+    """The facts of every card; `recipe` are the settings of base training, empty where they are not known."""
 
     name: str
     dataset: str
@@ -31,12 +32,16 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class BaseFacts:
-    """The facts that the card of a base model adds. Counts are clips, accuracies fractions."""
+    """The facts that the card of a base model adds. Counts are clips, accuracies fractions.
+
+    `origin`: where it was trained and read from, in a sentence, empty for one that was trained here.
+    """
 
     n_train: int
     n_test: int
     train_accuracy: float
     test_accuracy: float
+    origin: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ def base_card(facts: ModelFacts, base: BaseFacts) -> str:
     return "\n\n".join(
         [
             f"# Base model, seed {facts.seed}",
-            f"{_kind(facts)} Trained on all recordings of the training set; nothing was removed from it.",
+            f"{_kind(facts)} {base.origin or TRAINED_HERE}",
             "## Figures\n\n" + figures,
             _use(facts),
             _training(facts),
@@ -151,6 +156,8 @@ def _use(facts: ModelFacts) -> str:
 
 
 def _training(facts: ModelFacts) -> str:
+    if not facts.recipe:
+        return "## Training\n\nIt was trained elsewhere, with settings that are not known here."
     settings = ", ".join(f"{name} {value}" for name, value in facts.recipe.items())
     return f"## Training\n\n{settings}."
 

@@ -11,7 +11,7 @@ script must guard its calls with `if __name__ == "__main__":`, a notebook need n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from audio_mu.store.failed import last_lines
 from audio_mu.store.handle import Store
 from audio_mu.store.started import started
 from audio_mu.system.user import check_user
+from audio_mu.workflows import adopt as adopt_workflow
 from audio_mu.workflows import attack as attack_workflow
 from audio_mu.workflows import compare as compare_workflow
 from audio_mu.workflows import erase as erase_workflow
@@ -44,14 +45,13 @@ from audio_mu.workflows.checks import check
 def train(**parameters: Any) -> pd.DataFrame:
     """Train and register the base models: seed, test_accuracy, model (the registered version's URI)."""
     with _session(parameters) as (config, store, engine):
-        accuracies = train_workflow.train(config, store, engine)
-        name = config.registered_model
-        rows = []
-        for seed, accuracy in sorted(accuracies.items()):
-            version = registry.by_alias(store, name, f"seed-{seed}")
-            assert version is not None  # training has just set the alias
-            rows.append({"seed": seed, "test_accuracy": accuracy, "model": f"models:/{name}/{version.version}"})
-        return pd.DataFrame(rows)
+        return _registered(store, config.registered_model, train_workflow.train(config, store, engine))
+
+
+def adopt(**parameters: Any) -> pd.DataFrame:
+    """Take models that somebody else has trained as base models; the same columns as of `train`."""
+    with _session(parameters) as (config, store, _):
+        return _registered(store, config.registered_model, adopt_workflow.adopt(config, store))
 
 
 def attack(**parameters: Any) -> pd.DataFrame:
@@ -95,6 +95,15 @@ def erase(**parameters: Any) -> pd.DataFrame:
     with _session(parameters) as (config, store, _):
         record = read_json(store, erase_workflow.erase(config, store), erase_workflow.RECORD)
         return pd.DataFrame(record["found"], columns=["what", "where", "action"])
+
+
+def _registered(store: Store, name: str, accuracies: Mapping[int, float]) -> pd.DataFrame:
+    rows = []
+    for seed, accuracy in sorted(accuracies.items()):
+        version = registry.by_alias(store, name, f"seed-{seed}")
+        assert version is not None  # the command has just set the alias
+        rows.append({"seed": seed, "test_accuracy": accuracy, "model": f"models:/{name}/{version.version}"})
+    return pd.DataFrame(rows)
 
 
 @contextmanager

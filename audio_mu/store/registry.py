@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -105,6 +105,22 @@ def load_state(model_uri: str) -> dict[str, Tensor]:
             return read_weights(local / "data" / "model.pt2")
     except (MlflowException, BadWeights, OSError) as error:
         raise _unreadable(model_uri, one_line(error)) from None
+
+
+@contextmanager
+def fetched(uri: str) -> Iterator[Path]:
+    """The files of a model or of a run's artifacts, `models:/…` or `runs:/…`, in a folder that is gone afterwards.
+
+    Raises `UserError` where the store does not have them.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder))
+    except (MlflowException, OSError) as error:
+        raise UserError(
+            f"{uri!r} cannot be read from this store ({one_line(error)}): give models:/name/version, or "
+            "runs:/<id>/<name of its model>"
+        ) from None
 
 
 def check_weights(model_uri: str) -> None:

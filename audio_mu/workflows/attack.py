@@ -16,6 +16,7 @@ from audio_mu.audit.attack_models import (
     mean_quality,
     train_attack,
 )
+from audio_mu.base_models.fingerprints import machine, source_hash
 from audio_mu.compute.cores import process_threads, threads_and_workers
 from audio_mu.config import GROUP_FIELDS, Config
 from audio_mu.config.commands import command
@@ -29,7 +30,6 @@ from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Run
 from audio_mu.system.hashing import hash_of
 from audio_mu.workflows.bases import Bases, base_losses, find_bases
-from audio_mu.workflows.fingerprints import machine, source_hash
 from audio_mu.workflows.stage import base_tags, stage_run
 
 ATTACK_SOURCE = ("seeding.py", "training.py", "audit")

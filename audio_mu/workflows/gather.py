@@ -21,7 +21,7 @@ from audio_mu.data.audio import SAMPLE_RATE, BadRecording, read_clip
 from audio_mu.data.catalog import recording_below
 from audio_mu.data.datasets import root_at_hand
 from audio_mu.errors import UserError, first_of
-from audio_mu.names import BEST, NAIVE, ORIGINAL
+from audio_mu.names import ADOPTED, BEST, NAIVE, ORIGINAL, RECIPE_KNOWN
 from audio_mu.printable import printable
 from audio_mu.report import cards
 from audio_mu.report.answer import answer
@@ -126,7 +126,8 @@ def choice_of(asked: str, cell: CellRuns, method: str) -> Choice:
 def compared_words(cell: CellRuns) -> str:
     """How many methods a cell has compared."""
     n = len(candidates(cell.methods))
-    return f"{n} {'method was' if n == 1 else 'methods were'} compared with naive on these recordings"
+    measure = "compared with naive" if NAIVE in cell.methods else "measured, without a naive to compare with,"
+    return f"{n} {'method was' if n == 1 else 'methods were'} {measure} on these recordings"
 
 
 def make_record(
@@ -208,13 +209,16 @@ def provenance(cell: CellRuns, params: Mapping[str, str]) -> list[tuple[str, str
         run.tags.get("git_commit", "unknown") + (" with changes" if run.tags.get("git_dirty") == "true" else "")
         for run in cell.runs.values()
     }
+    training = _settings({name: params.get(name, "unknown") for name in BASE_FIELDS})
+    adopted = {run.tags[ADOPTED] for run in cell.runs.values() if ADOPTED in run.tags}
     return [
         ("cell", cell.id),
         ("seeds", ", ".join(map(str, cell.seeds))),
         ("code, commit", ", ".join(sorted(commits))),
         ("attack run", tags["attack_run_id"]),
         ("recordings, digest", tags["clips_digest"]),
-        ("base training", _settings({name: params.get(name, "unknown") for name in BASE_FIELDS})),
+        *([("weights adopted, hash", ", ".join(sorted(adopted)))] if adopted else []),
+        ("base training", training if tags.get(RECIPE_KNOWN) != "false" else "elsewhere, in a way that is not known"),
         ("unlearning", _settings(json.loads(tags["repair"]))),
         ("packages", ", ".join([f"python {platform.python_version()}", *(f"{p} {version(p)}" for p in PACKAGES)])),
         ("machine", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"),

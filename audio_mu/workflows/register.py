@@ -16,7 +16,7 @@ from audio_mu.config.commands import command, erasing
 from audio_mu.data.audio import SAMPLE_RATE
 from audio_mu.data.clips import Clips
 from audio_mu.errors import UserError, counted, first_of
-from audio_mu.names import BEST, NAIVE, NONE, ORIGINAL, UNLEARNED
+from audio_mu.names import BEST, NAIVE, NONE, ORIGINAL, RECIPE_KNOWN, UNLEARNED
 from audio_mu.printable import printable
 from audio_mu.progress import say
 from audio_mu.report import cards
@@ -287,6 +287,7 @@ def _accuracies(chosen: Chosen, seed: int) -> dict[str, tuple[float | None, floa
 def _model_facts(config: Config, tags: Mapping[str, str], seed: int) -> ModelFacts:
     """What a card tells of a model. `tags`: of the version that it was unlearned from."""
     names, recipe = json.loads(tags["class_names"]), json.loads(tags["recipe"])
+    recipe = {} if tags.get(RECIPE_KNOWN) == "false" else recipe
     return ModelFacts(
         config.registered_model, config.data.label, tags["pipeline"], config.training.network, seed, names,
         config.data.clip_samples, SAMPLE_RATE, tags["split"], recipe,

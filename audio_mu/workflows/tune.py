@@ -13,6 +13,14 @@ from sklearn.model_selection import train_test_split
 from audio_mu.audit.certainty import paired_error
 from audio_mu.audit.performance import cross_entropy
 from audio_mu.audit.rehearsal import Score, told_apart
+from audio_mu.base_models.fingerprints import (
+    UNLEARNING_SOURCE,
+    machine,
+    network_identity,
+    optimizer_settings,
+    problem,
+    source_hash,
+)
 from audio_mu.compute.attempt import Failed
 from audio_mu.compute.engine import Engine
 from audio_mu.compute.jobs import Result, TrainJob, UnlearnJob, train_job, unlearn_job
@@ -33,14 +41,6 @@ from audio_mu.unlearning import METHODS
 from audio_mu.unlearning.trials import Trial, draw_trials
 from audio_mu.workflows.bases import find_bases
 from audio_mu.workflows.data import Data, resolve
-from audio_mu.workflows.fingerprints import (
-    UNLEARNING_SOURCE,
-    machine,
-    network_identity,
-    optimizer_settings,
-    problem,
-    source_hash,
-)
 from audio_mu.workflows.method_settings import check_methods, hyper_parameters_of, method_settings
 from audio_mu.workflows.stage import base_params, base_tags, stage_run
 
@@ -173,7 +173,7 @@ def tune(config: Config, store: Store, engine: Engine, parent: Run | None = None
     Returns one row per trial: method, trial, score, chosen, the values and the figures. Finished trials are reused.
     """
     searched = _searched(check_methods(config))
-    bases, data = find_bases(store, config)
+    bases, data = find_bases(store, config, trains=True)
     config = bases.config
     rehearsal = rehearse(config, data, resolve(config, data))
     trials = [

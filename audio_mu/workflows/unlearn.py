@@ -11,6 +11,8 @@ import pandas as pd
 
 from audio_mu.audit.one_model import Evaluator, Logits, not_recovered
 from audio_mu.audit.performance import cross_entropy
+from audio_mu.base_models.fingerprints import problem
+from audio_mu.base_models.served import log_servable
 from audio_mu.compute.attempt import Failed, measured
 from audio_mu.compute.cores import tell_idle, tell_precision
 from audio_mu.compute.engine import Engine
@@ -35,7 +37,6 @@ from audio_mu.workflows.attack import find_attack, load_attack
 from audio_mu.workflows.bases import base_logits, find_bases
 from audio_mu.workflows.cells import is_measured
 from audio_mu.workflows.data import resolve
-from audio_mu.workflows.fingerprints import problem
 from audio_mu.workflows.method_settings import (
     check_methods,
     given_hyper_parameters,
@@ -45,7 +46,6 @@ from audio_mu.workflows.method_settings import (
 )
 from audio_mu.workflows.register import finish
 from audio_mu.workflows.stage import base_tags, stage_run
-from audio_mu.workflows.train import log_servable
 from audio_mu.workflows.unlearning_cell import UnlearningCell
 
 
@@ -197,7 +197,8 @@ class Unlearning:
             self._log_artifacts(run, result.logits)
             # Before the figures: MLflow would read every figure of the run again to make it the model's.
             keeps, config = self._keeps_model(method), self.cell.config
-            model = log_servable(run, config, self.cell.data, seed, result) if keeps else None
+            names = self.cell.data.clips.class_names
+            model = log_servable(run, config, names, seed, result) if keeps else None
             run.curves(result.curves)
             run.metrics(metrics, model)
             self._log_audit(run, seed, result.logits, metrics)

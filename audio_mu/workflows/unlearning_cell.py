@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from audio_mu.base_models.fingerprints import MEASURED_SOURCE, machine, network_identity, source_hash
 from audio_mu.config import REPAIR_FIELDS, Config
 from audio_mu.config.parsers import as_text
+from audio_mu.names import ADOPTED, RECIPE_KNOWN
 from audio_mu.requests.ledger import COPIES, SOUGHT
 from audio_mu.requests.probable import NOT_SOUGHT
 from audio_mu.requests.request import Request
@@ -20,7 +22,6 @@ from audio_mu.system.hashing import hash_of
 from audio_mu.unlearning import METHODS
 from audio_mu.workflows.bases import Bases
 from audio_mu.workflows.data import Data
-from audio_mu.workflows.fingerprints import MEASURED_SOURCE, machine, network_identity, source_hash
 from audio_mu.workflows.method_settings import method_settings
 from audio_mu.workflows.stage import base_params, base_tags
 
@@ -95,6 +96,7 @@ class UnlearningCell:
             return shared
         version = self.bases.versions[seed]
         return shared | {
+            **{name: version.tags[name] for name in (ADOPTED, RECIPE_KNOWN) if name in version.tags},
             "seed": str(seed),
             "method": method,
             "fingerprint": self.fingerprint(seed, method),

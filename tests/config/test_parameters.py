@@ -92,6 +92,8 @@ def test_wrong_values_are_refused_in_one_line(name: str, value: str) -> None:
     [
         ({"forget_pct": "30"}, ["forget_pct", "forget_percentage"]),
         ({"architecture": "VGGishSpec", "pipeline": "mel"}, ["VGGishSpec", "spec", "mel"]),
+        ({"architecture": "CCT", "pipeline": "waveform"}, ["waveform", "CCT", "architecture=/path/to/file.py:Class"]),
+        ({"pipeline": "waveform"}, ["waveform", "VGGish", "another pipeline"]),
         ({"dataset": "folder"}, ["data_dir"]),
         ({"forget": "list"}, ["forget_list"]),
         ({"forget_speakers": "17"}, ["forget_speakers", "forget='item'", "-P forget=speaker"]),

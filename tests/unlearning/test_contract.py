@@ -19,7 +19,16 @@ from audio_mu.config.parsers import ARCHITECTURES
 from audio_mu.errors import UserError
 from audio_mu.unlearning import METHODS, Settings, Task, UndeclaredSet, Unlearned, choose
 from audio_mu.unlearning.registry import REQUESTS
-from tests.unlearning.small_problem import RECIPE, STUDY_SHAPE, Problem, same, small_problem, trained, weights
+from tests.unlearning.small_problem import (
+    OF_WAVEFORMS,
+    RECIPE,
+    STUDY_SHAPE,
+    Problem,
+    same,
+    small_problem,
+    trained,
+    weights,
+)
 
 every_method = pytest.mark.parametrize("name", sorted(METHODS))
 
@@ -44,7 +53,8 @@ def trained_on_more() -> Problem:
 @cache
 def untrained(architecture: str) -> Problem:
     settings = dataclasses.replace(RECIPE, n_epochs=0, batch_size=8, n_epoch_repair=1)
-    return small_problem(architecture, shape=STUDY_SHAPE, n_train=24, settings=settings)
+    shape = (1_600,) if architecture == OF_WAVEFORMS else STUDY_SHAPE
+    return small_problem(architecture, shape=shape, n_train=24, settings=settings)
 
 
 def global_state() -> tuple[Any, ...]:
@@ -191,9 +201,9 @@ def test_small_requests_do_not_destroy_the_model(name: str, n_forget: int) -> No
 
 
 @every_method
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", (*ARCHITECTURES, OF_WAVEFORMS))
 def test_every_architecture_is_supported_reproducibly(name: str, architecture: str) -> None:
-    """Catches code that needs convolutions, that per-clip dropout defeats, and draws outside the seed."""
+    """Catches code that needs images, that per-clip dropout defeats, and draws outside the seed."""
     problem = untrained(architecture)
     quick = {"epochs": 1} if "epochs" in METHODS[name].hyper_parameters else {}
     one, two = (problem.run(name, hyper_parameters=quick).network for _ in range(2))

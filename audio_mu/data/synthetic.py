@@ -1,7 +1,11 @@
 """SyntheticDigits: the words zero to nine spoken by eSpeak NG, written in AudioMNIST's layout.
 
+While a voice says the digit of the label it says another digit in the background, now softer, now louder than the
+first. Which of the two is meant cannot always be heard, so that a network knows some recordings by heart alone: a
+network that was never trained on them gets these wrong, and forgetting can be seen.
+
 The data set needs no download and no licence of recorded speakers, and is the same to the last bit wherever the
-same pinned packages run. Speakers differ in accent and voice, takes in pitch, rate, level, position and noise.
+same pinned packages run. Speakers differ in accent and voice, takes in pitch, rate, level, position and background.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from audio_mu.progress import say
 from audio_mu.system.cores import cores_at_hand
 from audio_mu.system.writing import atomic_folder, locked
 
-VERSION = 1
+VERSION = 2
 """Raised with every change that alters a byte of the data set; part of the folder's name and of the manifest."""
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -49,6 +53,9 @@ MAX_SPEAKERS = 80
 MAX_TAKES = 100
 
 _LOUDEST_PEAK_DB = -3.0
+_NOISE = 0.09
+"""The noise's share of the background's energy; the other digit has the rest."""
+_SNR_DB = (-5.0, 10.0)
 
 Progress = Callable[[Iterable, int, str], Iterable]
 
@@ -69,19 +76,36 @@ class Speaker:
 
 
 @dataclass(frozen=True)
+class Spoken:
+    """A digit as it is said in a clip.
+
+    `pitch` is on eSpeak NG's scale of 0 to 100 (50: the voice's own), `rate` in words a minute, `position` the share
+    (0 to 1) of the silence that comes before the digit.
+    """
+
+    digit: int
+    pitch: int
+    rate: int
+    position: float
+
+    @property
+    def utterance(self) -> Utterance:
+        """What the voice has to say."""
+        return Utterance(WORDS[self.digit], self.pitch, self.rate)
+
+
+@dataclass(frozen=True)
 class Take:
     """The settings of a recording, which differ between the recordings of a word.
 
-    `pitch` is on eSpeak NG's scale of 0 to 100 (50: the voice's own), `rate` in words a minute, `peak_db` the
-    speech's peak below full scale, `position` the share (0 to 1) of the silence that comes before the word,
-    `snr_db` the power of the word over that of the noise, `noise_colour` the pole of the noise's low-pass
+    `word` is the digit of the label, `other` the one in the background. `peak_db` is the clip's peak below full scale,
+    `snr_db` the energy of the word over that of the background, `noise_colour` the pole of the noise's low-pass
     filter (0: white), and `noise_seed` seeds the noise.
     """
 
-    pitch: int
-    rate: int
+    word: Spoken
+    other: Spoken
     peak_db: float
-    position: float
     snr_db: float
     noise_colour: float
     noise_seed: int
@@ -108,19 +132,28 @@ def _speaker(number: int) -> Speaker:
 def draw_take(speaker: int, digit: int, take: int) -> Take:
     """The settings of one clip: a function of its three numbers alone, whatever else is generated."""
     generator = np.random.default_rng([VERSION, speaker, digit, take])
+    other = (digit + int(generator.integers(1, len(WORDS)))) % len(WORDS)
     return Take(
-        pitch=int(generator.integers(38, 63)),
-        rate=int(generator.integers(150, 201)),
+        word=_draw_spoken(generator, digit, 0.35, 0.65),
+        other=_draw_spoken(generator, other, 0.0, 1.0),
         peak_db=_LOUDEST_PEAK_DB - float(generator.uniform(0, 6)),
-        position=float(generator.uniform(0.35, 0.65)),
-        snr_db=float(generator.uniform(15, 30)),
+        snr_db=float(generator.uniform(*_SNR_DB)),
         noise_colour=float(generator.uniform(0, 0.9)),
         noise_seed=int(generator.integers(0, 2**63)),
     )
 
 
+def _draw_spoken(generator: np.random.Generator, digit: int, earliest: float, latest: float) -> Spoken:
+    return Spoken(
+        digit=digit,
+        pitch=int(generator.integers(38, 63)),
+        rate=int(generator.integers(150, 201)),
+        position=float(generator.uniform(earliest, latest)),
+    )
+
+
 def generate(
-    root: Path, n_speakers: int = 40, n_takes: int = 3, progress: Progress | None = None, rebuild: bool = False
+    root: Path, n_speakers: int = 25, n_takes: int = 3, progress: Progress | None = None, rebuild: bool = False
 ) -> Path:
     """Write the data set to the folder `root`, unless it is there already, and return `root`.
 
@@ -221,29 +254,42 @@ def _write_clips(folder: Path, voices: list[Speaker], n_takes: int, espeak: Espe
 def _write_speaker(folder: Path, speaker: Speaker, n_takes: int, espeak: Espeak) -> None:
     keys = [(digit, take) for take in range(n_takes) for digit in range(len(WORDS))]
     takes = [draw_take(speaker.number, digit, take) for digit, take in keys]
-    words = [Utterance(WORDS[digit], settings.pitch, settings.rate) for (digit, _), settings in zip(keys, takes)]
+    words = [said.utterance for settings in takes for said in (settings.word, settings.other)]
     spoken = espeak.speak(speaker.voice, speaker.number, words)
     (folder / speaker.folder).mkdir()
-    for (digit, take), settings, speech in zip(keys, takes, spoken, strict=True):
+    for (digit, take), settings, word, other in zip(keys, takes, spoken[::2], spoken[1::2], strict=True):
         # Through memory: a full disk is an OSError here, not soundfile's own error.
         content = io.BytesIO()
-        soundfile.write(content, _record(speech, settings), SAMPLE_RATE, subtype="PCM_16", format="WAV")
+        soundfile.write(content, _record(word, other, settings), SAMPLE_RATE, subtype="PCM_16", format="WAV")
         (folder / speaker.folder / f"{digit}_{speaker.folder}_{take}.wav").write_bytes(content.getvalue())
 
 
-def _record(speech: bytes, take: Take) -> np.ndarray:
-    """One clip, int16 [16,000], from eSpeak NG's 16 bit samples at 22,050 Hz."""
-    from scipy.signal import lfilter, resample_poly
+def _record(word: bytes, other: bytes, take: Take) -> np.ndarray:
+    """One clip, int16 [16,000], from eSpeak NG's 16 bit samples at 22,050 Hz of the two digits."""
+    from scipy.signal import lfilter
 
-    word = np.trim_zeros(np.frombuffer(speech, dtype="<i2")).astype(np.float64)
-    word = resample_poly(word, SAMPLE_RATE // 50, RATE // 50)[:CLIP_SAMPLES]
-    word *= 10 ** (take.peak_db / 20) / np.abs(word).max()
-    start = round(take.position * (CLIP_SAMPLES - len(word)))
     white = np.random.default_rng(take.noise_seed).standard_normal(CLIP_SAMPLES)
-    noise = lfilter([1.0], [1.0, -take.noise_colour], white)
-    clip = noise * np.sqrt(np.mean(word**2) / np.mean(noise**2) / 10 ** (take.snr_db / 10))
-    clip[start : start + len(word)] += word
-    return np.clip(np.rint(clip * 32768), -32768, 32767).astype(np.int16)
+    noise = _of_energy(_NOISE, lfilter([1.0], [1.0, -take.noise_colour], white))
+    background = _of_energy(1.0, _of_energy(1 - _NOISE, _placed(other, take.other.position)) + noise)
+    clip = _of_energy(10 ** (take.snr_db / 10), _placed(word, take.word.position)) + background
+    clip *= 10 ** (take.peak_db / 20) / np.abs(clip).max()
+    return np.rint(clip * 32767).astype(np.int16)
+
+
+def _placed(speech: bytes, position: float) -> np.ndarray:
+    """A clip [16,000] of silence and, in it, the speech at 16 kHz."""
+    from scipy.signal import resample_poly
+
+    spoken = np.trim_zeros(np.frombuffer(speech, dtype="<i2")).astype(np.float64)
+    spoken = resample_poly(spoken, SAMPLE_RATE // 50, RATE // 50)[:CLIP_SAMPLES]
+    clip = np.zeros(CLIP_SAMPLES)
+    start = round(position * (CLIP_SAMPLES - len(spoken)))
+    clip[start : start + len(spoken)] = spoken
+    return clip
+
+
+def _of_energy(energy: float, clip: np.ndarray) -> np.ndarray:
+    return clip * np.sqrt(energy / np.sum(clip**2))
 
 
 def _write_descriptions(folder: Path, n_speakers: int, n_takes: int) -> None:

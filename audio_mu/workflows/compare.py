@@ -210,11 +210,6 @@ def _audit_notes(store: Store, cell: ComparedCell) -> list[str]:
         "training set, these recordings among it, and of most of the test set: the original's score and those of the "
         "test set are partly of clips that they know"
     )
-    if tags["dataset"] == "SyntheticDigits":
-        notes.append(
-            "SyntheticDigits: takes of one voice and digit are nearly identical, so that held-out clips are almost "
-            "copies of trained ones; membership figures prove little here"
-        )
     if NAIVE not in cell.runs.methods:
         notes.append(
             "no naive model in this cell: distances, gaps and the speed-up are left out. The evidence is one-sided: it "

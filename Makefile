@@ -1,5 +1,6 @@
 # `make demo`: set up, then run the whole chain on the built-in data. `make test`: set up, then check and test.
 # `make quick`: the checks and the tests that take no whole command, in less than 90 seconds.
+# `make newest`: these tests and whole commands on Python 3.13, where it is at hand.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
@@ -11,7 +12,7 @@ STUDY_NETWORKS ?= VGGishMel CTCmel ViTmel
 STUDY_REQUESTS ?= item:forget_percentage=10 item:forget_percentage=20 item:forget_percentage=30 \
 	class:forget_classes_num=1 class:forget_classes_num=2 class:forget_classes_num=3
 
-.PHONY: env demo test quick check ui study clean
+.PHONY: env demo test quick newest on-newest check ui study clean
 
 env: $(VENV)/ready
 
@@ -23,6 +24,16 @@ test: $(VENV)/cluster check
 
 quick: check
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile -m "not slow"
+
+newest:
+	@python=$$(for p in python3.13 $(HOME)/.pyenv/versions/3.13.*/bin/python3.13; do \
+	    $$p -c 'import venv' 2>/dev/null && echo $$p && break; done); \
+	if [ -z "$$python" ]; then echo "Python 3.13 is not at hand: not tried"; else \
+	  $(MAKE) PYTHON=$$python VENV=.venv-3.13 on-newest; fi
+
+on-newest: $(VENV)/cluster
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 python -m pytest tests/test_end_to_end.py
 
 check: $(VENV)/ready
 	ruff check .
@@ -49,4 +60,4 @@ $(VENV)/cluster: requirements-cluster.txt $(VENV)/ready
 	touch $@
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-3.13

@@ -11,7 +11,7 @@ script must guard its calls with `if __name__ == "__main__":`, a notebook need n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import pandas as pd
 
 from audio_mu.compute.engine import Engine, open_engine
 from audio_mu.config import Config
+from audio_mu.config.commands import remember
 from audio_mu.config.parsers import quoted_name
 from audio_mu.errors import UserError
 from audio_mu.progress import say, say_once
@@ -28,7 +29,9 @@ from audio_mu.store.artifacts import read_csv, read_json
 from audio_mu.store.connect import open_store
 from audio_mu.store.failed import last_lines
 from audio_mu.store.handle import Store
+from audio_mu.store.started import started
 from audio_mu.system.user import check_user
+from audio_mu.workflows import adopt as adopt_workflow
 from audio_mu.workflows import attack as attack_workflow
 from audio_mu.workflows import compare as compare_workflow
 from audio_mu.workflows import erase as erase_workflow
@@ -42,14 +45,13 @@ from audio_mu.workflows.checks import check
 def train(**parameters: Any) -> pd.DataFrame:
     """Train and register the base models: seed, test_accuracy, model (the registered version's URI)."""
     with _session(parameters) as (config, store, engine):
-        accuracies = train_workflow.train(config, store, engine)
-        name = config.registered_model
-        rows = []
-        for seed, accuracy in sorted(accuracies.items()):
-            version = registry.by_alias(store, name, f"seed-{seed}")
-            assert version is not None  # training has just set the alias
-            rows.append({"seed": seed, "test_accuracy": accuracy, "model": f"models:/{name}/{version.version}"})
-        return pd.DataFrame(rows)
+        return _registered(store, config.registered_model, train_workflow.train(config, store, engine))
+
+
+def adopt(**parameters: Any) -> pd.DataFrame:
+    """Take models that somebody else has trained as base models; the same columns as of `train`."""
+    with _session(parameters) as (config, store, _):
+        return _registered(store, config.registered_model, adopt_workflow.adopt(config, store))
 
 
 def attack(**parameters: Any) -> pd.DataFrame:
@@ -61,10 +63,12 @@ def attack(**parameters: Any) -> pd.DataFrame:
 def unlearn(**parameters: Any) -> pd.DataFrame:
     """Unlearn the request: method, seed, run_id, cell, and every metric of the run (contract names) as a column.
 
-    The rows are those of the cell, earlier finished methods among them.
+    The rows are those of the cell, earlier finished methods among them; none where no model has learnt anything of it.
     """
     with _session(parameters) as (config, store, engine):
-        cell = load_cell(store, unlearn_workflow.unlearn(config, store, engine))
+        if not (of_request := unlearn_workflow.unlearn(config, store, engine)):
+            return pd.DataFrame()
+        cell = load_cell(store, of_request)
         rows = [
             {"method": method, "seed": seed, "run_id": run.id, "cell": cell.id}
             | {name: value for name, value in run.metrics.items() if not name.startswith(CURVE_PREFIXES)}
@@ -93,16 +97,27 @@ def erase(**parameters: Any) -> pd.DataFrame:
         return pd.DataFrame(record["found"], columns=["what", "where", "action"])
 
 
+def _registered(store: Store, name: str, accuracies: Mapping[int, float]) -> pd.DataFrame:
+    rows = []
+    for seed, accuracy in sorted(accuracies.items()):
+        version = registry.by_alias(store, name, f"seed-{seed}")
+        assert version is not None  # the command has just set the alias
+        rows.append({"seed": seed, "test_accuracy": accuracy, "model": f"models:/{name}/{version.version}"})
+    return pd.DataFrame(rows)
+
+
 @contextmanager
 def _session(parameters: dict[str, Any]) -> Iterator[tuple[Config, Store, Engine]]:
-    config = Config.from_text({name: _as_text(name, value) for name, value in parameters.items()})
+    given = {name: _as_text(name, value) for name, value in parameters.items()}
+    config = Config.from_text(given)
     say_once.cache_clear()  # each call is a command
     check_user()
     check(config)
     store = open_store()
+    remember(started(store, "", given))
     with open_engine(config.machine) as engine:
         yield config, store, engine
-    for line in last_lines(store):
+    for line in (*last_lines(store), *store.answer):
         say(line)
 
 

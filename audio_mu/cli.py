@@ -6,19 +6,22 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import math
 import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from audio_mu.compute.worker import end_server, start_server
 from audio_mu.config import LONGEST_SHOWN, PARAMETERS, Config, parse
+from audio_mu.config.commands import remember
 from audio_mu.config.reads import help_text
 from audio_mu.errors import UserError, memory_ended, one_line
 from audio_mu.progress import complain, say
@@ -53,6 +56,7 @@ class EntryPoint:
 ENTRY_POINTS = {
     "main": EntryPoint("The whole chain: train, attack, unlearn, compare.", "main", "run_all", engine=True),
     "train": EntryPoint("Train the base models of every seed and register them.", "train", "train", engine=True),
+    "adopt": EntryPoint("Take models that somebody else has trained as base models.", "adopt", "adopt"),
     "attack": EntryPoint("Train membership attack models on the base models' losses.", "attack", "attack"),
     "unlearn": EntryPoint(
         "Unlearn a request with every method and seed, and measure what is left.", "unlearn", "unlearn", engine=True
@@ -99,13 +103,16 @@ def run_entry_point(name: str, arguments: Sequence[str] | None = None) -> int:
     _end_on_signals()
     look_seldom_for_garbage()
     try:
-        return _run(entry, Config.from_text(read_words(given)))
+        values = read_words(given)
+        return _run(name, Config.from_text(values), values)
     except UserError as error:
         complain(f"error: {error}")
+        _leave_reason(name, error)
         return USER_ERROR
     except KeyboardInterrupt:
         complain(f"interrupted: {AGAIN}")
         sys.stdout.flush()
+        end_server()
         os._exit(INTERRUPTED)  # at once: libraries take many seconds to leave while they compile or export
     except Exception as error:
         if not memory_ended(error):
@@ -140,29 +147,35 @@ def read_words(arguments: Sequence[str]) -> dict[str, str]:
     return values
 
 
-def _run(entry: EntryPoint, config: Config) -> int:
+def _run(name: str, config: Config, given: Mapping[str, str]) -> int:
+    entry = ENTRY_POINTS[name]
     check_user()
+    if entry.engine and config.machine.engine != "ray":
+        start_server()  # so that it imports beside this process
+        atexit.register(end_server)
     # Imported here: a wrong parameter and --help are answered without waiting for torch and MLflow.
     from audio_mu.store.connect import open_store
     from audio_mu.store.failed import last_lines
     from audio_mu.store.faults import explain, is_interrupt
     from audio_mu.store.links import where_to_look
     from audio_mu.store.runs import end_own_runs
+    from audio_mu.store.started import started
 
     _check(entry, config)
     work = getattr(importlib.import_module(f"audio_mu.workflows.{entry.module}"), entry.function)
     try:
         store = open_store()
+        remember(started(store, name, given))
         try:
             with ExitStack() as opened:
                 opened.enter_context(own_temporary_folder())
                 work(config, store, *([opened.enter_context(_engine(config))] if entry.engine else []))
         except BaseException as error:
             end_own_runs(store, error)
-            _print_errors(last_lines(store))
+            _print_last(last_lines(store), store.answer)
             raise
         say(where_to_look(store))
-        _print_errors(last_lines(store))
+        _print_last(last_lines(store), store.answer)
         return LEFT_OUT if store.failed or store.damaged else 0
     except UserError:
         raise
@@ -175,9 +188,18 @@ def _run(entry: EntryPoint, config: Config) -> int:
         raise UserError(told) from error
 
 
-def _print_errors(lines: Sequence[str]) -> None:
-    for line in lines:
+def _leave_reason(name: str, error: UserError) -> None:
+    if "MLFLOW_RUN_ID" in os.environ:
+        from audio_mu.store.runs import tell_refusal
+
+        tell_refusal(name, error)
+
+
+def _print_last(errors: Sequence[str], answer: Sequence[str]) -> None:
+    for line in errors:
         complain(line)
+    for line in answer:
+        say(line)
 
 
 def _check(entry: EntryPoint, config: Config) -> None:

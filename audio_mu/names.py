@@ -22,6 +22,11 @@ UNLEARNED = "unlearned"
 """The alias of the unlearned model in service; that of one seed is `unlearned-seed-NN`."""
 
 
+ADOPTED, ADOPTED_FROM, RECIPE_KNOWN = "adopted", "adopted_from", "recipe_known"
+"""Tags of a base model that was trained elsewhere: the hash of its weights, the place that they were read from, and
+whether the recipe is that of its training ("true"), so that naive can be retrained, or this data set's ("false")."""
+
+
 def file_name(text: str) -> str:
     """A name as a part of a path: letters, digits, `.`, `+`, `-` and `_`, which stands for all others."""
     return re.sub(r"[^\w.+-]+", "_", text).lstrip(".") or "_"

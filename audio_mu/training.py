@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
@@ -16,6 +16,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from audio_mu.config.parsers import BF16, FLOAT32
 from audio_mu.seeding import generator, seeded
 
 PREDICT_BATCH = 256
@@ -96,15 +97,36 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _autocast(device: torch.device) -> AbstractContextManager[None]:
-    return torch.autocast("cuda", dtype=torch.bfloat16) if device.type == "cuda" else nullcontext()
-
-
-def _float32() -> AbstractContextManager[None]:
-    """The arithmetic of evaluation on every device: that of a served model, without TF32 in convolutions."""
+@contextmanager
+def in_float32() -> Iterator[None]:
+    """The arithmetic of every loop here on every device: that of a served model, without TF32 in convolutions."""
     cudnn = torch.backends.cudnn
     kept = {name: getattr(cudnn, name) for name in ("enabled", "benchmark", "benchmark_limit", "deterministic")}
-    return cudnn.flags(**kept, allow_tf32=False)
+    with cudnn.flags(**kept, allow_tf32=False):
+        yield
+
+
+def _loss(network: nn.Module, batch: Batch, objective: Objective, precision: str) -> Tensor:
+    """The objective of a batch. With `bf16` the network's forward pass computes in it, and nothing else does.
+
+    The logits that an objective is given are float32 again, and so are its loss and every weight's gradient.
+    """
+    if precision != BF16:
+        return objective(network, batch)
+    forward, own = network.forward, vars(network).get("forward")
+
+    def in_bf16(*inputs: Any, **named: Any) -> Tensor:
+        # An objective may evaluate the network too, by `predict`, which wants no gradient.
+        with torch.autocast(batch.features.device.type, dtype=torch.bfloat16, enabled=torch.is_grad_enabled()):
+            return forward(*inputs, **named).float()
+
+    network.forward = in_bf16  # an objective calls the network itself
+    try:
+        return objective(network, batch)
+    finally:
+        del network.forward
+        if own is not None:
+            network.forward = own
 
 
 def shuffled_batches(examples: Examples, batch_size: int, draw: torch.Generator) -> Iterator[Batch]:
@@ -121,6 +143,7 @@ def endless_batches(examples: Examples, batch_size: int, draw: torch.Generator) 
         yield from shuffled_batches(examples, batch_size, draw)
 
 
+@in_float32()
 def fit(
     network: nn.Module,
     examples: Examples,
@@ -129,6 +152,7 @@ def fit(
     epochs: int,
     batch_size: int,
     seed: int,
+    precision: str = FLOAT32,
     objective: Objective = cross_entropy,
     after_step: Callable[[], None] | None = None,
     before_epoch: Callable[[int], None] | None = None,
@@ -138,19 +162,17 @@ def fit(
 
     The order of batches depends on `seed` alone. `after_step` runs after each update (masks), `before_epoch(e)`
     and `after_epoch(e, mean loss)` around each pass, e counting from 0. The network is left in evaluation mode,
-    without gradients.
+    without gradients. Weights, the optimiser's state and sums are float32 at every `precision`.
     """
     draw = generator(seed)
-    device = examples.features.device
     for epoch in range(epochs):
         if before_epoch is not None:
             before_epoch(epoch)
         network.train()
-        total = torch.zeros((), device=device)
+        total = torch.zeros((), device=examples.features.device)
         for batch in shuffled_batches(examples, batch_size, draw):
             optimizer.zero_grad(set_to_none=True)
-            with _autocast(device):
-                loss = objective(network, batch)
+            loss = _loss(network, batch, objective, precision)
             loss.backward()
             optimizer.step()
             if after_step is not None:
@@ -170,6 +192,7 @@ def ordered_batches(examples: Examples, batch_size: int) -> Iterator[Batch]:
         yield Batch(examples.features[index], examples.labels[index], rows)
 
 
+@in_float32()
 def gradient_sum(network: nn.Module, examples: Examples) -> list[Tensor]:
     """Σ over the clips of ∇CE, in evaluation mode, one tensor per parameter; no weight moves."""
     network.eval()
@@ -182,6 +205,7 @@ def gradient_sum(network: nn.Module, examples: Examples) -> list[Tensor]:
     return totals
 
 
+@in_float32()
 def mean_squared_gradient(network: nn.Module, examples: Examples) -> list[Tensor]:
     """Diagonal of the empirical Fisher information: the mean over clips of each clip's own (∇CE)², per parameter.
 
@@ -205,14 +229,14 @@ def mean_squared_gradient(network: nn.Module, examples: Examples) -> list[Tensor
     return [total / len(examples) for total in totals.values()]
 
 
+@in_float32()
 @torch.inference_mode()
 def predict(network: nn.Module, features: Tensor, indices: np.ndarray | Tensor) -> np.ndarray:
     """Logits float32 [len(indices), classes], in evaluation mode; the network's mode is restored."""
     was_training = network.training
     network.eval()
     index = torch.as_tensor(indices, device=features.device)
-    with _float32():
-        parts = [network(features[rows]).float().cpu() for rows in index.split(PREDICT_BATCH)]
+    parts = [network(features[rows]).float().cpu() for rows in index.split(PREDICT_BATCH)]
     network.train(was_training)
     return torch.cat(parts).numpy()
 
@@ -225,6 +249,7 @@ def train_from_scratch(
     epochs: int,
     batch_size: int,
     seed: int,
+    precision: str = FLOAT32,
     checkpoint: Callable[[nn.Module], float] | None = None,
     after_epoch: Callable[[int, float], None] | None = None,
 ) -> nn.Module:
@@ -252,6 +277,7 @@ def train_from_scratch(
             epochs=epochs,
             batch_size=batch_size,
             seed=seed,
+            precision=precision,
             after_epoch=finish_epoch,
         )
     if best_state is not None:

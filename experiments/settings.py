@@ -15,13 +15,13 @@ from dataclasses import replace
 import pandas as pd
 
 from audio_mu.audit.performance import accuracy
+from audio_mu.base_models.fingerprints import optimizer_settings, problem
 from audio_mu.compute.attempt import Failed
 from audio_mu.compute.jobs import TrainJob, train_job
 from audio_mu.compute.pool import LocalEngine
 from audio_mu.config import Config
 from audio_mu.data.splits import choosing_parts
 from audio_mu.workflows.data import load_data
-from audio_mu.workflows.fingerprints import optimizer_settings, problem
 from experiments.project import RESULTS, recordings
 
 DATA = {

@@ -21,6 +21,7 @@ from audio_mu.data.datasets import check_folder
 from audio_mu.progress import say_once
 from audio_mu.store.connect import open_store
 from audio_mu.store.private import close_connections
+from audio_mu.workflows.adopt import adopt
 from audio_mu.workflows.attack import attack
 from audio_mu.workflows.compare import compare
 from audio_mu.workflows.erase import erase
@@ -32,8 +33,8 @@ from audio_mu.workflows.tune import tune
 from audio_mu.workflows.unlearn import unlearn
 
 WORK = {
-    "train": train, "attack": attack, "unlearn": unlearn, "compare": compare, "report": report, "erase": erase,
-    "main": run_all, "tune": tune,
+    "train": train, "adopt": adopt, "attack": attack, "unlearn": unlearn, "compare": compare, "report": report,
+    "erase": erase, "main": run_all, "tune": tune,
 }  # fmt: skip
 WITH_ENGINE = ("train", "unlearn", "main", "tune")
 FLAT = """
@@ -69,7 +70,7 @@ def tones(folder: Path, people: tuple[str, ...] = PEOPLE, takes: int = 4) -> Pat
 
 def meanwhile(patch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     """Have something happen between the end of the next unlearning and its registration."""
-    name = "audio_mu.workflows.unlearn.register_unlearned"
+    name = "audio_mu.workflows.register.register_unlearned"
 
     def late(*arguments):
         patch.setattr(name, register_unlearned)

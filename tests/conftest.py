@@ -66,10 +66,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def nothing_said() -> None:
-    """Each test is a command of its own, which says once what it finds."""
+    """Each test is a command of its own, which says once what it finds, and knows nothing of how it was started."""
+    from audio_mu.config.commands import Call, remember
     from audio_mu.progress import say_once
 
     say_once.cache_clear()
+    remember(Call())
 
 
 @pytest.fixture(scope="session")

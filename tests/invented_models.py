@@ -18,7 +18,7 @@ from audio_mu.audit.certainty import auc_error, paired_error
 from audio_mu.audit.population import placements
 from audio_mu.audit.statistics import clopper_pearson
 from audio_mu.names import ORIGINAL
-from audio_mu.report.rule import best_method
+from audio_mu.report.choice import best_method
 
 METHODS = [f"m{i}" for i in range(20)]
 N_UNSEEN = 100

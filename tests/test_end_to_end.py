@@ -222,7 +222,7 @@ def test_contradicting_the_base_recipe_is_refused(chain: Results, entry: Command
     done = entry("unlearn", chain.folder, seeds="40,99", data_dir=str(small_digits))
     assert done.returncode != 0
     assert "seeds=99" in done.stderr
-    assert "mlflow run . -e train" in done.stderr
+    assert f"-m entrypoints.train --data_dir {small_digits} --seeds 40,99`" in done.stderr
 
 
 def test_changed_recordings_are_refused(chain: Results, entry: Command, tmp_path: Path) -> None:
@@ -284,9 +284,9 @@ def test_unlearn_before_train_names_the_command(entry: Command, tmp_path: Path, 
     for name in ("unlearn", "attack"):
         done = entry(name, tmp_path, data_dir=str(small_digits))
         assert done.returncode == 2
-        assert "run `mlflow run . -e train` first" in done.stderr
+        assert f"run `{sys.executable} -m entrypoints.train --data_dir {small_digits}` first" in done.stderr
     done = entry("compare", tmp_path)
-    assert "run `mlflow run . -e unlearn` first" in done.stderr
+    assert f"run `{sys.executable} -m entrypoints.unlearn` first" in done.stderr
 
 
 def figures(folder: Path) -> dict[tuple[str, ...], dict[str, float]]:

@@ -123,15 +123,38 @@ def test_the_same_command_again(answered: Answered) -> None:
 
 
 def test_somebody_whom_no_model_knows(answered: Answered) -> None:
-    """Catches a person with test recordings alone who is told to be unknown."""
+    """Catches a person with test recordings alone who cannot be entered into the ledger, or is learnt later, and an
+    erasure that leaves something of them."""
     losses = answered.table(answered.runs(stage="train", role="seed")[-1], "losses.csv")
     trained_on = losses.loc[(losses["speaker"] == "p4") & (losses["member"] == "1"), "clip_id"]
     for id_ in trained_on:
         (answered.folder / "recordings" / id_).unlink()
     answered.run("train")
     answered.run("attack")
-    with pytest.raises(UserError, match=r"p4: no model was trained on them, all their \d recordings? are on"):
-        answered.run("unlearn", forget="speaker", forget_speakers="p4", methods="naive")
+    of_p4 = answered.ids("p4")
+    request = {"forget": "speaker", "forget_speakers": "p4", "methods": "naive"}
+    with pytest.raises(UserError, match=r"none of which was trained on.*with register=naive they enter the ledger"):
+        answered.run("unlearn", **request)
+    before = answered.aliases()
+    output = answered.run("unlearn", register="naive", **request)
+    assert f"was trained on its {len(of_p4)} recording" in output
+    assert answered.aliases() == before
+    entry = answered.finished_entries()[-1]
+    assert {*answered.table(entry, "recordings.csv")["clip_id"]} == of_p4
+    assert "there is nothing to do" in answered.run("unlearn", register="naive", **request)
+
+    tone, rate = soundfile.read(answered.folder / "recordings" / min(of_p4))
+    soundfile.write(answered.folder / "recordings" / "low" / "p4_new.wav", tone[::-1], rate)
+    assert "1 more of the same people too" in answered.run("train", split_seed="7")
+    assert not answered.ids("p4") & everybody(answered)
+
+    answered.run("attack", split_seed="7")
+    other = {**request, "forget_speakers": "p3", "register": "naive"}
+    assert "registered naive" in answered.run("unlearn", split_seed="7", **other)
+    answered.run("erase", request=answered.hash("p4"), confirm="true")
+    left = [path for path in answered.folder.rglob("*.csv") if b"p4_" in path.read_bytes()]
+    assert not [path for path in left if entry not in path.parts]
+    assert b"p4_" not in answered.database.read_bytes()
 
 
 def test_an_erasure_that_was_killed_is_told(answered: Answered) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -227,6 +229,43 @@ def test_endless_batches_go_pass_after_pass() -> None:
     passes = [torch.cat([b.rows for b in part]).tolist() for part in (batches[:3], batches[3:])]
     assert sorted(passes[0]) == sorted(passes[1]) == list(range(10))
     assert passes[0] != passes[1]
+
+
+def test_bf16_is_of_the_forward_pass_alone() -> None:
+    """Catches logits, losses, weights or moments in bf16, evaluation in it, and a network that keeps computing so."""
+    examples, network, seen = some_examples(), initialise(0), set()
+    evaluated: list[np.ndarray] = []
+
+    def look(network: nn.Module, batch: Batch) -> Tensor:
+        evaluated[:] = [predict(network, examples.features, examples.indices)]
+        logits = network(batch.features)
+        seen.update([logits.dtype, *(p.dtype for p in network.parameters())])
+        return functional.cross_entropy(logits, batch.labels)
+
+    still = OptimizerSettings("adam", 0.0).build(network.parameters())
+    fit(network, examples, still, epochs=1, batch_size=4, seed=0, precision="bf16", objective=look)
+    seen |= {value.dtype for state in still.state.values() for value in state.values()}
+    assert seen == {torch.float32}
+    assert np.array_equal(evaluated[0], predict(initialise(0), examples.features, examples.indices))
+    trained = {kind: initialise(0) for kind in ("float32", "bf16")}
+    for kind, other in trained.items():
+        fit(other, examples, SGD.build(other.parameters()), epochs=1, batch_size=4, seed=0, precision=kind)
+    far = [float((a - b).norm() / a.norm()) for a, b in zip(*map(state, trained.values()), strict=True)]
+    assert 0 < max(far) < 0.05
+
+
+def test_an_objective_that_fails_leaves_the_network_as_it_was() -> None:
+    """Catches a network that goes on in bf16 after its training was broken off, and a forward pass of its own lost."""
+    network, examples = initialise(0), some_examples()
+    answers = functools.partial(type(network).forward, network)
+    for own in ({}, {"forward": answers}):
+        vars(network).update(own)
+        with pytest.raises(ZeroDivisionError):
+            fit(
+                network, examples, SGD.build(network.parameters()),
+                epochs=1, batch_size=4, seed=0, precision="bf16", objective=lambda *_: 1 / 0,
+            )  # fmt: skip
+        assert vars(network).get("forward") is own.get("forward")
 
 
 def test_optimizer_settings_reach_the_optimizer() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from audio_mu.audit.performance import Floats
 
@@ -73,7 +73,7 @@ def worst_group(differences: Floats, groups: Sequence[str], least: int = LEAST_O
     counted = [i for i in range(len(names)) if names[i] and counts[i] >= least]
     if not counted:
         return None
-    z = float(norm.ppf(1 - 0.025 / len(counted)))
+    z = float(ndtri(1 - 0.025 / len(counted)))
     found = []
     for i in counted:
         own = differences[places == i]

@@ -12,7 +12,7 @@ from torch import nn
 
 from audio_mu.models import AudioClassifier
 from audio_mu.seeding import derive, seeded
-from audio_mu.training import Examples, OptimizerSettings, fit, ordered_batches, predict
+from audio_mu.training import Examples, OptimizerSettings, fit, in_float32, ordered_batches, predict
 
 SMALL_RATE = 0.1  # of the recipe's rate
 MOST_EPOCHS = 20
@@ -100,6 +100,7 @@ def _subset(examples: Examples, rows: np.ndarray) -> Examples:
     return Examples(examples.features, examples.labels, examples.indices[chosen])
 
 
+@in_float32()
 @torch.inference_mode()
 def _penultimate(network: AudioClassifier, examples: Examples) -> np.ndarray:
     """[n, d] float64, the input of the last linear layer."""

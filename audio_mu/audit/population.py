@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
-from scipy.optimize import brentq
-from scipy.stats import norm, rankdata
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri
 
 from audio_mu.audit.performance import Floats
 from audio_mu.audit.statistics import clopper_pearson
 
-Z95 = float(norm.ppf(0.975))
+Z95 = float(ndtri(0.975))
 
 
 @dataclass(frozen=True)
@@ -117,9 +116,8 @@ def auc_interval(low_group: ArrayLike, high_group: ArrayLike) -> tuple[float, fl
     lower, higher = _losses(low_group), _losses(high_group)
     m, n = len(lower), len(higher)
     above, below = placements(lower, higher)
-    # Sums of half integers are exact: without leakage a symmetric sample gives 0.5 and not its neighbour.
-    ranks = rankdata(np.concatenate([lower, higher]))
-    auc = float((ranks[m:].sum() - n * (n + 1) / 2) / (m * n))
+    # Sums of whole numbers are exact: without leakage a symmetric sample gives 0.5 and not its neighbour.
+    auc = float(_twice_below(higher, lower).sum() / (2 * m * n))
     variance = float(above.var(ddof=1) / m + below.var(ddof=1) / n) if min(m, n) > 1 else 0.0
     if variance < 1e-20 or not 0 < auc < 1:
         return auc, None, *_newcombe_interval(auc, m, n)
@@ -140,13 +138,19 @@ def placements(low_group: ArrayLike, high_group: ArrayLike) -> tuple[Floats, Flo
 
 def _share_below(values: Floats, others: Floats) -> Floats:
     """For each value the share of the others that lie below it, ties half."""
+    return _twice_below(values, others) / 2 / len(others)
+
+
+def _twice_below(values: Floats, others: Floats) -> NDArray[np.int64]:
+    """For each value two times the number of others below it, ties counted once."""
     ordered = np.sort(others)
     below, not_above = (np.searchsorted(ordered, values, side) for side in ("left", "right"))
-    return (below + not_above) / 2 / len(ordered)
+    return below + not_above
 
 
 def _newcombe_interval(auc: float, m: int, n: int) -> tuple[float, float]:
     """Solve |auc - t| = z sqrt(V(t)), V being Hanley and McNeil's (1982) variance as a function of t."""
+    from scipy.optimize import brentq  # half a second, which few commands need
 
     def excess(t: float) -> float:
         variance = t * (1 - t) * (1 + ((m + n) / 2 - 1) * ((1 - t) / (2 - t) + t / (1 + t))) / (m * n)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from scipy.stats import norm
+from scipy.special import ndtri
 
 WORST = 2.0
 
@@ -79,4 +79,4 @@ def surely_better(trial: Score, base: Score, reference: Score, tried: int) -> bo
 
 
 def _z(tried: int) -> float:
-    return float(norm.ppf(1 - 0.025 / tried))
+    return float(ndtri(1 - 0.025 / tried))

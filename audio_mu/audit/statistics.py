@@ -9,8 +9,8 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy  # its `stats` are imported when they are first used: a second, which `unlearn` and `train` can do without
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,7 +112,7 @@ def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, fl
     """
     if not 0 <= k <= n or n < 1:
         raise ValueError(f"need 0 <= k <= n and n >= 1, got k={k}, n={n}")
-    interval = stats.binomtest(k, n).proportion_ci(confidence, method="exact")
+    interval = scipy.stats.binomtest(k, n).proportion_ci(confidence, method="exact")
     return float(interval.low), float(interval.high)
 
 
@@ -132,7 +132,7 @@ def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
 
 @cache
 def _t_quantile(share: float, degrees: int) -> float:
-    return float(stats.t.ppf(share, degrees))
+    return float(scipy.stats.t.ppf(share, degrees))
 
 
 def pooled(differences: ArrayLike, errors: ArrayLike | None = None, confidence: float = 0.95) -> Pooled:
@@ -152,13 +152,13 @@ def pooled(differences: ArrayLike, errors: ArrayLike | None = None, confidence: 
     if n == 1:
         return Pooled(float(sample.mean()), sampling, sampling, 0.0, scattered=False)
     of_seeds = _t_quantile((1 + confidence) / 2, n - 1) * (between / n) ** 0.5
-    scattered = squared > 0 and (n - 1) * scatter / squared > float(stats.chi2.ppf(0.95, n - 1))
+    scattered = squared > 0 and (n - 1) * scatter / squared > float(scipy.stats.chi2.ppf(0.95, n - 1))
     return Pooled(float(sample.mean()), float(np.hypot(sampling or 0.0, of_seeds)), sampling, between, scattered)
 
 
 @cache
 def _z_quantile(share: float) -> float:
-    return float(stats.norm.ppf(share))
+    return float(scipy.stats.norm.ppf(share))
 
 
 def paired_differences(
@@ -192,7 +192,7 @@ def sign_flip_p(differences: ArrayLike) -> NDArray[np.float64]:
     sample = _finite(differences)
     if sample.shape[-1] == 1:
         return np.ones(sample.shape[:-1])
-    test = stats.permutation_test(
+    test = scipy.stats.permutation_test(
         (sample,), np.mean, permutation_type="samples", n_resamples=SIGN_FLIPS, vectorized=True, axis=-1, rng=0,
         batch=max(1, FLIPPED_AT_ONCE // sample.size),
     )  # fmt: skip
@@ -207,7 +207,7 @@ def wilcoxon_p(differences: ArrayLike) -> NDArray[np.float64]:
     """
     sample = _finite(differences)
     zero = sample == 0
-    ranks = stats.rankdata(np.abs(sample), axis=-1) - zero.sum(axis=-1, keepdims=True)
+    ranks = scipy.stats.rankdata(np.abs(sample), axis=-1) - zero.sum(axis=-1, keepdims=True)
     return sign_flip_p(np.sign(sample) * ranks)
 
 
@@ -228,7 +228,7 @@ def balanced_accuracy_interval(
     if any(not 0 <= k <= n or n < 1 for k, n in sides):
         raise ValueError(f"need 0 <= right <= n and n >= 1 on both sides, got {sides}")
     shares = np.array([k / n for k, n in sides])
-    wilson = [stats.binomtest(k, n).proportion_ci(confidence, method="wilson") for k, n in sides]
+    wilson = [scipy.stats.binomtest(k, n).proportion_ci(confidence, method="wilson") for k, n in sides]
     value = shares.mean()
     low = value - np.hypot(*(shares - [interval.low for interval in wilson])) / 2
     high = value + np.hypot(*(shares - [interval.high for interval in wilson])) / 2
@@ -250,15 +250,15 @@ def friedman(table: pd.DataFrame, *, higher_is_better: bool) -> FriedmanResult:
         notes.append(f"{len(values) - len(complete)} incomplete cells left out")
     if not complete.size:
         return FriedmanResult((), (), 0, None, None, None, (), "; ".join(["no complete cell", *notes]))
-    ranks = stats.rankdata(-complete if higher_is_better else complete, axis=1)
+    ranks = scipy.stats.rankdata(-complete if higher_is_better else complete, axis=1)
     n, k = ranks.shape
     average = tuple(float(rank) for rank in ranks.mean(axis=0))
     if n < 2 or k < 3 or (ranks == ranks[:, :1]).all():
         notes.insert(0, f"no test: needs 2 cells and 3 methods that differ somewhere, has {n} and {k}")
         return FriedmanResult(methods, average, n, None, None, None, (), "; ".join(notes))
-    test = stats.friedmanchisquare(*ranks.T)
+    test = scipy.stats.friedmanchisquare(*ranks.T)
     unit = np.sqrt(k * (k + 1) / (6 * n))
-    critical = float(stats.studentized_range.ppf(0.95, k, np.inf) / np.sqrt(2) * unit)
+    critical = float(scipy.stats.studentized_range.ppf(0.95, k, np.inf) / np.sqrt(2) * unit)
     pairs = _holm_pairs(methods, average, float(unit))
     statistic, p_value = float(test.statistic), float(test.pvalue)
     return FriedmanResult(methods, average, n, statistic, p_value, critical, pairs, "; ".join(notes))
@@ -276,7 +276,7 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
 def _holm_pairs(methods: tuple[str, ...], ranks: tuple[float, ...], unit: float) -> tuple[RankPair, ...]:
     indices = list(combinations(range(len(methods)), 2))
     gaps = np.array([ranks[i] - ranks[j] for i, j in indices])
-    adjusted = holm(2 * stats.norm.sf(np.abs(gaps) / unit))
+    adjusted = holm(2 * scipy.stats.norm.sf(np.abs(gaps) / unit))
     return tuple(RankPair(methods[i], methods[j], float(p)) for (i, j), p in zip(indices, adjusted, strict=True))
 
 

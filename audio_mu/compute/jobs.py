@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from audio_mu.audit.deeper import deep_figures
+from audio_mu.config.parsers import FLOAT32
 from audio_mu.errors import UserError
 from audio_mu.models import AudioClassifier, build
 from audio_mu.own_code import is_reference, load
@@ -28,19 +29,17 @@ NAME = re.compile(r"[A-Za-z0-9_.: -]+(/[A-Za-z0-9_.: -]+)*")
 QUIET_SECONDS = 20.0  # a longer training than this says how far it is
 
 
-def make_network(architecture: str, input_shape: tuple[int, int], n_classes: int) -> nn.Module:
+def make_network(architecture: str, shape: tuple[int, ...], n_classes: int) -> nn.Module:
     """A new network of the package, or the user's own: a class called with (n_classes, input_shape).
 
-    `input_shape` = (frequencies, frames). Weights are drawn from torch's global generator. Float32 [batch, 1,
-    frequencies, frames] → logits [batch, n_classes].
+    `shape`: of a clip's features behind their one channel, which is `input_shape` = (frequencies, frames); of waveforms
+    (samples,), and `input_shape` = (1, samples). Weights are drawn from torch's global generator. Float32 [batch, 1,
+    *shape] → logits [batch, n_classes]. The package's networks are in the memory format that convolutions are fastest
+    in; in it others' `view` may fail.
     """
     if is_reference(architecture):
-        return load(architecture)(n_classes, input_shape)
-    return build(architecture, input_shape, n_classes)
-
-
-def channels_last(network: nn.Module) -> nn.Module:
-    """The network in the memory format that convolutions are fastest in."""
+        return load(architecture)(n_classes, (1, *shape) if len(shape) == 1 else shape)
+    network = build(architecture, (shape[0], shape[1]), n_classes)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
 
 
@@ -48,8 +47,8 @@ def channels_last(network: nn.Module) -> nn.Module:
 class Problem:
     """The data, the network and the machine, which all jobs of a command share.
 
-    `features`: float32 [n, 1, frequencies, frames], as the file to map, which is cheap to send to a process of this
-    machine, or, on another machine, as the array itself.
+    `features`: float32 [n, 1, frequencies, frames] or [n, 1, samples], as the file to map, which is cheap to send to a
+    process of this machine, or, on another machine, as the array itself.
     """
 
     features: Path | np.ndarray
@@ -70,11 +69,9 @@ class Problem:
         return self.features if isinstance(self.features, np.ndarray) else np.load(self.features, mmap_mode="c")
 
     def initialise(self, seed: int) -> nn.Module:
-        """A network with weights drawn from the seed, in the memory format that convolutions are fastest in."""
-        shape = self._mapped().shape[2:]
+        """A network with weights drawn from the seed."""
         with seeded(seed):
-            network = make_network(self.architecture, (int(shape[0]), int(shape[1])), self.n_classes)
-        return channels_last(network)
+            return make_network(self.architecture, self._mapped().shape[2:], self.n_classes)
 
 
 @dataclass(frozen=True)
@@ -89,6 +86,7 @@ class TrainJob:
     batch_size: int
     n_epochs: int
     best_on: str | None
+    precision: str = FLOAT32
 
 
 @dataclass(frozen=True)
@@ -150,18 +148,19 @@ def _accuracy_on(problem: Problem, features: torch.Tensor, indices: np.ndarray) 
 
 
 @cache
-def warm_up(architecture: str, shape: tuple[int, int], n_classes: int, batch_size: int, optimizer: OptimizerSettings,
-            device: torch.device) -> None:  # fmt: skip
+def warm_up(architecture: str, shape: tuple[int, ...], n_classes: int, batch_size: int, optimizer: OptimizerSettings,
+            precision: str, device: torch.device) -> None:  # fmt: skip
     """Take the first step of this process with such a network, on noise, so that no method's clock has it.
 
     The libraries choose their kernels and the system gives memory in it. It would be naive's, the first job of a
     worker, and every speed-up is measured against naive.
     """
     with seeded(0):
-        network = channels_last(make_network(architecture, shape, n_classes)).to(device)
+        network = make_network(architecture, shape, n_classes).to(device)
         noise, labels = torch.rand(batch_size, 1, *shape), torch.arange(batch_size) % n_classes
         examples = Examples(noise.to(device), labels.to(device), torch.arange(batch_size, device=device))
-        fit(network, examples, optimizer.build(network.parameters()), epochs=1, batch_size=batch_size, seed=0)
+        moved = optimizer.build(network.parameters())
+        fit(network, examples, moved, epochs=1, batch_size=batch_size, seed=0, precision=precision)
 
 
 def train_job(job: TrainJob) -> Result:
@@ -185,6 +184,7 @@ def train_job(job: TrainJob) -> Result:
         epochs=job.n_epochs,
         batch_size=job.batch_size,
         seed=job.seed,
+        precision=job.precision,
         checkpoint=None if job.best_on is None else _accuracy_on(job.problem, features, job.sets[job.best_on]),
         after_epoch=after_epoch,
     )
@@ -199,6 +199,16 @@ def train_job(job: TrainJob) -> Result:
     )
 
 
+def evaluate(problem: Problem, seed: int, state: Mapping[str, np.ndarray], sets: Mapping[str, np.ndarray]) -> Result:
+    """The logits of given weights on every set, as of a trained base model."""
+    features, _ = problem.tensors()
+    network = problem.initialise(seed)
+    network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in state.items()})
+    network.to(features.device).eval()
+    logits = {name: predict(network, features, indices) for name, indices in sets.items()}
+    return Result(state, logits, 0.0, 0.0, 0.0)
+
+
 def unlearn_job(job: UnlearnJob) -> Result:
     """Run a method, then compute the unlearned network's logits on every set."""
     if job.reference:
@@ -207,10 +217,10 @@ def unlearn_job(job: UnlearnJob) -> Result:
     base = job.problem.initialise(job.seed)
     base.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in job.base_state.items()})
     base.to(features.device).eval()
-    shape, size = (int(features.shape[2]), int(features.shape[3])), job.settings.batch_size
-    optimizer = job.settings.optimizer
+    shape, size = tuple(features.shape[2:]), job.settings.batch_size
+    optimizer, precision = job.settings.optimizer, job.settings.precision
     with suppress(Exception):  # what cannot take a step is told by the method that takes one
-        warm_up(job.problem.architecture, shape, job.problem.n_classes, size, optimizer, features.device)
+        warm_up(job.problem.architecture, shape, job.problem.n_classes, size, optimizer, precision, features.device)
     sets = {
         name: Examples(features, labels, torch.from_numpy(job.sets[name]).to(features.device))
         for name in ("forget", "remain")

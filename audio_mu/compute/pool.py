@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -14,9 +13,10 @@ from typing import TypeVar
 
 from audio_mu.compute.attempt import SILENCE, TRIES, Failed, failure, lost, name_of_job, next_silence, too_long
 from audio_mu.compute.cores import process_threads
-from audio_mu.compute.worker import serve
+from audio_mu.compute.worker import context, serve, start_server
 from audio_mu.errors import one_line
 from audio_mu.progress import bar, say
+from audio_mu.system.processes import since
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -31,9 +31,9 @@ class Worker:
     """One process, which does one job at a time: of one that dies it is known what it was doing."""
 
     def __init__(self) -> None:
-        spawn = multiprocessing.get_context("spawn")
-        self._connection, theirs = spawn.Pipe()
-        self._process = spawn.Process(target=serve, args=(theirs, os.getpid()))
+        workers, own = context(), os.getpid()
+        self._connection, theirs = workers.Pipe()
+        self._process = workers.Process(target=serve, args=(theirs, own, since(own), dict(os.environ)))
         self._process.start()
         theirs.close()  # so that its end is seen here
 
@@ -103,6 +103,7 @@ class LocalEngine:
         if not jobs:
             return
         if self._threads is None:
+            start_server()
             # Workers inherit what their thread blocks: Ctrl-C must not reach them while they still import.
             blocked = (signal.SIG_BLOCK, {signal.SIGINT})
             self._threads = ThreadPoolExecutor(self.workers, "worker", signal.pthread_sigmask, blocked)

@@ -6,6 +6,7 @@ from audio_mu.config.parameters import (
     LONGEST_SHOWN,
     PARAMETERS,
     REPAIR_FIELDS,
+    AdoptParameters,
     AttackParameters,
     Config,
     DataParameters,
@@ -22,7 +23,7 @@ from audio_mu.config.parsers import AUTO, STUDY_KEYS
 from audio_mu.config.recipe import Recipe, load_recipe
 
 __all__ = [
-    "AUTO", "AttackParameters", "BASE_FIELDS", "Config", "DataParameters", "GROUP_FIELDS",
+    "AUTO", "AdoptParameters", "AttackParameters", "BASE_FIELDS", "Config", "DataParameters", "GROUP_FIELDS",
     "LONGEST_SHOWN", "MachineParameters",
     "MethodParameters", "PARAMETERS", "REPAIR_FIELDS", "Recipe", "RepairParameters", "RequestParameters",
     "STUDY_KEYS", "StoreParameters", "TrainingParameters", "defaults", "load_recipe", "parse",

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from audio_mu.config import parsers
-from audio_mu.config.parsers import AUTO, STUDY_KEYS, Parser, Refused, as_text, choice, integer, number, or_auto
+from audio_mu.config.parsers import AUTO, Parser, Refused, as_text, choice, integer, number, or_auto
 from audio_mu.config.recipe import DECIDES, Recipe, load_recipe
 from audio_mu.errors import UserError, suggest
-from audio_mu.own_code import name_of
+from audio_mu.own_code import is_reference, name_of
 
 DATASETS = ("SyntheticDigits", "audioMNIST", "SpeechCommands", "folder")
-PIPELINES = ("mel", "spec", "logmel")
+PIPELINES = ("mel", "spec", "logmel", parsers.WAVEFORM)
 NAMES_OF_REQUESTS = {"speaker": "forget_speakers", "class": "forget_class_names", "list": "forget_list"}
 LONGEST_SHOWN = 200  # characters of a value that an error repeats
 
@@ -37,7 +37,7 @@ class DataParameters:
     dataset: str = _parameter("SyntheticDigits", choice(*DATASETS), "|".join(DATASETS))
     dataset_name: str = _parameter("", parsers.dataset_name, "name in the model registry (needed for folder)")
     data_dir: Path | None = _parameter("", parsers.path, "folder with the recordings; empty: the cache")
-    pipeline: str = _parameter(AUTO, or_auto(choice(*PIPELINES)), "features: mel|spec|logmel")
+    pipeline: str = _parameter(AUTO, or_auto(choice(*PIPELINES)), "mel|spec|logmel, or waveform (own networks)")
     clip_seconds: float = _parameter(
         "1", number(0.1, 60.001, low_included=True), "clip length in seconds", of_base=True
     )
@@ -77,6 +77,9 @@ class TrainingParameters:
     optimizer: str = _parameter(AUTO, or_auto(choice("sgd", "adam")), "sgd|adam", of_base=True)
     learning_rate: float = _parameter(AUTO, or_auto(number(0)), "rate of base training and naive", of_base=True)
     checkpoint: str = _parameter("last", choice("last", "best_test"), "last|best_test (the study's)", of_base=True)
+    precision: str = _parameter(
+        AUTO, or_auto(choice(*parsers.PRECISIONS)), "float32|bf16: arithmetic of training (auto: float32)", of_base=True
+    )
 
     @property
     def network(self) -> str:
@@ -87,6 +90,14 @@ class TrainingParameters:
     def chooses_on(self) -> str | None:
         """The set whose accuracy chooses the epoch that is kept, if any does."""
         return "test" if self.checkpoint == "best_test" else None
+
+
+@dataclass(frozen=True)
+class AdoptParameters:
+    """A model that somebody else has trained."""
+
+    weights: tuple[str, ...] = _parameter("", parsers.names, "adopt: .safetensors, .pt or MLflow URI; 40=FILE,41=FILE")
+    trained_on: Path | None = _parameter("", parsers.path, "adopt: CSV of what it was trained on (column id or path)")
 
 
 @dataclass(frozen=True)
@@ -167,7 +178,9 @@ class MachineParameters:
     """Where the work runs. `threads` and `workers` that are None follow the machine."""
 
     device: str = _parameter("auto", choice("auto", "cpu", "cuda"), "auto|cpu|cuda")
-    threads: int | None = _parameter(AUTO, or_auto(integer(1)), "threads of one task (auto: 1 on a CPU)")
+    threads: int | None = _parameter(
+        AUTO, or_auto(integer(1)), "threads of one task (auto: 1); figures differ by rounding"
+    )
     workers: int | None = _parameter(AUTO, or_auto(integer(1)), "tasks at once (auto: cores / threads)")
     engine: str = _parameter("local", choice("local", "ray"), "local|ray")
     task_minutes: float = _parameter("0", number(0, low_included=True), "minutes after which a task fails (0: none)")
@@ -184,8 +197,8 @@ class StoreParameters:
 
 
 Group = (
-    DataParameters | TrainingParameters | AttackParameters | RequestParameters | RepairParameters | MethodParameters
-    | MachineParameters | StoreParameters
+    DataParameters | TrainingParameters | AdoptParameters | AttackParameters | RequestParameters | RepairParameters
+    | MethodParameters | MachineParameters | StoreParameters
 )  # fmt: skip
 
 
@@ -195,6 +208,7 @@ class Config:
 
     data: DataParameters
     training: TrainingParameters
+    adopt: AdoptParameters
     attack: AttackParameters
     request: RequestParameters
     repair: RepairParameters
@@ -210,10 +224,11 @@ class Config:
         Raises `UserError` naming the parameter, the value and what is allowed.
         """
         parsed = {name: parse(name, text) for name, text in values.items()}
-        _apply_study_key(parsed)
+        parsers.apply_study_key(parsed)
         everything = {name: about.default for name, about in PARAMETERS.items()} | parsed
         recipe = load_recipe(everything["dataset"])
         everything |= {name: getattr(recipe, name) for name in DECIDES if everything[name] is None}
+        everything["precision"] = everything["precision"] or parsers.FLOAT32
         groups: dict[str, Any] = {
             name: group(**{f.name: everything[f.name] for f in dataclasses.fields(group)})
             for name, group in GROUPS.items()
@@ -240,6 +255,12 @@ class Config:
         """The parameters that make a base model, as text: later steps take these from its version."""
         return self.as_text(BASE_FIELDS)
 
+    @property
+    def hashed_recipe(self) -> dict[str, str]:
+        """The same for fingerprints and cells, without float32: older ones hash no precision, and meant that."""
+        recipe = self.base_recipe
+        return {name: text for name, text in recipe.items() if (name, text) != ("precision", parsers.FLOAT32)}
+
     def as_text(self, names: Iterable[str] | None = None) -> dict[str, str]:
         """Every parameter, or the named ones, as text, as it would be given on a command line."""
         wanted = PARAMETERS if names is None else names
@@ -248,8 +269,9 @@ class Config:
 
 
 GROUPS: dict[str, type[Group]] = {
-    "data": DataParameters, "training": TrainingParameters, "attack": AttackParameters, "request": RequestParameters,
-    "repair": RepairParameters, "methods": MethodParameters, "machine": MachineParameters, "store": StoreParameters,
+    "data": DataParameters, "training": TrainingParameters, "adopt": AdoptParameters, "attack": AttackParameters,
+    "request": RequestParameters, "repair": RepairParameters, "methods": MethodParameters,
+    "machine": MachineParameters, "store": StoreParameters,
 }  # fmt: skip
 
 
@@ -294,19 +316,6 @@ def parse(name: str, text: str) -> Any:
         raise UserError(f"{name}={shown} is not allowed: give {refused}") from None
 
 
-def _apply_study_key(parsed: dict[str, Any]) -> None:
-    key = parsed.get("architecture", "")
-    if key not in STUDY_KEYS:
-        return
-    architecture, pipeline = STUDY_KEYS[key]
-    if parsed.get("pipeline") not in (None, pipeline):
-        raise UserError(
-            f"architecture={key!r} means pipeline={pipeline} but pipeline={parsed['pipeline']!r} was given: give "
-            f"architecture={architecture} or leave pipeline out"
-        )
-    parsed |= {"architecture": architecture, "pipeline": pipeline}
-
-
 def _check(config: Config) -> None:
     """Raise `UserError` where parameters contradict each other or name what is not there."""
     data, request = config.data, config.request
@@ -318,7 +327,13 @@ def _check(config: Config) -> None:
             f"data_dir={str(data.data_dir)!r} is not a folder: give the folder of the recordings"
             f"{parsers.whole(data.data_dir)}"
         )
-    for name, path in (("method_config", config.methods.method_config), ("forget_list", request.forget_list)):
+    if data.pipeline == parsers.WAVEFORM and not is_reference(config.training.architecture):
+        raise UserError(
+            f"pipeline='waveform' needs a network that brings its own front end, which {config.training.architecture} "
+            "lacks: give architecture=/path/to/file.py:Class, or another pipeline"
+        )
+    files = {"method_config": config.methods.method_config, "forget_list": request.forget_list}
+    for name, path in (files | {"trained_on": config.adopt.trained_on}).items():
         if path is not None and not path.is_file():
             raise UserError(f"{name}={str(path)!r} is not a file: give an existing file{parsers.whole(path)}")
     for kind, name in NAMES_OF_REQUESTS.items():

@@ -9,11 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from audio_mu.errors import UserError
 from audio_mu.own_code import is_reference, name_of
 
 AUTO = "auto"
 LARGEST = 1_000_000_000
 ARCHITECTURES = ("VGGish", "CCT", "ViT")
+WAVEFORM = "waveform"
+"""The pipeline that leaves the front end to the network."""
+PRECISIONS = FLOAT32, BF16 = "float32", "bf16"
 STUDY_KEYS = {
     "VGGishMel": ("VGGish", "mel"),
     "VGGishSpec": ("VGGish", "spec"),
@@ -137,6 +141,20 @@ def architecture(text: str) -> str:
     if is_reference(text) and name_of(text) in known:
         raise Refused(f"a class of another name, {name_of(text)} is taken")
     return text
+
+
+def apply_study_key(parsed: dict[str, Any]) -> None:
+    """Replace a key of the study by what it means. Raises `UserError` where another pipeline was given."""
+    key = parsed.get("architecture", "")
+    if key not in STUDY_KEYS:
+        return
+    architecture, pipeline = STUDY_KEYS[key]
+    if parsed.get("pipeline") not in (None, pipeline):
+        raise UserError(
+            f"architecture={key!r} means pipeline={pipeline} but pipeline={parsed['pipeline']!r} was given: give "
+            f"architecture={architecture} or leave pipeline out"
+        )
+    parsed |= {"architecture": architecture, "pipeline": pipeline}
 
 
 def flag(text: str) -> bool:

@@ -8,13 +8,15 @@ DATA, TRAINING, REQUEST, REPAIR = (GROUP_FIELDS[name] for name in ("data", "trai
 OF_BASES = (*DATA, *(name for name in TRAINING if name != "seeds"))
 """The parameters that say of which recordings a base model was trained, and how."""
 _BASES, _REUSE = (*OF_BASES, "seeds"), ("ledger", "force")
+_ADOPT = GROUP_FIELDS["adopt"]
 _CELLS = ("dataset", "dataset_name", "data_dir", "pipeline", "architecture", "seeds")
 _OF_METHODS = ("methods", "method_config", "deep_audits", "save_models", "register")
 _OF_REPORT = (*BASE_FIELDS, *REQUEST, *REPAIR, "methods", "register")
 
 READS: dict[str, tuple[str, ...]] = {
-    "main": tuple(name for name in PARAMETERS if name not in ("n_trials", "request", "confirm")),
+    "main": tuple(name for name in PARAMETERS if name not in ("n_trials", "request", "confirm", *_ADOPT)),
     "train": (*_BASES, *GROUP_FIELDS["machine"], *_REUSE),
+    "adopt": (*_BASES, *_ADOPT, "device", "threads", *_REUSE),
     "attack": (*_BASES, *GROUP_FIELDS["attack"], "device", "threads", *_REUSE),
     "unlearn": (*_BASES, *REQUEST, *REPAIR, *_OF_METHODS, *GROUP_FIELDS["machine"], *_REUSE),
     "compare": _CELLS,

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import yaml
 
+from audio_mu.config.parsers import FLOAT32
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -27,6 +29,8 @@ class Recipe:
 
 DECIDES = ("pipeline", "split", "optimizer", "learning_rate", "batch_size", "n_epochs", "n_epoch_repair")
 """Parameters whose `auto` the recipe fills in."""
+OLDER = {"precision": FLOAT32}
+"""Values of a base model's parameters that older runs and versions do not tell: those of a CPU."""
 
 
 @cache

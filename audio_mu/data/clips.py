@@ -35,11 +35,12 @@ BATCH = 64  # what the transform holds of so many clips stays in a core's cache
 class Clips:
     """A data set ready for training.
 
-    `features` is float32 [n, 1, frequency, frames], mapped from the file `features_file`; every other field has
-    n entries in the order of the sorted ids. `hashes` are SHA-256 of the prepared waveforms, so that copies are
-    found whatever their file names or headers; `sources` are those of the files' samples, a recording's identity. Of
-    a silent or constant clip, one of `constant`, they cover the id too: silence is nobody's copy. `digest` identifies
-    ids, labels, speakers, parts and audio. `skipped` lists (id, reason) of unreadable recordings.
+    `features` is float32 [n, 1, frequency, frames], or [n, 1, samples] of waveforms, mapped from the file
+    `features_file`; every other field has n entries in the order of the sorted ids. `hashes` are SHA-256 of the
+    prepared waveforms, so that copies are found whatever their file names or headers; `sources` are those of the files'
+    samples, a recording's identity. Of a silent or constant clip, one of `constant`, they cover the id too: silence is
+    nobody's copy. `digest` identifies ids, labels, speakers, parts and audio. `skipped` lists (id, reason) of
+    unreadable recordings.
     """
 
     features: torch.Tensor
@@ -79,9 +80,7 @@ def load_clips(config: DataParameters, barred: Barred = NOTHING_BARRED) -> Clips
     and not kept. Raises `UserError`
     where there are no recordings or, with `bad_files=fail`, where a recording cannot be read.
     """
-    dataset = DATASETS[config.dataset]
-    root = dataset.root(config)
-    catalog = _allowed(dataset.catalog(root, config), barred)
+    root, catalog = find_recordings(config, barred)
     folder = cache_root() / "features" / _cache_key(config, catalog, barred)
     if not _is_whole(folder):  # a whole one is only read, wherever it lies
         with _unwritable_told(folder), locked(folder):
@@ -96,6 +95,13 @@ def load_clips(config: DataParameters, barred: Barred = NOTHING_BARRED) -> Clips
             f"note: {what} without sound or of one value: no copies of each other ({quoted(list(clips.constant))})"
         )
     return clips
+
+
+def find_recordings(config: DataParameters, barred: Barred = NOTHING_BARRED) -> tuple[Path, Catalog]:
+    """The folder of a data set and its recordings by their names, without those that are barred; none is opened."""
+    dataset = DATASETS[config.dataset]
+    root = dataset.root(config)
+    return root, _allowed(dataset.catalog(root, config), barred)
 
 
 def _allowed(catalog: Catalog, barred: Barred) -> Catalog:
@@ -209,7 +215,7 @@ def _read_in_batches(
         yield list(zip(batch, current, strict=True))
 
 
-def _write_header(stream: BinaryIO, n: int, shape: tuple[int, int]) -> None:
+def _write_header(stream: BinaryIO, n: int, shape: tuple[int, ...]) -> None:
     """The header of a .npy file, as long for any n: numpy leaves room for the first dimension to grow."""
     header = {"descr": "<f4", "fortran_order": False, "shape": (n, 1, *shape)}
     np.lib.format.write_array_header_1_0(stream, header)

@@ -1,10 +1,11 @@
-"""The three representations, as modules from raw waveforms to images."""
+"""The representations of a clip: three kinds of images, and the waveform itself."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 from audio_mu.config import Recipe
+from audio_mu.config.parsers import WAVEFORM
 from audio_mu.data.audio import SAMPLE_RATE
 
 N_FFT = 512
@@ -25,15 +26,19 @@ class LogStandardised(nn.Module):
 
 
 class Frontend(nn.Module):
-    """Waveforms float32 [n, samples] at 16 kHz → features float32 [n, 1, frequency, frames].
+    """Waveforms float32 [n, samples] at 16 kHz → features float32 [n, 1, *feature_shape].
 
     `mel`: power mel spectrogram, 32 HTK bands 0–8 kHz, no logarithm, no normalisation. `spec`: the power
     spectrogram in dB, at most 80 dB below each clip's maximum. `logmel`: the natural logarithm of mel, shifted
-    and scaled by the recipe's constants. Window 512 (Hann), hop 256, centred, reflect padding.
+    and scaled by the recipe's constants. Window 512 (Hann), hop 256, centred, reflect padding. `waveform`: the samples
+    as they are, for a network that brings its own front end.
     """
 
     def __init__(self, pipeline: str, recipe: Recipe) -> None:
         super().__init__()
+        self.steps = nn.Sequential()
+        if pipeline == WAVEFORM:
+            return
         # Not at the top: a start that finds its features in the cache does without it, half a second sooner.
         from torchaudio.transforms import AmplitudeToDB, MelSpectrogram, Spectrogram
 
@@ -54,6 +59,8 @@ class Frontend(nn.Module):
         return self.steps(waveforms.unsqueeze(1))
 
 
-def feature_shape(pipeline: str, clip_samples: int) -> tuple[int, int]:
-    """(frequency bins, frames) of a clip of so many samples."""
+def feature_shape(pipeline: str, clip_samples: int) -> tuple[int, ...]:
+    """(frequency bins, frames) of a clip of so many samples; (samples,) of a waveform."""
+    if pipeline == WAVEFORM:
+        return (clip_samples,)
     return (N_FFT // 2 + 1 if pipeline == "spec" else N_MELS), clip_samples // HOP + 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -80,6 +80,23 @@ def _split(kind: str, clips: Clips, sides: Sequence[str], drawn: Sides) -> Split
     trained = {hash_ for i in train for hash_ in (clips.hashes[i], clips.sources[i])}
     nonmembers = [i for i in test if trained.isdisjoint((clips.hashes[i], clips.sources[i]))]
     return Split(kind, train, test, np.array(nonmembers, dtype=np.int64), drawn, waiting)
+
+
+def sides_of(kind: str, clips: Clips, trained: Collection[str]) -> dict[str, str]:
+    """Identity → side where the recordings with these ids train, with their copies, and all others test.
+
+    Raises `UserError` where the kind allows no such sides: the data set has its own list, or a person is on both.
+    """
+    if kind == "official":
+        raise UserError("split='official' takes the data set's own test list, not trained_on: give -P split=random")
+    keys = _identities(kind, clips)
+    sides = {key: TRAIN for key, id_ in zip(keys, clips.ids) if id_ in trained}
+    others = [i for i, id_ in enumerate(clips.ids) if id_ not in trained]
+    if kind == "speaker" and (mixed := [clips.speakers[i] for i in others if keys[i] in sides]):
+        raise UserError(
+            f"split='speaker' but trained_on has some recordings of {mixed[0]!r} and lacks others: give -P split=random"
+        )
+    return {**{keys[i]: TEST for i in others}, **sides}
 
 
 def one_sided(split: Split, clips: Clips) -> list[str]:

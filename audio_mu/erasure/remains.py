@@ -14,7 +14,7 @@ from audio_mu.erasure.descent import Descent
 from audio_mu.erasure.find import Search
 from audio_mu.erasure.redact import Sought
 from audio_mu.errors import counted, first_of
-from audio_mu.names import NAIVE
+from audio_mu.names import ADOPTED_FROM, NAIVE
 from audio_mu.requests.held_out import held_out
 from audio_mu.requests.ledger import RECORDINGS, RETIRED, SOUGHT, Entry
 from audio_mu.store import queries, registry, removal
@@ -41,6 +41,7 @@ def remaining(data: DataParameters, search: Search) -> list[Remaining]:
         *_names(entry, runs),
         *_held_out(entry),
         *_files(data, entry, search.answering),
+        *_weights(runs, search.descent),
         _copies(entry),
         *_running(runs),
         *_foreign(search.foreign),
@@ -112,6 +113,12 @@ def _files(data: DataParameters, entry: Entry, answering: Sequence[AnyRun]) -> I
     for path in sorted({run.params.get("forget_list", "") for run in answering}):
         if path and Path(path).exists():
             yield Remaining(f"the request's list {path}", "it is yours: delete it yourself")
+
+
+def _weights(runs: Collection[AnyRun], descent: Descent) -> Iterator[Remaining]:
+    """Weights of others that base models were adopted from."""
+    for place in sorted({run.tags[ADOPTED_FROM] for run in runs if ADOPTED_FROM in run.tags and descent.holds(run.id)}):
+        yield Remaining(f"the weights {place}", "a model was adopted from them, they are yours: delete them yourself")
 
 
 def _copies(entry: Entry) -> Remaining:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from audio_mu.report.rule import RULE
 
 NEAR_CHANCE = 0.1  # part of what lies above the largest class's share
+BETTER = 0.02  # accuracy on what a model was trained on, above that on other recordings
 
 
 @dataclass(frozen=True)
@@ -48,3 +49,13 @@ def told_of(mean: Accuracies, share: float) -> str:
             "some recordings can show next to nothing; one for a class or a person may show more"
         )
     return ""
+
+
+def hardly_better(mean: Accuracies) -> str:
+    """What speaks against the list of what adopted models were trained on, in words; empty where nothing does."""
+    if mean.train - mean.test >= BETTER:
+        return ""
+    return (
+        f"the adopted models recognise {mean.train:.3f} of trained_on and {mean.test:.3f} of the other recordings, "
+        "hardly more: either they remember nothing of single recordings, or trained_on is not what they were trained on"
+    )

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from audio_mu.config.parsers import WAVEFORM
 from audio_mu.errors import first_of
 from audio_mu.names import NAIVE, ORIGINAL
 from audio_mu.report.tables import listed
 
 SHOWN_CLASSES = 40
+TRAINED_HERE = "Trained on all recordings of the training set; nothing was removed from it."
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """The facts of every card; `recipe` are the settings of base training."""
+    """The facts of every card; `recipe` are the settings of base training, empty where they are not known."""
 
     name: str
     dataset: str
@@ -30,12 +32,16 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class BaseFacts:
-    """The facts that the card of a base model adds. Counts are clips, accuracies fractions."""
+    """The facts that the card of a base model adds. Counts are clips, accuracies fractions.
+
+    `origin`: where it was trained and read from, in a sentence, empty for one that was trained here.
+    """
 
     n_train: int
     n_test: int
     train_accuracy: float
     test_accuracy: float
+    origin: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ def base_card(facts: ModelFacts, base: BaseFacts) -> str:
     return "\n\n".join(
         [
             f"# Base model, seed {facts.seed}",
-            f"{_kind(facts)} Trained on all recordings of the training set; nothing was removed from it.",
+            f"{_kind(facts)} {base.origin or TRAINED_HERE}",
             "## Figures\n\n" + figures,
             _use(facts),
             _training(facts),
@@ -133,8 +139,9 @@ def experiment_note(title: str, lines: Sequence[str]) -> str:
 
 
 def _kind(facts: ModelFacts) -> str:
+    seen = "waveforms" if facts.pipeline == WAVEFORM else f"{facts.pipeline} features"
     return (
-        f"A {facts.architecture} on {facts.pipeline} features that tells {len(facts.class_names)} classes of short "
+        f"A {facts.architecture} on {seen} that tells {len(facts.class_names)} classes of short "
         f"recordings apart ({facts.dataset})."
     )
 
@@ -149,6 +156,8 @@ def _use(facts: ModelFacts) -> str:
 
 
 def _training(facts: ModelFacts) -> str:
+    if not facts.recipe:
+        return "## Training\n\nIt was trained elsewhere, with settings that are not known here."
     settings = ", ".join(f"{name} {value}" for name, value in facts.recipe.items())
     return f"## Training\n\n{settings}."
 

@@ -25,6 +25,20 @@ from audio_mu.report.facts import (
 )
 from audio_mu.report.rule import RULE, Outcome, Rule, Verdict, judge
 
+RECORD_ROWS = {
+    "forget/accuracy": ("accuracy, forget set", interval_percent),
+    "remain/accuracy": ("accuracy, remain set", interval_percent),
+    "test/accuracy": ("accuracy, test set", interval_percent),
+    "held_out/accuracy": ("accuracy, matching test set", interval_percent),
+    "forget/loss": ("loss, forget set", interval_number),
+    "mia/auc": ("AUC of the attack by the loss", interval_number),
+    "mia/score": ("called unseen by attack models", interval_percent),
+    "audit/rmia_auc": ("AUC of RMIA", interval_number),
+    "audit/ulira_auc": ("AUC of U-LiRA", interval_number),
+    "distance/js": ("Jensen-Shannon divergence to naive", interval_number),
+}
+"""Metric → its words in the table of a record, and how its estimates are written."""
+
 
 @dataclass(frozen=True)
 class Evidence:

@@ -14,7 +14,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from audio_mu.printable import printable
-from audio_mu.report import figures
 from audio_mu.report.evidence import Evidence
 from audio_mu.report.facts import Estimate, RequestFacts, figures_of, interval_number, percent
 from audio_mu.report.rule import RULE, Verdict, verdicts
@@ -245,6 +244,8 @@ class _Drawn:
 
 
 def _drawn(report: Report) -> list[_Drawn]:
+    from audio_mu.report import figures  # matplotlib: a second, which commands without a report need not wait
+
     long, methods = report.long, report.methods
     candidates = [
         (

@@ -9,6 +9,7 @@ from enum import Enum
 import pandas as pd
 
 from audio_mu.audit.one_model import RECOVERY_TOLERANCE, SHARE
+from audio_mu.config.commands import command
 from audio_mu.names import NAIVE, ORIGINAL
 from audio_mu.report.differences import from_half_way
 from audio_mu.report.facts import Figures, figures_of, percent, points
@@ -207,7 +208,7 @@ def _unmeasured(figures: Figures) -> str:
     seeds = ", ".join(str(seed) for seed, value in measured.by_seed.items() if not value)
     return (
         f"the runs of seeds {seeds} lack differences from naive or their errors, as those of earlier versions do: run "
-        "`mlflow run . -e unlearn` again with the same request"
+        f"`{command('unlearn')}` again with the same request"
     )
 
 
@@ -297,24 +298,10 @@ def verdicts(long: pd.DataFrame, methods: Sequence[str], rule: Rule = RULE, comp
     return {method: judge(method, figures_of(long, method), original, rule, compared) for method in methods}
 
 
-def candidates(methods: Sequence[str]) -> list[str]:
-    """The methods among which `best` chooses: neither naive nor the original."""
-    return [method for method in methods if method not in (NAIVE, ORIGINAL)]
-
-
-def best_method(long: pd.DataFrame, methods: Sequence[str], rule: Rule = RULE) -> str | None:
-    """The method of highest mean ToW among those that meet the rule, or None.
-
-    Each has to show that it has forgotten at a level divided by the number of methods (Bonferroni): of many methods
-    that have forgotten nothing one looks by chance as if it had.
-    """
-    tried = candidates(methods)
-    judged = verdicts(long, tried, rule, max(1, len(tried)))
-    return closest(long, [method for method, verdict in judged.items() if verdict.outcome is Outcome.PASSED])
-
-
-def closest(long: pd.DataFrame, methods: Sequence[str]) -> str | None:
-    """The method of highest mean ToW, the first of equals, whether it meets the rule or not."""
-    scores = {m: figures_of(long, m).get("gap/tow") for m in candidates(methods)}
-    known = {method: score.mean for method, score in scores.items() if score is not None}
-    return max(known, key=lambda method: known[method]) if known else None
+def verdict_words(long: pd.DataFrame, methods: Sequence[str]) -> dict[str, str]:
+    """The verdicts as a table has them: the outcome's word, with a ? where an interval could decide otherwise."""
+    judged = verdicts(long, methods)
+    return {
+        method: verdict.outcome.value + "?" * (verdict.rests_on_intervals and not verdict.settled)
+        for method, verdict in judged.items()
+    }

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from audio_mu.names import NAIVE, ORIGINAL
+from audio_mu.report.choice import best_method, candidates
 from audio_mu.report.facts import RequestFacts, figures_of, interval_percent, percent, speed_words
-from audio_mu.report.rule import FAILURES, RULE, Outcome, Rule, Verdict, candidates, closest, verdicts
+from audio_mu.report.rule import FAILURES, RULE, Outcome, Rule, Verdict, verdicts
 
 
 def summary(long: pd.DataFrame, methods: Sequence[str], request: RequestFacts, rule: Rule = RULE) -> list[str]:
@@ -25,7 +26,7 @@ def summary(long: pd.DataFrame, methods: Sequence[str], request: RequestFacts, r
     unjudged = [method for method in tried if judged[method].outcome is Outcome.NOT_JUDGED]
     if len(unjudged) == len(tried):
         return [*lines, f"No method is judged: {judged[unjudged[0]].reasons[0]}."]
-    lines.append(_passed_sentence(long, passed, len(tried)))
+    lines += _passed_sentences(long, passed, methods, judged)
     for outcome in FAILURES:
         failing = [f"{m} ({judged[m].reasons[0]})" for m in tried if judged[m].outcome is outcome]
         if failing:
@@ -59,16 +60,33 @@ def _yardsticks(long: pd.DataFrame) -> list[str]:
     return [f"A model {retrained} recognises {interval_percent(naive)} of them."]
 
 
-def _passed_sentence(long: pd.DataFrame, passed: Sequence[str], n: int) -> str:
-    best = closest(long, passed)
+def _passed_sentences(
+    long: pd.DataFrame, passed: Sequence[str], methods: Sequence[str], judged: Mapping[str, Verdict]
+) -> list[str]:
+    """How many methods meet the rule, and the recommended one: what it costs and saves, and whether that is settled."""
+    n = len(judged)
+    if not passed:
+        return [f"None of the {n} methods meets the rule: naive, the retrained model, is the answer that is left."]
+    count = f"{len(passed)} of {n} methods {'meets' if len(passed) == 1 else 'meet'} the rule: {_listed(passed)}."
+    best = best_method(long, methods)
     if best is None:
-        return f"None of the {n} methods meets the rule."
-    figures = figures_of(long, best)
-    speed = f" and {speed_words(figures['time/speedup'])}" if "time/speedup" in figures else ""
-    return (
-        f"{len(passed)} of {n} methods {'meets' if len(passed) == 1 else 'meet'} the rule: {_listed(passed)}. "
-        f"{best} comes closest to retraining (ToW {figures['gap/tow'].mean:.3f}){speed}."
-    )
+        return [count, f"None is recommended as the best of {n}: a choice among so many must be surer of forgetting."]
+    return [count, _recommendation(long, best, judged[best].settled)]
+
+
+def _recommendation(long: pd.DataFrame, best: str, settled: bool) -> str:
+    figures, original = figures_of(long, best), figures_of(long, ORIGINAL)
+    words = [
+        f"Recommended: {best}, the closest to retraining of those that meet it (ToW {figures['gap/tow'].mean:.3f})."
+    ]
+    own, before = figures.get("test/accuracy"), original.get("test/accuracy")
+    if own and before:
+        change = 100 * (own.mean - before.mean)
+        words.append(f"Its test accuracy is {percent(own.mean)}, {change:+.1f} points from the original's.")
+    if "time/speedup" in figures:
+        words.append(f"It {speed_words(figures['time/speedup'])}.")
+    words.append("This is settled." if settled else "This is not settled: other seeds could decide otherwise.")
+    return " ".join(words)
 
 
 def _unsettled_sentence(judged: Mapping[str, Verdict]) -> list[str]:

@@ -27,6 +27,16 @@ SHOWN = {
 }
 """Metrics of the table for people, in its order, with their headings."""
 
+SHORT = {
+    "forget/accuracy": "forget",
+    "remain/accuracy": "remain",
+    "test/accuracy": "test",
+    "mia/auc": "MIA AUC",
+    "gap/tow": "ToW",
+    "time/total_s": "seconds",
+}
+"""Metrics of the console's table, in its order, with their headings."""
+
 AUDITED = {
     "mia/auc": "MIA AUC",
     "gap/mia_auc": "AUC − naive's",
@@ -46,7 +56,7 @@ AUDITED = {
 """Metrics of the audit table, in its order, with their headings."""
 
 AUDIT_EXPLANATION = (
-    "Mean ± standard deviation over the seeds. MIA: population attack of the forget recordings against the "
+    "Mean [95 % interval] over the seeds. MIA: population attack of the forget recordings against the "
     "non-members by loss alone; AUC 0.5 = they look like unseen ones, far below 0.5 = over-unlearned. RMIA: the same "
     "with the other seeds' naive models as references. U-LiRA: whether this method's models can be told from naive's "
     "on the forget recordings, each seed attacked with the others; 0.5 = no. bound: largest distinguishability seen "
@@ -74,12 +84,15 @@ RANKED = {"gap/tow": True, "distance/js": False, "|gap/mia_auc|": False}
 """What methods are ranked by, and whether higher is better."""
 
 EXPLANATION = (
-    "Mean ± standard deviation over the seeds. forget/remain/test acc: accuracy on the recordings to forget, on the "
+    "Mean [95 % interval] over the seeds. forget/remain/test acc: accuracy on the recordings to forget, on the "
     "rest of the training set, on the test set. MIA score: share of forget recordings that the attack models call "
     "non-member; MIA AUC: 0.5 = forget recordings look like unseen ones. act. dist., JS: distance to naive on the "
     "forget set, whose yardstick is retrain_floor: naive models of different seeds to each other. ToW: 1 = same "
     "accuracies as naive. naive (retrained without the recordings) is the target in every column, not the extreme."
 )
+
+
+SHORT_EXPLANATION = "Means over the seeds; the target in every column is naive's; ?: not settled."
 
 
 def long_table(values: pd.DataFrame) -> pd.DataFrame:
@@ -216,9 +229,9 @@ def ranking_markdown(results: Mapping[str, FriedmanResult]) -> str:
 
 
 def wide_table(long: pd.DataFrame, order: Iterable[str], headings: Mapping[str, str] = SHOWN) -> pd.DataFrame:
-    """One row per method, `mean ± std` under people's headings; columns and rows that nothing fills are left out."""
+    """One row per method, `mean [95 % interval]` under people's headings; no column or row without figures."""
     shown = long[long["metric"].isin(headings)]
-    text = shown.assign(text=[_mean_and_deviation(row) for row in shown.itertuples()])
+    text = shown.assign(text=[_mean_and_interval(row) for row in shown.itertuples()])
     wide = text.pivot(index="method", columns="metric", values="text")
     columns = [metric for metric in headings if metric in wide.columns]
     rows = [method for method in order if method in wide.index]
@@ -226,10 +239,29 @@ def wide_table(long: pd.DataFrame, order: Iterable[str], headings: Mapping[str, 
     return wide.rename_axis(index="method", columns=None).reset_index()
 
 
-def _mean_and_deviation(row: Any) -> str:
+def short_table(long: pd.DataFrame, order: Iterable[str], verdicts: Mapping[str, str]) -> pd.DataFrame:
+    """One row per method, its means under `SHORT` and its verdict: what the 100 columns of a console hold."""
+    wide = means_table(long, order, SHORT)
+    digits = {"time/total_s": 1}
+    shown = pd.DataFrame({"method": wide["method"]})
+    for metric in wide.columns[1:]:
+        shown[SHORT[metric]] = ["–" if pd.isna(mean) else f"{mean:.{digits.get(metric, 3)}f}" for mean in wide[metric]]
+    return shown.assign(verdict=[verdicts.get(method, "") for method in wide["method"]])
+
+
+def means_table(long: pd.DataFrame, order: Iterable[str], metrics: Iterable[str]) -> pd.DataFrame:
+    """One row per method and one column per metric, the means as numbers; columns that nothing fills are left out."""
+    metrics = list(dict.fromkeys(metrics))
+    shown = long[long["metric"].isin(metrics)].pivot(index="method", columns="metric", values="mean")
+    columns = [metric for metric in metrics if metric in shown.columns]
+    wide = shown.reindex(index=[method for method in order if method in shown.index], columns=columns)
+    return wide.rename_axis(index="method", columns=None).reset_index()
+
+
+def _mean_and_interval(row: Any) -> str:
     digits = 1 if row.metric in ("time/total_s", "time/speedup") else 3
     mean = f"{row.mean:.{digits}f}"
-    return mean if pd.isna(row.std) else f"{mean} ± {row.std:.{digits}f}"
+    return mean if pd.isna(row.ci_low) else f"{mean} [{row.ci_low:.{digits}f}, {row.ci_high:.{digits}f}]"
 
 
 def chain_shown(chain: pd.DataFrame) -> pd.DataFrame:
@@ -252,6 +284,13 @@ def chain_shown(chain: pd.DataFrame) -> pd.DataFrame:
         ]
     shown["test before"] = [f"{value:.3f}" for value in served["original/test/accuracy"]]
     return shown
+
+
+def narrowed(table: pd.DataFrame, width: int) -> pd.DataFrame:
+    """A table without the columns before its last one that do not fit into so many characters."""
+    while len(markdown(table).partition("\n")[0]) > width and len(table.columns) > 4:
+        table = table.drop(columns=table.columns[-2])
+    return table
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -34,8 +34,12 @@ def resumed(config: Config, store: Store) -> str | None:
     if not queries.find(store, tags, everywhere=True):  # before the whole ledger is read
         return None
     for entry in read_ledger(store, config.data.label).entries:
-        answer = entry.answers.get(name)
-        if answer is None or entry.state != ANSWERED or entry.tags.get("asked") != asked:
+        if entry.state != ANSWERED or entry.tags.get("asked") != asked:
+            continue
+        if not entry.answers:
+            say(f"request {entry.tags['asked_request']} is answered (never trained on): there is nothing to do")
+            return ""
+        if (answer := entry.answers.get(name)) is None:
             continue
         if all(registry.by_number(store, name, version) for version in answer.after.values()):
             versions = ", ".join(f"seed {seed}: version {version}" for seed, version in answer.after.items())

@@ -264,9 +264,10 @@ def enter(
 ) -> list[str]:
     """Write what a command has answered into the ledger, and put the answer of one registered model into service.
 
-    `entries` have no run yet, and one answer. A request that is in the ledger already gets this model's answer added or
-    renewed. All entries are whole before the first of the `aliases` moves, and count from the last one on: whoever is
-    killed in between leaves what `finish_interrupted` needs. Returns the ids of the entries' runs.
+    `entries` have no run yet, and one answer, or none where no model has learnt anything of it. A request that is in
+    the ledger already gets this model's answer added or renewed. All entries are whole before the first of the
+    `aliases` moves, and count from the last one on: whoever is killed in between leaves what `finish_interrupted`
+    needs. Returns the ids of the entries' runs.
     """
     written: list[str] = []
     previous = ledger.entries[-1].hash if ledger.entries else ""
@@ -284,17 +285,16 @@ def enter(
 
 def _write(store: Store, entry: Entry, known: Entry | None, previous: str) -> Sequence[str]:
     """Write an entry, or add its answer to the known one of the same request; the ids of its runs."""
-    ((model, answer),) = entry.answers.items()
-    answers = {**(known.answers if known else {}), model: answer}
-    tags = {
-        **entry.tags,
-        "state": ANSWERED,
-        "registered_model": model,
-        "cell": answer.cell,
-        "method": answer.method,
-        "versions_before": json.dumps(answer.before),
-        "versions_after": json.dumps(answer.after),
-    }
+    answers = {**(known.answers if known else {}), **entry.answers}
+    tags = {**entry.tags, "state": ANSWERED}
+    for model, answer in entry.answers.items():
+        tags |= {
+            "registered_model": model,
+            "cell": answer.cell,
+            "method": answer.method,
+            "versions_before": json.dumps(answer.before),
+            "versions_after": json.dumps(answer.after),
+        }
     if known is None:
         runs = [lone_run(store, STAGE, ROLE, f"ledger {entry.request}", tags)]
         tags |= {"answered_at": datetime.now(UTC).isoformat(timespec="milliseconds"), "previous": previous}

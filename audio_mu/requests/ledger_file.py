@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from audio_mu.config.commands import command
 from audio_mu.errors import UserError
 from audio_mu.progress import say_once
 from audio_mu.system.hashing import sha256
@@ -106,7 +107,7 @@ def keep(store: Iterable[Known]) -> tuple[Missing, ...]:
                 )
         elif state == ERASED and known[key].state != ERASED:
             say_once(f"{VARIABLE}: {request} was erased at {line.at}, and this store has not done so (is it a restored "
-                     "backup?): run `mlflow run . -e erase -P request=all -P confirm=true`")  # fmt: skip
+                     f"backup?): run `{command('erase', request='all', confirm='true')}`")  # fmt: skip
     return tuple(missing)
 
 

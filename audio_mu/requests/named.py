@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -79,30 +79,39 @@ def _speakers(config: RequestParameters, clips: Clips, split: Split) -> Drawn:
             "forget=speaker, but no training recording has a known speaker: give speaker_pattern, whose group 1 is the "
             "speaker in the path of a recording, or put speakers.csv into data_dir, with the columns id and speaker"
         )
-    tested = {*split.test.tolist(), *split.nonmembers.tolist()}
-    for name in _as_spelt(config.forget_speakers, clips.speakers):
-        own = [i for i, speaker in enumerate(clips.speakers) if speaker == name]
-        if own and tested.issuperset(own):  # else an answered request has some of them
-            raise UserError(
-                f"forget_speakers={name}: no model was trained on them, all their {counted(len(own), 'recording')} are "
-                "on the test side and there is nothing to unlearn: delete the files, then no later training can take "
-                "them in"
-            )
-    names = _known_people("forget_speakers", config.forget_speakers, trained, "of the training set")
+    known = sorted({*trained, *_never_trained(config.forget_speakers, clips, split)})
+    names = _known_people("forget_speakers", config.forget_speakers, known, "of the training set")
     if not names and config.forget_speakers_num > len(trained):
         raise UserError(
             f"forget_speakers_num={config.forget_speakers_num}, but the training set has "
             f"{counted(len(trained), 'speaker')}: ask for fewer"
         )
     chosen = names or tuple(random.Random(config.forget_seed).sample(trained, config.forget_speakers_num))
-    matches = np.isin(np.array(clips.speakers), chosen)
-    forget = _train_matches(split, matches, "forget=speaker")
-    if len(forget) == len(split.train):  # nobody else is there, not even somebody unknown
+    if set(chosen) >= {clips.speakers[i] for i in split.train}:  # nobody else is there, not even somebody unknown
         raise UserError(
             f"the request takes {'the only speaker' if len(trained) == 1 else f'all {len(trained)} speakers'} of the "
             "training set: nothing would remain, ask for fewer"
         )
-    return Drawn(forget, matches, request_name("speaker", names, len(chosen)), people=chosen)
+    return _all_that_they_say(chosen, request_name("speaker", names, len(chosen)), clips, split)
+
+
+def _never_trained(asked: Sequence[str], clips: Clips, split: Split) -> Iterator[str]:
+    """Those of the names all of whose recordings are tested on or wait for a side. Of others an answered request has
+    some."""
+    tested = {*split.test.tolist(), *split.nonmembers.tolist(), *split.waiting.tolist()}
+    for name in _as_spelt(asked, clips.speakers):
+        own = [i for i, speaker in enumerate(clips.speakers) if speaker == name]
+        if own and tested.issuperset(own):
+            yield name
+
+
+def _all_that_they_say(names: tuple[str, ...], name: str, clips: Clips, split: Split) -> Drawn:
+    """A request for people. Of those who were never trained on, all recordings are `untrained`."""
+    matches = np.isin(np.array(clips.speakers), names)
+    forget = split.train[matches[split.train]]
+    trained = {clips.speakers[i] for i in forget}
+    alone = [i for i in np.flatnonzero(matches) if clips.speakers[i] not in trained]
+    return Drawn(forget, matches, name, names, (), np.array(alone, dtype=np.int64), "speaker")
 
 
 def _known_people(what: str, asked: Sequence[str], known: list[str], whose: str) -> tuple[str, ...]:
@@ -225,14 +234,9 @@ def _listed_people(path: Path, lines: Sequence[Line], clips: Clips, split: Split
     respelt = [name for name, line in zip(names, lines) if name != line.entry or line.had_blanks]
     if respelt:
         say(f"forget_list: {counted(len(respelt), 'name')} with other blanks or accents than here: {quoted(respelt)}")
-    matches = np.isin(np.array(clips.speakers), names)
-    forget = split.train[matches[split.train]]
     if set(names) >= {clips.speakers[i] for i in split.train}:
         raise UserError(f"{what} names all {counted(len(names), 'speaker')} of the training set: ask for fewer")
-    trained = {clips.speakers[i] for i in forget}
-    alone = [i for i in np.flatnonzero(matches) if clips.speakers[i] not in trained]
-    untrained = np.array(alone, dtype=np.int64)
-    return Drawn(forget, matches, request_name("speaker", names, len(names)), names, (), untrained, "speaker")
+    return _all_that_they_say(names, request_name("speaker", names, len(names)), clips, split)
 
 
 DRAWS = {"item": _items, "class": _classes, "speaker": _speakers, "list": _listed}

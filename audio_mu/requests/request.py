@@ -19,6 +19,18 @@ from audio_mu.requests.probable import NO_COPIES, NOT_SOUGHT, Seek
 from audio_mu.requests.request_file import ID_COLUMNS, read_lines
 from audio_mu.system.hashing import hash_of
 
+
+class NeverTrainedError(UserError):
+    """Nothing that a request means was trained on: `drawn` is what it means, `copies` what was looked for."""
+
+    def __init__(self, asked: str, drawn: Drawn, copies: str) -> None:
+        super().__init__(
+            f"forget={asked!r} names {counted(len(drawn.untrained), 'recording')}, none of which was trained on: there "
+            "is nothing to unlearn; with register=naive they enter the ledger, and no later training takes them in"
+        )
+        self.drawn, self.copies = drawn, copies
+
+
 ENOUGH_NONMEMBERS = 10  # held-out clips of the same speakers and classes below which the classes are let go
 
 
@@ -96,13 +108,16 @@ def resolve_request(config: RequestParameters, clips: Clips, split: Split, seek:
     classes; the test set loses them. Speakers: drawn likewise over the sorted speakers of the training set, or
     named. List: the ids of a file, or its people. Copies of requested recordings in the training set are added unless
     `duplicates=ignore`, and the probable copies that `seek` finds. Raises `UserError` where a name is not there, where
-    a named speaker looks the same as a speaker that is not named, and where the request leaves nothing.
+    a named speaker looks the same as a speaker that is not named, and where the request leaves nothing;
+    `NeverTrainedError` where no model has learnt anything of it.
     """
     drawn = DRAWS[config.forget](config, clips, split)
     copies = seek(*_sides_of_search(clips, split, drawn)) if seek else NO_COPIES
     probable = np.array(sorted(copies.of), dtype=np.int64)
     requested, kind = np.sort(drawn.forget), drawn.kind or config.forget
     forget, untrained = _to_forget(config, clips, split, drawn, probable)
+    if len(forget) == 0:
+        raise NeverTrainedError(config.forget, replace(drawn, untrained=untrained, kind=kind), copies.searched)
     remain = np.setdiff1d(split.train, forget, assume_unique=True)
     if len(remain) == 0:
         raise UserError(f"forget={config.forget!r} takes all {counted(len(forget), 'training clip')}: ask for fewer")
@@ -110,13 +125,12 @@ def resolve_request(config: RequestParameters, clips: Clips, split: Split, seek:
     test = np.setdiff1d(split.test, held_out, assume_unique=True) if kind == "class" else split.test
     if len(test) == 0:
         raise UserError(f"forget={config.forget!r} leaves no test clips: ask for fewer classes")
-    named, others = ([[clips.ids[i], clips.hashes[i]] for i in rows.tolist()] for rows in (forget, untrained))
-    request_hash = hash_of([kind, named, *([others] if others else [])])
+    request_hash, hash_of_clips = _hashes(kind, clips, forget, untrained)
     fair = replace(split, nonmembers=np.setdiff1d(split.nonmembers, probable))
     nonmembers = _nonmembers(kind, clips, fair, forget, held_out)
     return Request(
         kind=kind,
-        name=drawn.name or f"list-{request_hash[:8]}",
+        name=drawn.name or _list_name(request_hash),
         forget=forget,
         remain=remain,
         test=test,
@@ -129,10 +143,26 @@ def resolve_request(config: RequestParameters, clips: Clips, split: Split, seek:
         people=drawn.people,
         classes=drawn.classes,
         hash=request_hash,
-        clips_hash=hash_of(named),
+        clips_hash=hash_of_clips,
         copies=copies.of,
         copies_are=copies.searched,
     )
+
+
+def _hashes(kind: str, clips: Clips, forget: np.ndarray, untrained: np.ndarray) -> tuple[str, str]:
+    """The hashes of a request and of what it has forgotten."""
+    named, others = ([[clips.ids[i], clips.hashes[i]] for i in rows.tolist()] for rows in (forget, untrained))
+    return hash_of([kind, named, *([others] if others else [])]), hash_of(named)
+
+
+def _list_name(request_hash: str) -> str:
+    return f"list-{request_hash[:8]}"
+
+
+def named_recordings(drawn: Drawn, clips: Clips) -> tuple[str, str]:
+    """Name and hash of a request of which nothing was trained on."""
+    request_hash, _ = _hashes(drawn.kind, clips, drawn.forget[:0], drawn.untrained)
+    return drawn.name or _list_name(request_hash), request_hash
 
 
 def _to_forget(
@@ -142,11 +172,6 @@ def _to_forget(
     asked = np.union1d(drawn.forget, np.intersect1d(probable, split.train))
     untrained = np.union1d(drawn.untrained, np.setdiff1d(probable, split.train))
     forget = _copies_of(clips, split.train, [*asked, *untrained]) if config.duplicates == "together" else asked
-    if len(forget) == 0:
-        raise UserError(
-            f"forget={config.forget!r} names {counted(len(untrained), 'recording')}, none of which was trained "
-            "on: there is nothing to unlearn; delete their files"
-        )
     return forget, untrained
 
 

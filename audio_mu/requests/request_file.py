@@ -31,18 +31,18 @@ class Line:
     columns: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_lines(path: Path) -> list[Line]:
+def read_lines(path: Path, parameter: str = "forget_list") -> list[Line]:
     """The entries of a request file.
 
     A CSV with a column `clip_id`, `id` or `path`, or else `speaker`, which names people (others, such as reason,
     requester, date, are kept; a hash is checked), with commas, semicolons or tabs between them; or plain text with one
-    entry a line. Empty lines are passed over; a CSV row without an id is an empty entry, which names no clip. Raises
-    `UserError` where the file is neither.
+    entry a line. Empty lines are passed over; a CSV row without an id is an empty entry, which names no clip.
+    `parameter`: the one that has named the file. Raises `UserError` where the file is neither.
     """
     try:
         text = read_text(path)
     except (OSError, ValueError) as error:
-        raise UserError(f"forget_list={str(path)!r} cannot be read ({error}): save it as UTF-8 text") from None
+        raise UserError(f"{parameter}={str(path)!r} cannot be read ({error}): save it as UTF-8 text") from None
     lines = text.split("\n")  # not splitlines, which would cut ids at rarer characters too
     delimiter = delimiter_of(lines[0])
     try:
@@ -60,4 +60,4 @@ def read_lines(path: Path) -> list[Line]:
             for own in ["".join(row[column : column + 1])]
         ]
     except csv.Error as error:
-        raise UserError(f"forget_list={str(path)!r} is not a readable CSV ({error}): mend it") from None
+        raise UserError(f"{parameter}={str(path)!r} is not a readable CSV ({error}): mend it") from None

@@ -9,27 +9,37 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from mlflow.entities import FileInfo
+from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.tracking import MlflowClient
 
+from audio_mu.config.commands import again
+from audio_mu.config.parsers import names
 from audio_mu.errors import UserError, one_line
+from audio_mu.names import NAIVE, ORIGINAL
+from audio_mu.own_code import name_of
 from audio_mu.store.faults import explain
 from audio_mu.store.handle import Store
 from audio_mu.store.private import HALF_WRITTEN
 from audio_mu.system.writing import write_atomic
 
 LARGEST_ARRAYS = 8 << 30
-REMAKES = {**dict.fromkeys(("train", "attack", "unlearn", "tune"), " -P force=true"), "compare": "", "report": ""}
+PARENT = "mlflow.parentRunId"
+AGAIN = {"force": "true"}
+REMAKES: Mapping[str, Mapping[str, str]] = {
+    "train": AGAIN, "attack": AGAIN, "unlearn": AGAIN, "tune": AGAIN, "compare": {}, "report": {},
+}  # fmt: skip
 """Stage → what its command takes to make the artifacts of its runs again."""
+OF_ALL_METHODS = ("method_config", "deep_audits", "save_models")
 
 
 class Unreadable(UserError):
@@ -204,9 +214,32 @@ def unreadable(store: Store, run_id: str, what: str, why: str) -> Unreadable:
 def way_back(client: MlflowClient, run_id: str) -> str:
     """What to do about a run whose files are lost: the command that makes them again, where there is one."""
     try:
-        stage = client.get_run(run_id).data.tags.get("stage", "")
+        run = client.get_run(run_id)
     except MlflowException:  # the run itself is gone
-        stage = ""
-    if stage not in REMAKES:
         return "restore it from a backup"
-    return f"restore it, or make it again: `mlflow run . -e {stage}{REMAKES[stage]}` with the same data"
+    if run.data.tags.get("stage") not in REMAKES:
+        return "restore it from a backup"
+    return f"restore it, or make it again: `{_remake(client, run)}`"
+
+
+def _remake(client: MlflowClient, run: StoredRun) -> str:
+    """The command that makes a run again: of its one seed, and its one method, where it is below a command's."""
+    tags = run.data.tags
+    one = {"seeds": tags["seed"]} if "seed" in tags else {}
+    if "method" in tags:
+        one["methods"] = tags["method"] if tags["method"] != ORIGINAL else NAIVE
+    return repeated(client, run, **one, **REMAKES[tags["stage"]])
+
+
+def repeated(client: MlflowClient, run: StoredRun, **values: str) -> str:
+    """The command that has made a run, by what the run has logged, with other values for some parameters."""
+    tags, given = run.data.tags, dict(run.data.params)
+    above: Mapping[str, str] = {}
+    if tags.get("role") != "parent" and PARENT in tags:
+        with suppress(MlflowException):  # it is gone
+            above = client.get_run(tags[PARENT]).data.params
+    if "methods" in values:  # a file of the user's is named by its command alone
+        files = {name_of(name): name for name in names(above.get("methods", ""))}
+        values["methods"] = files.get(values["methods"], values["methods"])
+    given |= {name: text for name, text in above.items() if name in (*OF_ALL_METHODS, "data_dir") or "seed" not in tags}
+    return again(tags["stage"], given, json.loads(tags.get("repair", "{}")), **values)

@@ -33,6 +33,7 @@ from audio_mu.system.processes import is_gone, users_of
 from audio_mu.system.writing import locked, sweep
 
 REGISTRY = "MLFLOW_REGISTRY_URI"
+KIND, OF_MODELS = "mlflow.experimentKind", "custom_model_development"
 CLOCK_TOLERANCE = 0.1  # seconds
 FILLED_AT_CREATION = {"experiments", "workspaces"}  # tables with a row before anybody has written one
 SECONDS_OF_CREATION = 30  # after which another process is no longer waited for
@@ -67,6 +68,7 @@ def open_store() -> Store:
     if run := os.environ.get(GIVEN_RUN):
         _take_given(store, run, given)
     end_orphans(store)
+    _tell_kind(store)
     return store
 
 
@@ -203,6 +205,12 @@ def _tell_silence(uri: str) -> None:
             socket.create_connection((address.hostname, port), timeout=10).close()
         except OSError as error:
             say(f"{uri} does not answer ({error}): trying for some minutes (MLFLOW_HTTP_REQUEST_MAX_RETRIES)")
+
+
+def _tell_kind(store: Store) -> None:
+    """Have the UI open the experiment as one of models, unless somebody has said what it is: it guesses otherwise."""
+    if KIND not in store.client.get_experiment(store.experiment_id).tags:
+        store.client.set_experiment_tag(store.experiment_id, KIND, OF_MODELS)
 
 
 def end_orphans(store: Store) -> None:

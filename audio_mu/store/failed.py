@@ -10,9 +10,9 @@ from audio_mu.store import queries
 from audio_mu.store.artifacts import Unreadable
 from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
-from audio_mu.store.runs import Run, child_run
+from audio_mu.store.runs import REASON, Run, child_run
 
-REASON, COUNT, TRACE = "failed_reason", "failed_tasks", "failure.txt"
+COUNT, TRACE = "failed_tasks", "failure.txt"
 
 
 def log_failed(

@@ -44,6 +44,8 @@ class Store:
     """Run id → address of its artifacts, which never changes; filled by whoever reads a run."""
     failed: list[str] = field(default_factory=list, compare=False, repr=False)
     """The tasks of this command that gave no result, each with the reason; see `audio_mu.store.failed`."""
+    answer: list[str] = field(default_factory=list, compare=False, repr=False)
+    """The last block of this command's output; see `audio_mu.report.answer`."""
     damaged: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
     """Run id → why this command left the run out: a part of it cannot be read."""
 

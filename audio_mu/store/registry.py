@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import numpy as np
@@ -22,6 +22,7 @@ from mlflow.types import Schema, TensorSpec
 
 from audio_mu.errors import UserError, one_line
 from audio_mu.printable import printable
+from audio_mu.store import queries
 from audio_mu.store.artifacts import Files, way_back
 from audio_mu.store.handle import Store
 from audio_mu.store.private import traced_as
@@ -106,6 +107,22 @@ def load_state(model_uri: str) -> dict[str, Tensor]:
         raise _unreadable(model_uri, one_line(error)) from None
 
 
+@contextmanager
+def fetched(uri: str) -> Iterator[Path]:
+    """The files of a model or of a run's artifacts, `models:/…` or `runs:/…`, in a folder that is gone afterwards.
+
+    Raises `UserError` where the store does not have them.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder))
+    except (MlflowException, OSError) as error:
+        raise UserError(
+            f"{uri!r} cannot be read from this store ({one_line(error)}): give models:/name/version, or "
+            "runs:/<id>/<name of its model>"
+        ) from None
+
+
 def check_weights(model_uri: str) -> None:
     """Raise `UserError` where the weights of a logged model cannot be read, or are not all finite numbers."""
     for name, value in load_state(model_uri).items():
@@ -118,6 +135,30 @@ def _unreadable(model_uri: str, why: str) -> UserError:
     with suppress(MlflowException):  # nobody knows what has made it
         back = way_back(client, client.get_logged_model(model_uri.removeprefix("models:/")).source_run_id or "")
     return UserError(f"model {model_uri} of this store cannot be read ({why}): {back}")
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a served model answers with, in the order of its logits, and the samples of the clips that it wants."""
+
+    classes: tuple[str, ...]
+    clip_samples: int
+
+
+def served(model_uri: str) -> Served:
+    """Of a model of this project. Raises `UserError` for any other, and where there is none."""
+    try:
+        info = mlflow.models.get_model_info(model_uri)
+        wanted: Any = info.signature.inputs.inputs[0] if info.signature else None
+        return Served(tuple((info.metadata or {})["class_names"]), int(wanted.shape[1]))
+    except (MlflowException, OSError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise UserError(f"model {model_uri!r} is none of this project's registry: {one_line(error)}") from None
+
+
+def in_service(store: Store, alias: str) -> list[str]:
+    """The addresses of all registered models that have a version behind an alias."""
+    models = queries.every(store.client.search_registered_models)
+    return sorted(f"models:/{model.name}@{alias}" for model in models if alias in model.aliases)
 
 
 @dataclass(frozen=True)

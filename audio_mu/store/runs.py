@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.tracking import MlflowClient
 
+from audio_mu.errors import UserError, one_line
 from audio_mu.printable import printable
 from audio_mu.store.artifacts import files_of, packed
 from audio_mu.store.faults import drop_transactions, in_a_hurry, is_interrupt
@@ -25,6 +27,7 @@ from audio_mu.system.processes import since
 
 CONTRACT_VERSION = "2"
 GIVEN_RUN = "MLFLOW_RUN_ID"  # where `mlflow run` puts the id of the run that it has made
+REASON, LONGEST_REASON = "failed_reason", 2_000
 BATCH_LIMIT = 1_000  # metrics that one call may carry
 DIGEST_LENGTH = 32  # MLflow keeps 36 characters of a data set's digest
 
@@ -43,6 +46,8 @@ class Run:
             self.store.client.set_terminated(self.id, "FINISHED")
             return
         with _broken_off(self.store, error) as status:
+            if isinstance(error, UserError):
+                self.tags({REASON: one_line(error, LONGEST_REASON)})
             self.store.client.set_terminated(self.id, status)
 
     def tags(self, tags: Mapping[str, str]) -> None:
@@ -89,6 +94,11 @@ class Run:
         """Where an artifact can be opened: its file if it is on this machine, else its URI."""
         return f"{files_of(self.store, self.id).uri.removeprefix('file://')}/{path}"
 
+    def table(self, path: str, frame: pd.DataFrame) -> None:
+        """Write a table as JSON that the UI shows as one: the only such table of this run."""
+        self.text(path, frame.to_json(orient="split", index=False))
+        self.tags({"mlflow.loggedArtifacts": json.dumps([{"path": path, "type": "table"}])})
+
     def note(self, markdown: str) -> None:
         """The run's description in the UI."""
         self.tags({"mlflow.note.content": printable(markdown)})
@@ -119,6 +129,17 @@ def open_run(
     # MLflow has logged the parameters that were given to `mlflow run` already, and none can be changed.
     run.text("config.yaml", "".join(f"{key}: {json.dumps(value)}\n" for key, value in config.items()))
     return run
+
+
+def tell_refusal(entry_point: str, error: UserError) -> None:
+    """Give the run that `mlflow run` has made the reason why its command has not come to take it, and a name.
+
+    Whatever keeps it from that is not to be told: the refusal is.
+    """
+    if run := os.environ.get(GIVEN_RUN):
+        with suppress(Exception):
+            tags = {"mlflow.runName": f"{entry_point} refused", REASON: one_line(error, LONGEST_REASON)}
+            MlflowClient().log_batch(run, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
 Child = tuple[Store, Run, str, str, str, Mapping[str, str], Mapping[str, str]]

@@ -18,7 +18,8 @@ from torch import Tensor
 
 CONFIG = "data/weights/model_weights_config.json"
 REREAD = 8  # tied weights share a file
-TYPES = {5: torch.int64, 7: torch.float32}  # by the numbers of torch's export schema
+TYPES = {1: torch.uint8, 4: torch.int32, 5: torch.int64, 7: torch.float32, 8: torch.float64, 12: torch.bool}
+"""By the numbers of torch's export schema; of these networks have weights and buffers."""
 
 
 class BadWeights(Exception):
@@ -26,7 +27,7 @@ class BadWeights(Exception):
 
 
 def read_weights(archive: Path) -> dict[str, Tensor]:
-    """Name → tensor, float32 or int64, on the CPU. What is read is at most `REREAD` times the archive's size.
+    """Name → tensor of one of `TYPES`, on the CPU. What is read is at most `REREAD` times the archive's size.
 
     Raises `BadWeights` for what `torch.export.save` would not have written for such a model.
     """
@@ -59,7 +60,7 @@ def _tensor(name: str, entry: dict[str, Any], data: bytes) -> Tensor:
         raise BadWeights(f"weight {name[:100]!r} is pickled, which may run code")
     about = entry["tensor_meta"]
     if about["dtype"] not in TYPES:
-        raise BadWeights(f"weight {name[:100]!r} is of type {str(about['dtype'])[:100]!r}, neither float32 nor int64")
+        raise BadWeights(f"weight {name[:100]!r} has the type {str(about['dtype'])[:100]!r}, which is none of ours")
     sizes, strides = ([int(size["as_int"]) for size in about[key]] for key in ("sizes", "strides"))
     if math.prod(sizes) == 0 or min(sizes, default=1) < 0 or math.prod(sizes) > len(data):
         raise BadWeights(f"weight {name[:100]!r} has the shape {str(sizes)[:100]} but {len(data)} bytes")

@@ -1,10 +1,11 @@
-"""The cores that this process may use: those of the machine, of its affinity and of its container's quota."""
+"""The cores that this process may use, by machine, affinity and its container's quota; what they can compute."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+CPU_INFO = Path("/proc/cpuinfo")
 GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -13,6 +14,14 @@ def cores_at_hand() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cpu_quota()
     return cores if quota is None else max(1, min(cores, int(quota)))
+
+
+def multiplies_bf16(cpu_info: Path = CPU_INFO) -> bool:
+    """Whether the processor has matrix units for bf16, as far as Linux tells of it."""
+    try:
+        return "amx_bf16" in cpu_info.read_text().split()
+    except OSError:
+        return False
 
 
 def cpu_quota(groups: Path = GROUPS, own: Path = OWN_GROUPS) -> float | None:

@@ -127,3 +127,14 @@ def when_orphaned(parent: int, act: Callable[[], object]) -> None:
         act()
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def when_gone(pid: int, started: str, act: Callable[[], object]) -> None:
+    """Call `act`, from a thread of its own, when the process of which `since` said `started` is no more."""
+
+    def watch() -> None:
+        while not is_gone(pid, started):
+            time.sleep(0.5)
+        act()
+
+    threading.Thread(target=watch, daemon=True).start()

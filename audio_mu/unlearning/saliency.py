@@ -129,7 +129,7 @@ def msg(
 def _replaceable(network: nn.Module, linear_layers: bool) -> list[Tensor]:
     """Weights of the convolutions and, in networks with attention, of the linear layers before the head."""
     modules = list(network.modules())
-    kinds: tuple[type[nn.Conv2d | nn.Linear], ...] = (nn.Conv2d,)
+    kinds: tuple[type[nn.Conv1d | nn.Conv2d | nn.Linear], ...] = (nn.Conv1d, nn.Conv2d)
     if linear_layers and any(isinstance(module, SelfAttention) for module in modules):
         kinds += (nn.Linear,)
     return [module.weight for module in modules if isinstance(module, kinds) and module is not network.head]

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from audio_mu.config.parsers import FLOAT32
 from audio_mu.errors import UserError
 from audio_mu.seeding import derive, generator, seeded
 from audio_mu.training import (
@@ -48,6 +49,7 @@ class Settings:
     n_epoch_repair: int = 5
     impair_learning_rate: float | None = None
     repair_learning_rate: float | None = None
+    precision: str = FLOAT32
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,7 @@ class Task:
             epochs=epochs,
             batch_size=batch_size or self.settings.batch_size,
             seed=derive(self.seed, self._method.name, purpose),
+            precision=self.settings.precision,
             objective=objective,
             **hooks,
         )
@@ -221,6 +224,7 @@ class Task:
                 epochs=self.settings.n_epochs,
                 batch_size=self.settings.batch_size,
                 seed=self.seed,
+                precision=self.settings.precision,
                 checkpoint=checkpoint,
             )
 

@@ -16,8 +16,10 @@ from audio_mu.audit.attack_models import (
     mean_quality,
     train_attack,
 )
+from audio_mu.base_models.fingerprints import machine, source_hash
 from audio_mu.compute.cores import process_threads, threads_and_workers
 from audio_mu.config import GROUP_FIELDS, Config
+from audio_mu.config.commands import command
 from audio_mu.errors import UserError
 from audio_mu.progress import say
 from audio_mu.requests.ledger import RETIRED
@@ -28,7 +30,6 @@ from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Run
 from audio_mu.system.hashing import hash_of
 from audio_mu.workflows.bases import Bases, base_losses, find_bases
-from audio_mu.workflows.fingerprints import machine, source_hash
 from audio_mu.workflows.stage import base_tags, stage_run
 
 ATTACK_SOURCE = ("seeding.py", "training.py", "audit")
@@ -111,8 +112,7 @@ def find_attack(store: Store, bases: Bases) -> Finished:
     given = "".join(f" with {name}={value}" for name, value in asked.items())
     raise UserError(
         f"no attack models{given} for {config.registered_model} seeds {','.join(map(str, bases.versions))} in this "
-        f"store: run `mlflow run . -e attack` first{given and ' so'}, with the same dataset, pipeline, architecture "
-        "and seeds"
+        f"store: run `{command('attack', None, **config.as_text(asked))}` first"
     )
 
 

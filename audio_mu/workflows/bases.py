@@ -9,8 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from audio_mu.base_models.fingerprints import network_source
 from audio_mu.config import BASE_FIELDS, Config
+from audio_mu.config.commands import command
+from audio_mu.config.recipe import OLDER
 from audio_mu.errors import UserError, first_of, typed
+from audio_mu.names import ADOPTED, NAIVE, NONE, RECIPE_KNOWN
 from audio_mu.progress import say_once
 from audio_mu.requests.ledger import Ledger, read_ledger
 from audio_mu.store import queries, registry
@@ -18,13 +22,15 @@ from audio_mu.store.artifacts import files_of, unreadable
 from audio_mu.store.failed import REASON, still_failed
 from audio_mu.store.handle import Store
 from audio_mu.store.registry import Version
+from audio_mu.unlearning import choose
 from audio_mu.workflows.data import Data, data_of_bases, refuse_other_people, without_missing
-from audio_mu.workflows.fingerprints import network_source
 from audio_mu.workflows.stage import base_tags
 from audio_mu.workflows.train import losses_table, stored_logits
 
 OF_A_BASE = ("recipe", "clips_digest", "fingerprint", "class_names", "split")
 """The tags that `train` and `unlearn` give to versions, without which nothing can start from one."""
+OF_TRAINING = ("n_epochs", "batch_size", "optimizer", "learning_rate")
+"""Parameters that say how a base model was trained."""
 CHOOSING = ("data_dir", "speaker_pattern", "bad_files")
 """Parameters that decide which recordings there are and whose."""
 
@@ -51,14 +57,14 @@ class Bases:
         return {seed: version.tags["fingerprint"] for seed, version in self.versions.items()}
 
 
-def find_bases(store: Store, config: Config, for_request: bool = True) -> tuple[Bases, Data]:
+def find_bases(store: Store, config: Config, for_request: bool = True, trains: bool = False) -> tuple[Bases, Data]:
     """Find the models of every seed that fit the recordings, take their recipe, and load the data with it.
 
     Per seed the newest of the versions behind `seed-NN` and `unlearned-seed-NN` whose recordings are those that the
     ledger leaves; with `ledger=ignore` the version behind `seed-NN`. Raises `UserError` where one is missing or fits
     other recordings (with the command that makes it), where the seeds were made differently, or where a parameter
     that was given contradicts the recipe. `for_request`: the request decides whose recordings are among the data, see
-    `data_of_bases`; else the models do.
+    `data_of_bases`; else the models do. `trains`: networks are trained by the recipe, which adopted models may lack.
     """
     name = config.registered_model
     ledger = read_ledger(store, config.data.label)
@@ -70,10 +76,11 @@ def find_bases(store: Store, config: Config, for_request: bool = True) -> tuple[
         raise UserError(
             f"no base model {name} for seeds={listed} in this store"
             + (f", only for seeds={there}: give these, or run" if there else ": run")
-            + " `mlflow run . -e train` first, with the same dataset, pipeline and architecture"
+            + f" `{command('train')}` first"
             + _failed(store, config, missing)
         )
     first = config.training.seeds[0]
+    _refuse_without_recipe(config, name, candidates[first][0], for_request, trains)
     tried = _with_recipe(config, name, candidates[first][0])
     _refuse_other_people(store, tried, name, candidates[first][0])
     load, data = data_of_bases, data_of_bases(tried, store, ledger)
@@ -115,14 +122,41 @@ def _candidates(store: Store, config: Config, name: str, ledger: Ledger, seed: i
         if lacking := [tag for tag in OF_A_BASE if tag not in version.tags]:
             raise UserError(
                 f"version {version.version} of {name} was registered by something else, it lacks {first_of(lacking)} "
-                f"among its tags: run `mlflow run . -e train`, which puts its own behind seed-{seed}"
+                f"among its tags: run `{command('train')}`, which puts its own behind seed-{seed}"
             )
     return versions
 
 
+def _recipe(version: Version) -> dict[str, str]:
+    """How a version's base model was trained."""
+    return OLDER | json.loads(version.tags["recipe"])
+
+
+def _refuse_without_recipe(config: Config, name: str, version: Version, for_request: bool, trains: bool) -> None:
+    """Raise `UserError` where networks would be trained as the base models were, and nobody has said how that was."""
+    if version.tags.get(RECIPE_KNOWN) != "false":
+        return
+    again = f"adopt {name} again with n_epochs=… learning_rate=… (and optimizer, batch_size) of its training"
+    if trains:
+        raise UserError(f"tune trains networks as the base models were trained, which is not known: {again}")
+    if for_request and config.methods.register != NONE:
+        raise UserError(
+            f"register={config.methods.register!r} needs naive to judge by, which retrains as the base models were "
+            f"trained: that is not known; {again}"
+        )
+    if for_request and NAIVE in choose(config.methods.methods, config.request.forget):
+        raise UserError(
+            f"methods={','.join(config.methods.methods)} has naive, which retrains as the base models were trained: "
+            f"that is not known; {again}, or leave naive out, as in methods=fine_tune"
+        )
+    given = [key for key in BASE_FIELDS if key in config.given and key in OF_TRAINING]
+    if given:
+        raise UserError(f"{given[0]} was given, but {name} was adopted without a recipe: {again}")
+
+
 def _with_recipe(config: Config, name: str, version: Version) -> Config:
     """The configuration with a version's recipe. Raises `UserError` where what was given contradicts it."""
-    recipe = json.loads(version.tags["recipe"])
+    recipe = _recipe(version)
     given = config.as_text(BASE_FIELDS)
     for key in BASE_FIELDS:
         if key in config.given and given[key] != recipe[key]:
@@ -148,13 +182,13 @@ def _fitting(store: Store, config: Config, candidates: Sequence[Version], data: 
         raise UserError(
             f"{newest.name} seed {seed} was trained on other recordings than the answered requests leave, of which "
             f"this store does not know {first_of([lost.request[:8] for lost in data.missing])}: answer these again, or "
-            "run `mlflow run . -e train`, which leaves their recordings out"
+            f"run `{command('train')}`, which leaves their recordings out"
         )
     if data.left_out and known == data.untouched:
         names = ", ".join(entry.request for entry in data.left_out)
         raise UserError(
             f"{newest.name} seed {seed} was trained on recordings of answered requests ({names}): run "
-            "`mlflow run . -e train`, which leaves them out, or for an experiment give ledger=ignore"
+            f"`{command('train')}`, which leaves them out, or for an experiment give ledger=ignore"
         )
     raise UserError(
         f"the recordings have changed since {newest.name} seed {seed} was trained (digest {known[:8]} then, "
@@ -194,12 +228,13 @@ def _refuse_edited(config: Config, name: str, versions: Mapping[int, Version]) -
     if edited:
         raise UserError(
             f"architecture={config.training.architecture!r} has been edited since "
-            f"seeds={','.join(map(str, edited))} of {name} were trained: run `mlflow run . -e train` again"
+            f"seeds={','.join(map(str, edited))} of {name} were trained: run `{command('train')}` again"
         )
 
 
 def _refuse_differing(name: str, versions: Mapping[int, Version]) -> None:
-    recipes = {seed: json.loads(v.tags["recipe"]) | {"origin": origin(v) or "trained"} for seed, v in versions.items()}
+    made = {seed: origin(v) or ("adopted" if ADOPTED in v.tags else "trained") for seed, v in versions.items()}
+    recipes = {seed: _recipe(v) | {"origin": made[seed]} for seed, v in versions.items()}
     first_seed, recipe = next(iter(recipes.items()))
     for seed, other in recipes.items():
         differing = [key for key in (*BASE_FIELDS, "origin") if other[key] != recipe[key]]

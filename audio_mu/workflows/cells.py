@@ -11,6 +11,7 @@ import pandas as pd
 
 from audio_mu.audit.across_seeds import NO_AUDIT, AuditInput, CellAudit, StoredLogits, audit_cell
 from audio_mu.audit.one_model import COMPARED, SHARE
+from audio_mu.config.commands import command
 from audio_mu.errors import UserError, first_of
 from audio_mu.names import FLOOR, NAIVE, ORIGINAL, file_name, in_order
 from audio_mu.printable import printable
@@ -158,9 +159,7 @@ def load_cell(store: Store, cell: str, everywhere: bool = False) -> CellRuns:
     """The finished runs of a cell, in this experiment or in all. Raises `UserError` where there are none."""
     found = queries.find(store, {"stage": "unlearn", "role": "method", "cell": cell}, everywhere=everywhere)
     if not found:
-        raise UserError(
-            f"no finished unlearning of cell={cell!r} in this experiment: run `mlflow run . -e unlearn` first"
-        )
+        raise UserError(f"no finished unlearning of cell={cell!r} in this experiment: run `{command('unlearn')}` first")
     return CellRuns.from_runs(found)
 
 

@@ -36,7 +36,12 @@ def check(config: Config) -> None:
     _check_register(config)
 
 
-def _check_own_network(config: Config, methods: tuple[str, ...], shape: tuple[int, int]) -> None:
+def _features(shape: tuple[int, ...]) -> str:
+    """What a network of the user's own gets, in words."""
+    return f"waveforms [batch, 1, {shape[0]}]" if len(shape) == 1 else f"features of {shape[0]} x {shape[1]}"
+
+
+def _check_own_network(config: Config, methods: tuple[str, ...], shape: tuple[int, ...]) -> None:
     """Raise `UserError` where the user's own network cannot be made, gives no logits, or lacks what is asked of it."""
     where = f"architecture={config.training.architecture!r}"
     with whole_or_nothing(config.training.architecture):  # a file may hold methods too
@@ -49,7 +54,7 @@ def _check_own_network(config: Config, methods: tuple[str, ...], shape: tuple[in
             answer = network(torch.zeros(2, 1, *shape))
     except Exception as error:  # whatever the user's class raises is the user's to mend
         about = f"{type(error).__name__}: {one_line(error)}"
-        raise UserError(f"{where} fails on features of {shape[0]} x {shape[1]} ({about}): mend it") from error
+        raise UserError(f"{where} fails on {_features(shape)} ({about}): mend it") from error
     if getattr(answer, "shape", None) != (2, 3):
         raise UserError(f"{where} answers 2 clips of 3 classes with {getattr(answer, 'shape', answer)!r}: give [2, 3]")
     missing = [(f"methods={name!r}", METHODS[name].needs) for name in methods if METHODS[name].needs]

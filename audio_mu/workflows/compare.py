@@ -10,11 +10,14 @@ import pandas as pd
 from audio_mu.audit.across_seeds import CellAudit
 from audio_mu.audit.one_model import CONFOUNDED, few_clips
 from audio_mu.config import Config
+from audio_mu.config.commands import command
 from audio_mu.errors import UserError
 from audio_mu.names import NAIVE
 from audio_mu.progress import say
 from audio_mu.report import figures, tables
+from audio_mu.report.answer import WIDTH, one_line_of
 from audio_mu.report.published import published_markdown
+from audio_mu.report.rule import verdict_words
 from audio_mu.requests.ledger import read_ledger
 from audio_mu.store import queries
 from audio_mu.store.artifacts import read_csv
@@ -23,7 +26,7 @@ from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Run
 from audio_mu.workflows.cells import RATES, CellRuns, ClipLosses, ComparedCell, read_cell
-from audio_mu.workflows.gather import write_report
+from audio_mu.workflows.gather import tell_answer, write_report
 from audio_mu.workflows.request_history import chain_table
 from audio_mu.workflows.stage import base_tags, stage_run
 
@@ -41,8 +44,7 @@ def compare(config: Config, store: Store, parent: Run | None = None, cell: str |
     found = queries.find(store, {**METHOD_RUNS, **base_tags(config)} | ({"cell": cell} if cell else {}))
     if not found:
         raise UserError(
-            f"no finished unlearning of {config.registered_model} in this experiment: run `mlflow run . -e unlearn` "
-            "first, with the same dataset, pipeline and architecture"
+            f"no finished unlearning of {config.registered_model} in this experiment: run `{command('unlearn')}` first"
         )
     chain = chain_table(store, read_ledger(store, config.data.label), config.registered_model)
     by_cell: dict[str, list[Finished]] = {}
@@ -63,15 +65,20 @@ def compare(config: Config, store: Store, parent: Run | None = None, cell: str |
             texts.append(_show(run, config, compared, losses, notes, place))
             if losses is not None and not report:
                 report = write_report(store, run, config.data, compared, losses, notes, tables.chain_shown(chain))
-        if len(cells) > 1:
-            left = len(cells) - 1 - TABLES_ON_SCREEN
-            more = f" and {left} earlier requests" if left > 0 else ""
-            say(f"\nnotes and audits of earlier requests{more}: {run.address('comparison.md')}")
+        say(tables.SHORT_EXPLANATION)
+        left = max(len(cells) - 1 - TABLES_ON_SCREEN, 0)
+        say(f"notes and audits whole{f', {left} earlier requests' * bool(left)}: {run.address('comparison.md')}")
+        say(f"every figure, with its 95 % interval: {run.address('comparison.csv')}")
         ranked = _ranking(store, run, config, newest, long)
         run.text("comparison.md", "\n".join([*texts, ranked, _chained(run, chain)]))
+        words = verdict_words(cells[0].long, newest.methods)
+        table = tables.means_table(cells[0].long, newest.methods, [*tables.SHOWN, *tables.AUDITED])
+        run.table("comparison.json", table.assign(verdict=table["method"].map(words)))
         run.metrics({f"{row.method}/{row.metric}": row.mean for row in cells[0].long.itertuples()})
         nothing = "no report: the recordings of these requests are erased"
         say(f"report: {run.address(report)}" if report else nothing)
+    if parent is None:
+        tell_answer(store, newest)
     return long
 
 
@@ -80,9 +87,10 @@ def _chained(run: Run, chain: pd.DataFrame) -> str:
     if chain.empty:
         return ""
     run.csv("chain.csv", chain)
-    text = f"{tables.markdown(tables.chain_shown(chain))}\n{tables.CHAIN_EXPLANATION}\n"
-    say(f"\nrequests one after another\n\n{text}")
-    return f"## Requests one after another\n\n{text}"
+    shown = tables.chain_shown(chain)
+    say(f"\nrequests one after another\n\n{tables.markdown(tables.narrowed(shown, WIDTH))}")
+    say(f"accuracies of the versions in service (naive's), all of them: {run.address('chain.csv')}")
+    return f"## Requests one after another\n\n{tables.markdown(shown)}\n{tables.CHAIN_EXPLANATION}\n"
 
 
 def _show(
@@ -95,17 +103,11 @@ def _show(
     data, architecture = config.data, config.training.architecture
     in_the_study = published_markdown(data.dataset, data.pipeline, architecture, runs.request)
     notes = [*notes, *audit.notes]
-    heading = f"\n{runs.title} (cell {runs.id})\n\n{table}"
-    if place == 0:
-        for note in notes:
-            say(f"note: {note}")
-        say(f"{heading}\n{tables.EXPLANATION}\n\n{audited}\n{tables.AUDIT_EXPLANATION}")
-        if in_the_study:
-            say(f"\n{in_the_study}")
-    elif place <= TABLES_ON_SCREEN:
-        if cell.erased:
-            say(f"note: {cell.erased}")
-        say(heading)
+    if place <= TABLES_ON_SCREEN:
+        for note in notes if place == 0 else filter(None, [cell.erased]):
+            say(f"note: {note}" if "`" in note else one_line_of(f"note: {note}"))  # no command is cut
+        short = tables.short_table(cell.long, runs.methods, verdict_words(cell.long, runs.methods))
+        say(f"\n{one_line_of(f'{runs.title}, cell {runs.id}')}\n\n{tables.markdown(short)}")
     _draw(run, cell, losses)
     if len(audit.per_clip):
         run.csv(f"audits/{runs.folder}/per_clip.csv", audit.per_clip.round(6))

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from audio_mu.config import Config, DataParameters
+from audio_mu.config.commands import erasing
 from audio_mu.data.catalog import composed, looks, quoted
 from audio_mu.data.clips import Clips, clips_digest, load_clips
 from audio_mu.data.datasets import DATASETS
@@ -20,7 +21,7 @@ from audio_mu.requests.held_out import held_out
 from audio_mu.requests.ledger import ERASING, SOUGHT, Entry, Ledger, add_copies
 from audio_mu.requests.ledger_file import Missing
 from audio_mu.requests.probable import CopiesFoundError, probable_copies, seek_for
-from audio_mu.requests.request import Earlier, Request, resolve_request
+from audio_mu.requests.request import Earlier, NeverTrainedError, Request, resolve_request
 from audio_mu.requests.sides import keep_sides, read_sides
 from audio_mu.store import queries
 from audio_mu.store.handle import Store
@@ -52,8 +53,8 @@ class LeftOut:
         """In words, for one line."""
         parts = [f"{self.own} of its recordings are left out" if self.own else "none of its recordings is read"]
         if self.entry.state == ERASING:
-            command = f"mlflow run . -e erase -P request={self.entry.hash[:8]} -P confirm=true"
-            parts.append(f"its erasure was interrupted, what is left of it is there still: run `{command}`")
+            finish = erasing(self.entry.hash[:8], self.entry.tags["dataset_name"], confirm=True)
+            parts.append(f"its erasure was interrupted, what is left of it is there still: run `{finish}`")
         if self.others:
             whose = "of its classes" if self.entry.classes else "of the same people"
             parts.append(f"{self.others} more {whose} too")
@@ -163,7 +164,7 @@ def resolve(config: Config, data: Data) -> Request:
     try:
         return resolve_request(config.request, data.clips, data.split, seek_for(config.request, data.clips))
     except UserError as error:
-        if isinstance(error, CopiesFoundError) or not data.left_out:
+        if isinstance(error, (CopiesFoundError, NeverTrainedError)) or not data.left_out:
             raise
         names = ", ".join(entry.request for entry in data.left_out)
         raise UserError(f"{error} (answered requests are left out: {names}; ledger=ignore takes them in)") from None
@@ -191,9 +192,9 @@ def load_data(config: Config, ledger: Ledger = NO_LEDGER, known: Sides | None = 
     scopes, left_out, earlier = [], [], {}
     for entry in ledger.left_out(config.store.ledger):
         elsewhere = all(entry is not other for other in ledger.entries)
-        own, scope = of_entry(clips, entry, elsewhere)
+        own, scope, held = of_entry(clips, entry, elsewhere)
         _check_people(clips, entry, scope, elsewhere)
-        others = scope & ~own & (trained | bool(entry.classes))
+        others = scope & ~own & (trained | ~held | bool(entry.classes))
         out |= own | others
         if not elsewhere or own.any() or others.any():
             left_out.append(LeftOut(entry, int(own.sum()), int(others.sum()), int((scope & ~own & ~others).sum())))
@@ -309,19 +310,20 @@ def _check_people(clips: Clips, entry: Entry, scope: np.ndarray, elsewhere: bool
         )
 
 
-def of_entry(clips: Clips, entry: Entry, elsewhere: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Which clips are recordings of an answered request, and which all of its people or classes: bool [n] each.
+def of_entry(clips: Clips, entry: Entry, elsewhere: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which clips are recordings of an answered request, which all of its people or classes, and which of these were
+    held out when it was answered: bool [n] each.
 
     `elsewhere`: it is of another data set, whose ids and classes mean other recordings. What was held out of them is
     known by id and hash too: names of people and classes change.
     """
     own = matching(clips, () if elsewhere else entry.ids, entry.hashes)
-    held = replace(entry, recordings=held_out(entry))
-    scope = matching(clips, () if elsewhere else held.ids, held.hashes)
-    scope |= np.array([composed(name) in entry.speakers for name in clips.speakers], dtype=bool)
+    tested = replace(entry, recordings=held_out(entry))
+    held = matching(clips, () if elsewhere else tested.ids, tested.hashes)
+    scope = own | held | np.array([composed(name) in entry.speakers for name in clips.speakers], dtype=bool)
     if entry.classes and not elsewhere:
         scope = scope | np.array([clips.class_names[label] in entry.classes for label in clips.labels.tolist()])
-    return own, scope | own
+    return own, scope, held
 
 
 def _earlier(clips: Clips, split: Split, entry: Entry) -> Earlier:

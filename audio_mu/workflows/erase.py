@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from audio_mu.config import Config
+from audio_mu.config.commands import erasing
 from audio_mu.config.reads import in_force
 from audio_mu.erasure.find import Finding, Search
 from audio_mu.erasure.remains import NOT_OURS, Remaining, remaining
@@ -69,7 +70,7 @@ def _erase_one(config: Config, store: Store, entry: Entry) -> str:
         else:
             _write([run], entry, {"found": [finding.row for finding in findings], "refused": sorted(search.foreign)})
             say(f"all of them: {run.address(PAGE)}")
-            command = f"mlflow run . -e erase -P request={entry.hash[:8]} -P confirm=true"
+            command = erasing(entry.hash[:SURE], entry.tags["dataset_name"], confirm=True)
             say(f"nothing was changed; to remove them: `{command}`")
     return run.id
 

@@ -16,15 +16,18 @@ import pandas as pd
 
 from audio_mu.audit.across_seeds import SEEDS_OF_ULIRA
 from audio_mu.config import BASE_FIELDS, Config, DataParameters
+from audio_mu.config.commands import command
 from audio_mu.data.audio import SAMPLE_RATE, BadRecording, read_clip
 from audio_mu.data.catalog import recording_below
 from audio_mu.data.datasets import root_at_hand
 from audio_mu.errors import UserError, first_of
-from audio_mu.names import BEST, NAIVE, ORIGINAL
+from audio_mu.names import ADOPTED, BEST, NAIVE, ORIGINAL, RECIPE_KNOWN
 from audio_mu.printable import printable
 from audio_mu.report import cards
-from audio_mu.report.evidence import Choice, evidence
-from audio_mu.report.facts import RequestFacts, figures_of, interval_number, interval_percent
+from audio_mu.report.answer import answer
+from audio_mu.report.choice import best_method, candidates, closest
+from audio_mu.report.evidence import RECORD_ROWS, Choice, evidence
+from audio_mu.report.facts import RequestFacts, figures_of
 from audio_mu.report.html import (
     SHOWN_CLIPS,
     Clip,
@@ -37,35 +40,24 @@ from audio_mu.report.html import (
     render_record,
     render_report,
 )
-from audio_mu.report.rule import candidates, judge
+from audio_mu.report.rule import judge
 from audio_mu.report.summary import summary
 from audio_mu.report.tables import listed
 from audio_mu.requests.ledger import COPIES
 from audio_mu.store import queries
-from audio_mu.store.artifacts import way_back
+from audio_mu.store.artifacts import repeated, way_back
 from audio_mu.store.handle import Store
 from audio_mu.store.links import share_charts
 from audio_mu.store.runs import Run
-from audio_mu.workflows.cells import CellRuns, ClipLosses, ComparedCell, compare_cell, refuse_damaged
+from audio_mu.workflows.cells import CellRuns, ClipLosses, ComparedCell, compare_cell, load_cell, refuse_damaged
 
 AUDIO_VARIABLE = "AUDIO_MU_REPORT_AUDIO"  # how many recordings a report may hold; 0: none
 DEFAULT_AUDIO = 60
 EXAMPLES = 6
 PACKAGES = ("mlflow", "torch", "torchaudio", "numpy")
 CURVE = "prune/cosine_by_percent"
+TOLD = ("forget/accuracy", "remain/accuracy", "test/accuracy", "mia/auc", "gap/tow", "time/speedup")
 SIZES = ("n_forget", "n_remain", "n_test", "n_held_out", "n_duplicates_added")
-RECORD_ROWS = {
-    "forget/accuracy": ("accuracy, forget set", interval_percent),
-    "remain/accuracy": ("accuracy, remain set", interval_percent),
-    "test/accuracy": ("accuracy, test set", interval_percent),
-    "held_out/accuracy": ("accuracy, matching test set", interval_percent),
-    "forget/loss": ("loss, forget set", interval_number),
-    "mia/auc": ("AUC of the attack by the loss", interval_number),
-    "mia/score": ("called unseen by attack models", interval_percent),
-    "audit/rmia_auc": ("AUC of RMIA", interval_number),
-    "audit/ulira_auc": ("AUC of U-LiRA", interval_number),
-    "distance/js": ("Jensen-Shannon divergence to naive", interval_number),
-}
 
 
 def write_report(
@@ -80,6 +72,8 @@ def write_report(
     params = store.client.get_run(runs.any_run.id).data.params
     request = request_facts(store, runs)
     clips = losses.clips
+    if not clips:  # the cell's own lists had them when it was read
+        raise UserError(f"the recordings of {runs.title} were erased while this command read them: run it again")
     ranked = _remembered(runs, losses)
     # An even choice over the sorted ids shows different classes and speakers.
     examples = [clips[sorted(clips)[i]] for i in np.unique(np.linspace(0, len(clips) - 1, EXAMPLES).astype(int))]
@@ -132,7 +126,8 @@ def choice_of(asked: str, cell: CellRuns, method: str) -> Choice:
 def compared_words(cell: CellRuns) -> str:
     """How many methods a cell has compared."""
     n = len(candidates(cell.methods))
-    return f"{n} {'method was' if n == 1 else 'methods were'} compared with naive on these recordings"
+    measure = "compared with naive" if NAIVE in cell.methods else "measured, without a naive to compare with,"
+    return f"{n} {'method was' if n == 1 else 'methods were'} {measure} on these recordings"
 
 
 def make_record(
@@ -214,13 +209,16 @@ def provenance(cell: CellRuns, params: Mapping[str, str]) -> list[tuple[str, str
         run.tags.get("git_commit", "unknown") + (" with changes" if run.tags.get("git_dirty") == "true" else "")
         for run in cell.runs.values()
     }
+    training = _settings({name: params.get(name, "unknown") for name in BASE_FIELDS})
+    adopted = {run.tags[ADOPTED] for run in cell.runs.values() if ADOPTED in run.tags}
     return [
         ("cell", cell.id),
         ("seeds", ", ".join(map(str, cell.seeds))),
         ("code, commit", ", ".join(sorted(commits))),
         ("attack run", tags["attack_run_id"]),
         ("recordings, digest", tags["clips_digest"]),
-        ("base training", _settings({name: params.get(name, "unknown") for name in BASE_FIELDS})),
+        *([("weights adopted, hash", ", ".join(sorted(adopted)))] if adopted else []),
+        ("base training", training if tags.get(RECIPE_KNOWN) != "false" else "elsewhere, in a way that is not known"),
         ("unlearning", _settings(json.loads(tags["repair"]))),
         ("packages", ", ".join([f"python {platform.python_version()}", *(f"{p} {version(p)}" for p in PACKAGES)])),
         ("machine", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"),
@@ -302,3 +300,46 @@ def _describe(store: Store, cell: CellRuns, lines: Sequence[str]) -> None:
     for (method, seed), run in cell.runs.items():
         if key not in run.tags:
             Run(store, run.id, run.name).note(cards.method_note(method, cell.request, seed, run.metrics))
+
+
+def describe_chain(store: Store, run: Run, config: Config, cell_id: str, long: pd.DataFrame) -> None:
+    """Description, data set and the few figures that matter for the run of the whole chain, which people open first."""
+    cell = load_cell(store, cell_id)
+    request, methods = request_facts(store, cell), cell.methods
+    run.note(
+        f"## {cell.title}\n\n{listed(summary(long, methods, request))}\nReport and tables: the run `compare` below."
+    )
+    run.dataset(config.data.label, cell.any_run.tags["clips_digest"], request.n_forget + request.n_remain, "main")
+    shown = dict.fromkeys([ORIGINAL, NAIVE, best_method(long, methods) or closest(long, methods)])
+    rows = long[long["method"].isin(shown.keys()) & long["metric"].isin(TOLD)]
+    run.metrics({f"{row.method}/{row.metric}": row.mean for row in rows.itertuples()})
+
+
+def tell_answer(store: Store, cell: CellRuns, step: tuple[str, str] | None = None) -> None:
+    """Have the command end with the answer of a cell. step: what to do next, in words, and the command."""
+    long = cell.long()
+    words, how = step or next_step(store, cell, long)
+    store.answer[:] = answer(long, cell.methods, request_facts(store, cell), words, how)
+
+
+def next_step(store: Store, cell: CellRuns, long: pd.DataFrame) -> tuple[str, str]:
+    """What follows from a cell's verdicts, in words, and the command."""
+    if NAIVE not in cell.methods:
+        return "retrain without the recordings (naive), to compare with", again_of(store, cell, NAIVE)
+    if not judge(NAIVE, figures_of(long, NAIVE)).passed:
+        longer = 2 * int(store.client.get_run(cell.any_run.id).data.params["n_epochs"])
+        return "train longer, naive has learned too little", command("main", n_epochs=str(longer))
+    if (best := best_method(long, cell.methods)) is not None:
+        return f"put {best} into service", again_of(store, cell, best, register=BEST)
+    return naive_step(store, cell)
+
+
+def naive_step(store: Store, cell: CellRuns) -> tuple[str, str]:
+    """The step that a refusal leaves."""
+    return "put naive, the retrained model, into service", again_of(store, cell, NAIVE, register=NAIVE)
+
+
+def again_of(store: Store, cell: CellRuns, method: str, **values: str) -> str:
+    """The command that unlearns a cell's request, with all its settings, by one method."""
+    run, seeds = store.client.get_run(cell.any_run.id), ",".join(map(str, cell.seeds))
+    return repeated(store.client, run, seeds=seeds, methods=method, **values)

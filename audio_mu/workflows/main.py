@@ -9,13 +9,16 @@ from audio_mu.config import Config
 from audio_mu.errors import UserError
 from audio_mu.requests.again import resumed
 from audio_mu.requests.ledger import read_ledger
+from audio_mu.requests.never_trained import enter_never_trained
+from audio_mu.requests.request import NeverTrainedError
 from audio_mu.store.failed import COUNT
 from audio_mu.store.handle import Store
 from audio_mu.workflows.attack import attack
 from audio_mu.workflows.compare import compare
 from audio_mu.workflows.data import data_to_train, resolve
-from audio_mu.workflows.register import register_unlearned
-from audio_mu.workflows.stage import stage_run
+from audio_mu.workflows.gather import describe_chain
+from audio_mu.workflows.register import finish
+from audio_mu.workflows.stage import base_tags, stage_run
 from audio_mu.workflows.train import train
 from audio_mu.workflows.unlearn import unlearn
 
@@ -25,10 +28,14 @@ def run_all(config: Config, store: Store, engine: Engine) -> None:
 
     Seeds whose training failed are left out of the stages after it. Raises `UserError` where all of them failed.
     """
-    if resumed(config, store):
+    if resumed(config, store) is not None:
         return
     if config.request.copies == "ask":  # before hours of training
-        resolve(config, data_to_train(config, store, read_ledger(store, config.data.label)))
+        data = data_to_train(config, store, read_ledger(store, config.data.label))
+        try:
+            resolve(config, data)
+        except NeverTrainedError as found:
+            return enter_never_trained(config, store, data.clips, found, base_tags(config))
     with stage_run(store, None, "main", config) as run:
         trained = tuple(sorted(train(config, store, engine, run), key=config.training.seeds.index))
         if not trained:
@@ -36,7 +43,9 @@ def run_all(config: Config, store: Store, engine: Engine) -> None:
         having = replace(config, training=replace(config.training, seeds=trained))
         attack(having, store, run)
         cell = unlearn(having, store, engine, run)
-        compare(config, store, run, cell)
+        if not cell:  # no model has learnt anything of the request
+            return
+        describe_chain(store, run, config, cell, compare(config, store, run, cell))
         if store.failed:
             run.tags({COUNT: str(len(store.failed))})
-        register_unlearned(config, store, run, cell)
+    finish(config, store, run, cell)

@@ -8,13 +8,13 @@ from typing import Any
 
 import yaml
 
+from audio_mu.base_models.fingerprints import optimizer_settings
 from audio_mu.config import REPAIR_FIELDS, Config, parse
 from audio_mu.errors import UserError, one_line
 from audio_mu.progress import say
 from audio_mu.system.reading import plain_yaml, read_text
 from audio_mu.unlearning import METHODS, Settings, choose
 from audio_mu.unlearning.search import LARGEST
-from audio_mu.workflows.fingerprints import optimizer_settings
 
 LARGEST_SETTINGS = 1 << 18  # bytes of the file of method_config
 
@@ -102,6 +102,7 @@ def method_settings(config: Config, values: Mapping[str, Any]) -> Settings:
         n_epoch_repair=config.repair.n_epoch_repair,
         impair_learning_rate=config.repair.impair_learning_rate,
         repair_learning_rate=config.repair.repair_learning_rate,
+        precision=config.training.precision,
     )
     return dataclasses.replace(settings, **own_settings(values))
 

@@ -12,17 +12,19 @@ import pandas as pd
 
 from audio_mu.audit.one_model import COMPARED
 from audio_mu.config import Config
+from audio_mu.config.commands import command, erasing
 from audio_mu.data.audio import SAMPLE_RATE
 from audio_mu.data.clips import Clips
 from audio_mu.errors import UserError, counted, first_of
-from audio_mu.names import BEST, NAIVE, NONE, ORIGINAL, UNLEARNED
+from audio_mu.names import BEST, NAIVE, NONE, ORIGINAL, RECIPE_KNOWN, UNLEARNED
 from audio_mu.printable import printable
 from audio_mu.progress import say
 from audio_mu.report import cards
 from audio_mu.report.cards import ModelFacts, UnlearnedFacts
+from audio_mu.report.choice import NotAllowed, allowed_method, naive_is_left
 from audio_mu.report.evidence import Choice
-from audio_mu.report.facts import accuracies_beside, figures_of
-from audio_mu.report.rule import RULE, best_method, candidates, closest, judge, verdicts
+from audio_mu.report.facts import accuracies_beside
+from audio_mu.report.rule import RULE
 from audio_mu.requests.again import asked_of
 from audio_mu.requests.complete import check_lists
 from audio_mu.requests.ledger import (
@@ -43,7 +45,7 @@ from audio_mu.requests.ledger import (
 )
 from audio_mu.requests.people import of_each_person
 from audio_mu.requests.probable import NOT_SOUGHT
-from audio_mu.store import registry
+from audio_mu.store import queries, registry
 from audio_mu.store.artifacts import read_csv, read_logits
 from audio_mu.store.failed import REASON, still_failed
 from audio_mu.store.handle import Store
@@ -53,10 +55,11 @@ from audio_mu.store.registry import Version
 from audio_mu.store.runs import Run
 from audio_mu.workflows.cells import CellRuns, load_cell, refuse_damaged
 from audio_mu.workflows.data import Data, data_of_bases, matching, of_entry
-from audio_mu.workflows.gather import choice_of, make_record, request_facts, write_record
+from audio_mu.workflows.gather import choice_of, make_record, naive_step, request_facts, tell_answer, write_record
 from audio_mu.workflows.stage import base_tags
 
 PORT = 5001  # MLflow's UI has 5000
+REFUSED = "registration_refused"
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,44 @@ class Chosen:
     cell: CellRuns
     method: str
     runs: Mapping[int, Finished]
-    first_seed: int
     choice: Choice
 
     @property
     def first(self) -> Finished:
-        """The run of the first configured seed."""
-        return self.runs[self.first_seed]
+        """The run of the first seed, which is asked for what all share."""
+        return next(iter(self.runs.values()))
+
+    @property
+    def served_seed(self) -> int:
+        """The seed whose model goes into service: of the highest accuracy on the remain set, the first of equals."""
+        return max(self.runs, key=lambda seed: self.runs[seed].metrics["remain/accuracy"])
+
+
+def finish(config: Config, store: Store, run: Run, cell_id: str, step: tuple[str, str] | None = None) -> None:
+    """Register what was asked for, and have the command end with its answer; its run is finished either way.
+
+    step: what to do next where nothing is registered, unless the verdicts say it. Raises `UserError` where the
+    registration is refused, and leaves the reason with the run.
+    """
+    found = queries.find(store, {"stage": "unlearn", "role": "method", "cell": cell_id})
+    if not found:
+        return
+    cell = CellRuns.from_runs(found)
+    tell_answer(store, cell, step)
+    try:
+        if register_unlearned(config, store, run, cell_id):
+            left = erasing(cell.any_run.tags["request_hash"][:8], config.data.label, confirm=False)
+            tell_answer(store, cell, ("list what the store still holds of the recordings, to erase it", left))
+    except NotAllowed as refusal:
+        run.tags({REFUSED: refusal.reasons})
+        say(f"register={config.methods.register!r} is refused: {refusal.reasons}")
+        whole = {*config.training.seeds} <= {*cell.of(NAIVE)}
+        is_left = whole and naive_is_left(config.methods.register, cell.long())
+        on = f"; go on with `{naive_step(store, cell)[1]}`" if is_left else ""
+        raise UserError(f"{refusal}{on}") from None
+    except UserError as refusal:
+        run.tags({REFUSED: str(refusal)})
+        raise
 
 
 def register_unlearned(config: Config, store: Store, run: Run, cell_id: str) -> dict[int, Version]:
@@ -80,8 +114,8 @@ def register_unlearned(config: Config, store: Store, run: Run, cell_id: str) -> 
 
     The method must meet the rule of `audio_mu.report.rule` on the configured seeds, each of whose models goes into
     service; `best` is the method of highest ToW that does, with all methods compared sharing the doubt. Each seed's
-    model becomes a version behind the alias `unlearned-seed-NN`, that of the first configured seed behind `unlearned`
-    too: a choice that looks at no result. Evidence and model card go into the runs that made the versions and into
+    model becomes a version behind the alias `unlearned-seed-NN`, that of `served_seed` behind `unlearned` too: chosen
+    without the test set. Evidence and model card go into the runs that made the versions and into
     `run`. With that the request is answered and enters the ledger. Raises `UserError` where the rule is not met, a
     model was not kept, or an answered request would be in service again.
     """
@@ -111,7 +145,7 @@ def _register(config: Config, store: Store, run: Run, cell_id: str) -> dict[int,
     versions = {seed: _version(store, name, chosen, seed, model, digest) for seed, model in models.items()}
     _attach(config, store, run, chosen, versions)
     aliases = {f"{UNLEARNED}-seed-{seed}": version for seed, version in versions.items()}
-    aliases[UNLEARNED] = versions[chosen.first_seed]
+    aliases[UNLEARNED] = versions[chosen.served_seed]
     enter(store, ledger, of_each_person(_answered(config, store, chosen, versions, forgotten, data.clips)), aliases)
     _tell(store, run, name, chosen, versions)
     return versions
@@ -126,47 +160,15 @@ def _chosen(asked: str, cell: CellRuns, seeds: tuple[int, ...], failed: Mapping[
     cell = CellRuns(cell.id, cell.request, {key: run for key, run in cell.runs.items() if key[1] in seeds})
     whole = {key: run for key, run in cell.runs.items() if len(cell.of(key[0])) == len(seeds)}
     complete = CellRuns(cell.id, cell.request, whole or cell.runs)
-    method = _allowed_method(asked, complete) if asked == BEST else asked
+    method = allowed_method(asked, complete.long(), complete.methods) if asked == BEST else asked
     for name in (method, NAIVE):
         if missing := sorted(set(seeds) - set(cell.of(name))):
             why = next((run.tags[REASON] for (of, _), run in failed.items() if of == name), "not among methods")
-            raise UserError(
-                f"register={asked!r} is refused: {name} has no finished run for seeds {missing} ({why}): mend that and "
-                f"run the same command again{_way_out(asked, complete.long())}"
-            )
+            lacking = f"{name} has no finished run for seeds {missing} ({why})"
+            raise NotAllowed(f"register={asked!r} is refused: {lacking}: mend that and run it again", lacking)
     if asked != BEST:
-        _allowed_method(asked, cell)
-    return Chosen(cell, method, cell.of(method), seeds[0], choice_of(asked, complete, method))
-
-
-def _allowed_method(asked: str, cell: CellRuns) -> str:
-    """The method to register. Raises `UserError` where no method, or not the named one, meets the rule."""
-    long, rule = cell.long(), ""
-    if asked == BEST:
-        if (found := best_method(long, cell.methods)) is not None:
-            return found
-        tried = candidates(cell.methods)
-        nearest = closest(long, tried)
-        reason = "no method meets the rule"
-        if nearest:
-            verdict = verdicts(long, [nearest], compared=len(tried))[nearest]
-            reason += (
-                f"; the closest of {len(tried)} is {nearest}, {verdict.outcome.value}: {'; '.join(verdict.reasons)}"
-            )
-    else:
-        verdict = verdicts(long, [asked])[asked]
-        if verdict.passed:
-            return asked
-        reason, rule = f"{verdict.outcome.value}, {'; '.join(verdict.reasons)}", " (the rule: docs/serving.md)"
-    if NAIVE not in cell.methods:
-        reason = "there is no retrained model (naive) to compare with; add it to methods"
-    raise UserError(f"register={asked!r} is refused: {reason}{rule}{_way_out(asked, long)}")
-
-
-def _way_out(asked: str, long: pd.DataFrame) -> str:
-    """The answer that is left, unless the retrained model is missing or is itself what fails."""
-    left = asked != NAIVE and (naive := figures_of(long, NAIVE)) and judge(NAIVE, naive).passed
-    return "; register=naive, the retrained model, needs no new training" if left else ""
+        allowed_method(asked, cell.long(), cell.methods)
+    return Chosen(cell, method, cell.of(method), choice_of(asked, complete, method))
 
 
 def _model(store: Store, method: str, finished: Finished) -> str:
@@ -175,8 +177,8 @@ def _model(store: Store, method: str, finished: Finished) -> str:
         if RETIRED not in store.client.get_run(run_id).data.tags and (uri := registry.logged_model(store, run_id)):
             return uri
     raise UserError(
-        f"register: the model of {method}, seed {finished.tags['seed']}, was not kept: run again "
-        "`mlflow run . -e unlearn -P save_models=all -P force=true` with the same request"
+        f"register: the model of {method}, seed {finished.tags['seed']}, was not kept: run "
+        f"`{command('unlearn', methods=method, seeds=finished.tags['seed'], save_models='all', force='true')}`"
     )
 
 
@@ -185,7 +187,7 @@ def _refuse_erased(ledger: Ledger, run: Finished) -> None:
         if entry.gone and entry.asked == run.tags["request_hash"]:
             raise UserError(
                 f"register: request {entry.request} ({entry.hash[:8]}) was erased in between, nothing of it may come "
-                "back: run `mlflow run . -e train`, which leaves its recordings out"
+                f"back: run `{command('train')}`, which leaves its recordings out"
             )
 
 
@@ -241,6 +243,7 @@ def _version(store: Store, name: str, chosen: Chosen, seed: int, model_uri: str,
         **_tags_of_base(store, name, finished),
         **{key: finished.tags[key] for key in own},
         "compared": str(chosen.choice.compared),
+        "test_accuracy": f"{finished.metrics['test/accuracy']:.3f}",
         "clips_digest": digest,  # the next request starts from here
         "evidence": f"runs:/{finished.id}/evidence.html",
     }
@@ -284,6 +287,7 @@ def _accuracies(chosen: Chosen, seed: int) -> dict[str, tuple[float | None, floa
 def _model_facts(config: Config, tags: Mapping[str, str], seed: int) -> ModelFacts:
     """What a card tells of a model. `tags`: of the version that it was unlearned from."""
     names, recipe = json.loads(tags["class_names"]), json.loads(tags["recipe"])
+    recipe = {} if tags.get(RECIPE_KNOWN) == "false" else recipe
     return ModelFacts(
         config.registered_model, config.data.label, tags["pipeline"], config.training.network, seed, names,
         config.data.clip_samples, SAMPLE_RATE, tags["split"], recipe,
@@ -326,10 +330,16 @@ def _tell(store: Store, run: Run, name: str, chosen: Chosen, versions: Mapping[i
     say(f"registered {chosen.method} as {name}, {listed}")
     say(f"  accuracy, mean of the seeds: {accuracies_beside(chosen.cell.long(), chosen.method)}")
     request = chosen.first.tags["request_hash"][:8]
-    erase = f"mlflow run . -e erase -P request={request}"
-    say(f"evidence: {run.address('evidence.html')}; request {request}, to be erased with `{erase}`")
+    say(f"evidence: {run.address('evidence.html')}; request {request}")
+    before, naive, after = _accuracies(chosen, chosen.served_seed)["test"]
+    beside = "".join(f", {who} {value:.3f}" for who, value in ((NAIVE, naive),) if value is not None)
     say(
-        f"serve it (seed {chosen.first_seed}): MLFLOW_TRACKING_URI={shlex.quote(store.uri)} "
+        f"in service: seed {chosen.served_seed}, of the highest accuracy on the remain set; its test accuracy "
+        + (f"{before:.3f} → " if before is not None else "")
+        + f"{after:.3f}{beside}"
+    )
+    say(
+        f"serve it (seed {chosen.served_seed}): MLFLOW_TRACKING_URI={shlex.quote(store.uri)} "
         f"MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false mlflow models serve -m models:/{name}@{UNLEARNED} "
         f"--env-manager local -p {PORT}"
     )

@@ -7,12 +7,14 @@ import json
 import pandas as pd
 
 from audio_mu.config import BASE_FIELDS, REPAIR_FIELDS, Config
+from audio_mu.config.commands import command
+from audio_mu.config.recipe import OLDER
 from audio_mu.errors import UserError
 from audio_mu.names import BEST, NONE
 from audio_mu.own_code import name_of
 from audio_mu.progress import say
+from audio_mu.report.choice import best_method, closest
 from audio_mu.report.evidence import Choice
-from audio_mu.report.rule import best_method, closest
 from audio_mu.requests.ledger import Answer, read_ledger
 from audio_mu.store import queries, registry
 from audio_mu.store.handle import Store
@@ -58,7 +60,7 @@ def choose_cell(config: Config, store: Store) -> str:
         settings = ", ".join(f"{name}={value}" for name, value in wanted.items() if value)
         raise UserError(
             f"no finished unlearning of {config.registered_model} with {settings} in this experiment: run "
-            "`mlflow run . -e unlearn` with these parameters first"
+            f"`{command('unlearn')}` first"
         )
     if len(matching) > 1:
         say(f"{len(matching)} cells match: taking the newest, {matching[0]}; more parameters choose another one")
@@ -67,7 +69,7 @@ def choose_cell(config: Config, store: Store) -> str:
 
 def _settings(store: Store, run: Finished) -> dict[str, str]:
     """The request and the recipes of a run's cell."""
-    return store.client.get_run(run.id).data.params | json.loads(run.tags["repair"])
+    return OLDER | store.client.get_run(run.id).data.params | json.loads(run.tags["repair"])
 
 
 def _method_asked(config: Config, cell: CellRuns) -> str | None:
@@ -107,4 +109,4 @@ def _recorded(
     if (best := best_method(long, cell.methods)) is not None:
         return best, choice_of(BEST, cell, best)
     method = closest(long, cell.methods) or cell.methods[-1]
-    return method, Choice(f"No method meets the rule as the best of those compared; {method} is the closest.")
+    return method, Choice(f"No method meets the rule as the best of those compared; {method} has the highest ToW.")

@@ -4,37 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import lru_cache, partial
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from audio_mu.audit.certainty import majority_share
 from audio_mu.audit.performance import cross_entropy, performance
-from audio_mu.compute.attempt import Failed, measured
-from audio_mu.compute.engine import Engine
-from audio_mu.compute.jobs import Result, TrainJob, channels_last, make_network, train_job
-from audio_mu.config import Config, load_recipe
-from audio_mu.data.audio import SAMPLE_RATE
-from audio_mu.data.features import Frontend, feature_shape
-from audio_mu.data.splits import ENOUGH, one_sided
-from audio_mu.errors import UserError, counted, first_of
-from audio_mu.models.waveform import servable
-from audio_mu.progress import say
-from audio_mu.report.base_models import Accuracies, learned_enough, near_chance, told_of
-from audio_mu.report.cards import BaseFacts, ModelFacts, base_card, family_note
-from audio_mu.requests.ledger import RETIRED, read_ledger
-from audio_mu.seeding import seeded
-from audio_mu.store import queries, registry
-from audio_mu.store.artifacts import Unreadable, list_files, read_logits
-from audio_mu.store.failed import log_failed
-from audio_mu.store.handle import Store
-from audio_mu.store.locks import registry_locked
-from audio_mu.store.queries import Finished
-from audio_mu.store.runs import Run, child_run
-from audio_mu.system.hashing import hash_of
-from audio_mu.workflows.data import Data, data_to_train, of_entry
-from audio_mu.workflows.fingerprints import (
+from audio_mu.base_models.fingerprints import (
     TRAINING_SOURCE,
     machine,
     network_identity,
@@ -43,6 +21,29 @@ from audio_mu.workflows.fingerprints import (
     problem,
     source_hash,
 )
+from audio_mu.base_models.served import log_servable, try_training
+from audio_mu.compute.attempt import Failed, measured
+from audio_mu.compute.cores import tell_idle, tell_precision
+from audio_mu.compute.engine import Engine
+from audio_mu.compute.jobs import Result, TrainJob, train_job
+from audio_mu.config import Config
+from audio_mu.data.audio import SAMPLE_RATE
+from audio_mu.data.splits import ENOUGH, one_sided
+from audio_mu.errors import UserError, counted, first_of
+from audio_mu.names import RECIPE_KNOWN
+from audio_mu.progress import say
+from audio_mu.report.base_models import Accuracies, learned_enough, near_chance, told_of
+from audio_mu.report.cards import BaseFacts, ModelFacts, base_card, family_note
+from audio_mu.requests.ledger import RETIRED, read_ledger
+from audio_mu.store import queries, registry
+from audio_mu.store.artifacts import Unreadable, list_files, read_logits
+from audio_mu.store.failed import log_failed
+from audio_mu.store.handle import Store
+from audio_mu.store.locks import registry_locked
+from audio_mu.store.queries import Finished
+from audio_mu.store.runs import Child, Run, child_run
+from audio_mu.system.hashing import hash_of
+from audio_mu.workflows.data import Data, data_to_train, of_entry
 from audio_mu.workflows.stage import base_params, base_tags, stage_run
 
 SHOWN = 12  # class names that are printed
@@ -59,45 +60,68 @@ def train(config: Config, store: Store, engine: Engine, parent: Run | None = Non
     data = data_to_train(config, store, read_ledger(store, config.data.label))
     for out in data.left_out:
         say(f"ledger: request {out.request} ({out.entry.hash[:8]}, {out.entry.state}): {out.told}")
-    fingerprints = {seed: _fingerprint(config, data, seed) for seed in config.training.seeds}
+    made = {seed: Made(seed, _fingerprint(config, data, seed)) for seed in config.training.seeds}
     found: dict[int, Accuracies] = {}
     with stage_run(store, parent, "train", config) as run:
         run.dataset(config.data.label, data.digest, len(data.split.train), "train")
-        say(_about(config, data))
-        if lacking := one_sided(data.split, data.clips):
-            run.tags({"one_sided_classes": first_of(lacking, SHOWN)})
-            say(
-                f"WARNING: {counted(len(lacking), 'class')} of {len(data.clips.class_names)} on one side alone: "
-                f"{first_of(lacking, SHOWN)}; give each {ENOUGH} recordings, or leave it out"
-            )
-        if data.clips.skipped:
-            run.csv("skipped.csv", pd.DataFrame(data.clips.skipped, columns=["clip_id", "reason"]))
-        pending = []
-        for seed, fingerprint in fingerprints.items():
-            finished = queries.newest(store, {"fingerprint": fingerprint, "stage": "train"})
-            if (
-                finished is None
-                or config.store.force
-                or RETIRED in finished.tags
-                or (accuracies := _accuracies(store, finished, data)) is None
-                or not _publish(config, store, data, seed, finished.id, finished.metrics)
-            ):
-                pending.append(seed)
-                continue
-            found[seed] = accuracies
-            say(f"seed {seed}: reusing the base model of run {finished.name} ({finished.id[:8]})")
-        jobs = [_job(config, data, seed) for seed in pending]
+        describe(run, config, data)
+        tell_precision(config)
+        reused = {seed: reuse(config, store, data, own) for seed, own in made.items()}
+        found |= {seed: accuracies for seed, accuracies in reused.items() if accuracies is not None}
+        jobs = [_job(config, data, seed) for seed in made if seed not in found]
+        if jobs and network_source(config):
+            try_training(config, len(data.clips.class_names))
+        tell_idle(config.machine, len(jobs))
         for job, result in engine.run(train_job, jobs, f"base models ({config.training.n_epochs} epochs each)"):
-            seed, outcome = job.seed, measured(result, partial(_metrics, data))
-            tags = {**base_tags(config), "seed": str(seed), "fingerprint": fingerprints[seed]}
-            own = (store, run, "train", "seed", f"seed-{seed}", tags, _params(config, seed))
+            own, outcome = made[job.seed], measured(result, partial(metrics_of, data))
             if isinstance(outcome, Failed):
-                log_failed(*own, outcome.reason, outcome.trace)
+                log_failed(*_run_of(config, run, own), outcome.reason, outcome.trace)
             else:
-                found[seed] = _log(config, data, child_run(*own), seed, *outcome)
+                found[job.seed] = log_base(config, data, run, own, *outcome)
         if found:
             _summarise(config, run, data, found)
     return {seed: of.test for seed, of in found.items()}
+
+
+@dataclass(frozen=True)
+class Made:
+    """A base model to be logged: its seed, and the hash of all that it depends on.
+
+    Of one that was trained elsewhere also `tags` that say so, and `origin`, the same in words.
+    """
+
+    seed: int
+    fingerprint: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    origin: str = ""
+
+
+def describe(run: Run, config: Config, data: Data) -> None:
+    """Log and print what recordings were found, and what is wrong with them."""
+    say(_about(config, data))
+    if lacking := one_sided(data.split, data.clips):
+        run.tags({"one_sided_classes": first_of(lacking, SHOWN)})
+        say(
+            f"WARNING: {counted(len(lacking), 'class')} of {len(data.clips.class_names)} on one side alone: "
+            f"{first_of(lacking, SHOWN)}; give each {ENOUGH} recordings, or leave it out"
+        )
+    if data.clips.skipped:
+        run.csv("skipped.csv", pd.DataFrame(data.clips.skipped, columns=["clip_id", "reason"]))
+
+
+def reuse(config: Config, store: Store, data: Data, made: Made) -> Accuracies | None:
+    """Put a finished model of the same fingerprint behind its seed's alias; None where it has to be made again."""
+    finished = queries.newest(store, {"fingerprint": made.fingerprint, "stage": "train"})
+    if (
+        finished is None
+        or config.store.force
+        or RETIRED in finished.tags
+        or (accuracies := _accuracies(store, finished, data)) is None
+        or not _publish(config, store, data, made, finished.id, finished.metrics)
+    ):
+        return None
+    say(f"seed {made.seed}: reusing the base model of run {finished.name} ({finished.id[:8]})")
+    return accuracies
 
 
 def _accuracies(store: Store, run: Finished, data: Data) -> Accuracies | None:
@@ -135,7 +159,7 @@ def _fingerprint(config: Config, data: Data, seed: int) -> str:
     recipe = config.data.recipe
     return hash_of(
         [
-            "train", seed, config.data.pipeline, network_identity(config), config.base_recipe,
+            "train", seed, config.data.pipeline, network_identity(config), config.hashed_recipe,
             [recipe.momentum, recipe.logmel_shift, recipe.logmel_scale],
             data.digest, machine(config), source_hash(TRAINING_SOURCE),
         ]
@@ -147,37 +171,49 @@ def _job(config: Config, data: Data, seed: int) -> TrainJob:
         problem=problem(config, data.clips),
         seed=seed,
         train=data.split.train,
-        sets=_sets(data),
+        sets=sets_of(data),
         optimizer=optimizer_settings(config),
         batch_size=config.training.batch_size,
         n_epochs=config.training.n_epochs,
         best_on=config.training.chooses_on,
+        precision=config.training.precision,
     )
 
 
-def _sets(data: Data) -> dict[str, np.ndarray]:
+def sets_of(data: Data) -> dict[str, np.ndarray]:
     """What a base model is evaluated on: the clips of earlier requests too, which it has not seen."""
     earlier = {name: found.clips for name, found in data.earlier.items()}
     return {"train": data.split.train, "test": data.split.test, **earlier}
 
 
-def _metrics(data: Data, result: Result) -> dict[str, float]:
+def metrics_of(data: Data, result: Result) -> dict[str, float]:
     """Performance on every set. Raises `UserError` where the network diverged."""
     labels = data.clips.labels.numpy()
     return {
         f"{name}/{key}": value
-        for name, indices in _sets(data).items()
+        for name, indices in sets_of(data).items()
         for key, value in performance(result.logits[name], labels[indices]).items()
     }
 
 
-def _log(config: Config, data: Data, child: Run, seed: int, result: Result, metrics: Mapping[str, float]) -> Accuracies:
+def _run_of(config: Config, parent: Run, made: Made) -> Child:
+    """What a base model's run is made of."""
+    tags = {**base_tags(config), **made.tags, "seed": str(made.seed), "fingerprint": made.fingerprint}
+    params = base_params(config) | {"seed": str(made.seed)}
+    return parent.store, parent, "train", "seed", f"seed-{made.seed}", tags, params
+
+
+def log_base(
+    config: Config, data: Data, parent: Run, made: Made, result: Result, metrics: Mapping[str, float]
+) -> Accuracies:
+    """Log a base model with its losses and logits, and make it the version behind its seed's alias."""
     clips = data.clips
     labels = clips.labels.numpy()
-    with child as run:
+    times = {} if made.origin else {"time/total_s": result.total_seconds, "time/cpu_s": result.cpu_seconds}
+    with child_run(*_run_of(config, parent, made)) as run:
         # Before the model: an erasure could not tell what the model of a killed run was trained on.
         run.csv("losses.csv", losses_table(data, result.logits))
-        for name, indices in _sets(data).items():
+        for name, indices in sets_of(data).items():
             run.npz(
                 f"logits/{name}.npz",
                 clip_id=np.array([clips.ids[i] for i in indices]),
@@ -185,15 +221,15 @@ def _log(config: Config, data: Data, child: Run, seed: int, result: Result, metr
                 logits=result.logits[name],
             )
         # Before the figures: MLflow would read every figure of the run again to make it the model's.
-        model = log_servable(run, config, data, seed, result)
-        run.metrics({**metrics, "time/total_s": result.total_seconds, "time/cpu_s": result.cpu_seconds}, model)
+        model = log_servable(run, config, clips.class_names, made.seed, result)
+        run.metrics({**metrics, **times}, model)
         run.curves(result.curves)
-        run.text("model_card.md", _card(config, data, seed, metrics))
-    _publish(config, run.store, data, seed, run.id, metrics)
+        run.text("model_card.md", _card(config, data, made, metrics))
+    _publish(config, run.store, data, made, run.id, metrics)
     return Accuracies(metrics["train/accuracy"], metrics["test/accuracy"])
 
 
-def _publish(config: Config, store: Store, data: Data, seed: int, run_id: str, metrics: Mapping[str, float]) -> bool:
+def _publish(config: Config, store: Store, data: Data, made: Made, run_id: str, metrics: Mapping[str, float]) -> bool:
     """Make sure that a finished run's model is a version, and the one behind the seed's alias.
 
     Done for runs that are reused too: the command that finished them may have been killed before. False where the run
@@ -201,7 +237,7 @@ def _publish(config: Config, store: Store, data: Data, seed: int, run_id: str, m
     """
     with registry_locked(store):
         _refuse_crossed(config, store, data)
-        return _published(config, store, data, seed, run_id, metrics)
+        return _published(config, store, data, made, run_id, metrics)
 
 
 def _refuse_crossed(config: Config, store: Store, data: Data) -> None:
@@ -214,8 +250,8 @@ def _refuse_crossed(config: Config, store: Store, data: Data) -> None:
             )
 
 
-def _published(config: Config, store: Store, data: Data, seed: int, run_id: str, metrics: Mapping[str, float]) -> bool:
-    name, alias = config.registered_model, f"seed-{seed}"
+def _published(config: Config, store: Store, data: Data, made: Made, run_id: str, metrics: Mapping[str, float]) -> bool:
+    name, alias = config.registered_model, f"seed-{made.seed}"
     version = registry.of_run(store, name, run_id)
     if version is None:
         uri = registry.logged_model(store, run_id)
@@ -223,35 +259,38 @@ def _published(config: Config, store: Store, data: Data, seed: int, run_id: str,
             return False
         tags = {
             **base_tags(config),
-            "seed": str(seed),
+            **made.tags,
+            "seed": str(made.seed),
+            "test_accuracy": f"{metrics['test/accuracy']:.3f}",
             "recipe": json.dumps(config.base_recipe, sort_keys=True),
             "clips_digest": data.digest,
             "split": data.split.kind,
             "base_run_id": run_id,
-            "fingerprint": _fingerprint(config, data, seed),
+            "fingerprint": made.fingerprint,
             "class_names": json.dumps(data.clips.class_names),
             **({"network_source": source} if (source := network_source(config)) else {}),
         }
-        version = registry.register(store, name, uri, run_id, tags, _card(config, data, seed, metrics))
+        version = registry.register(store, name, uri, run_id, tags, _card(config, data, made, metrics))
     behind = registry.by_alias(store, name, alias)
     if behind is None or behind.version != version.version:
         registry.check_weights(version.source)
         Run(store, run_id, alias).tags({"base_version": version.version})
-        store.client.update_registered_model(name, family_note(_facts(config, data, seed)))
+        store.client.update_registered_model(name, family_note(_facts(config, data, made)))
         registry.set_alias(store, version, alias)  # last: it says that all of this is done
     return True
 
 
-def _card(config: Config, data: Data, seed: int, metrics: Mapping[str, float]) -> str:
+def _card(config: Config, data: Data, made: Made, metrics: Mapping[str, float]) -> str:
     sizes = len(data.split.train), len(data.split.test)
     accuracies = metrics["train/accuracy"], metrics["test/accuracy"]
-    return base_card(_facts(config, data, seed), BaseFacts(*sizes, *accuracies))
+    return base_card(_facts(config, data, made), BaseFacts(*sizes, *accuracies, made.origin))
 
 
-def _facts(config: Config, data: Data, seed: int) -> ModelFacts:
+def _facts(config: Config, data: Data, made: Made) -> ModelFacts:
     return ModelFacts(
-        config.registered_model, config.data.label, config.data.pipeline, config.training.network, seed,
-        data.clips.class_names, config.data.clip_samples, SAMPLE_RATE, data.split.kind, config.base_recipe,
+        config.registered_model, config.data.label, config.data.pipeline, config.training.network, made.seed,
+        data.clips.class_names, config.data.clip_samples, SAMPLE_RATE, data.split.kind,
+        config.base_recipe if made.tags.get(RECIPE_KNOWN) != "false" else {},
     )  # fmt: skip
 
 
@@ -274,46 +313,6 @@ def losses_table(data: Data, logits: Mapping[str, np.ndarray]) -> pd.DataFrame:
             )
         )
     return pd.concat(frames, ignore_index=True)
-
-
-def log_servable(run: Run, config: Config, data: Data, seed: int, result: Result) -> str:
-    """Log a network with its frontend: waveforms in, logits out. Returns the model's URI."""
-    # Networks of the user's own may draw more than their weights from the seed.
-    drawn_from = seed if network_source(config) else 0
-    traced = _traced(
-        config.training.architecture, network_identity(config), config.data.pipeline, config.data.dataset,
-        config.data.clip_samples, len(data.clips.class_names), drawn_from,
-    )  # fmt: skip
-    traced.module.get_submodule("network").load_state_dict(registry.as_tensors(result.state))
-    return registry.log_model(
-        run,
-        traced,
-        "model",
-        len(data.clips.class_names),
-        {
-            "sample_rate": SAMPLE_RATE,
-            "samples": config.data.clip_samples,
-            "class_names": list(data.clips.class_names),
-            "architecture": config.training.network,
-            "pipeline": config.data.pipeline,
-            "seed": seed,
-        },
-    )
-
-
-@lru_cache(maxsize=1)
-def _traced(
-    architecture: str, identity: str, pipeline: str, dataset: str, samples: int, n_classes: int, seed: int
-) -> registry.Traced:
-    """What is served of an architecture, to be filled with weights; `identity` tells edits of one file apart."""
-    with seeded(seed):
-        network = make_network(architecture, feature_shape(pipeline, samples), n_classes)
-    frontend = Frontend(pipeline, load_recipe(dataset))
-    return registry.Traced(servable(frontend, channels_last(network)), samples)
-
-
-def _params(config: Config, seed: int) -> dict[str, str]:
-    return base_params(config) | {"seed": str(seed)}
 
 
 def _summarise(config: Config, run: Run, data: Data, found: Mapping[int, Accuracies]) -> None:

@@ -13,10 +13,19 @@ from sklearn.model_selection import train_test_split
 from audio_mu.audit.certainty import paired_error
 from audio_mu.audit.performance import cross_entropy
 from audio_mu.audit.rehearsal import Score, told_apart
+from audio_mu.base_models.fingerprints import (
+    UNLEARNING_SOURCE,
+    machine,
+    network_identity,
+    optimizer_settings,
+    problem,
+    source_hash,
+)
 from audio_mu.compute.attempt import Failed
 from audio_mu.compute.engine import Engine
 from audio_mu.compute.jobs import Result, TrainJob, UnlearnJob, train_job, unlearn_job
 from audio_mu.config import REPAIR_FIELDS, Config
+from audio_mu.config.commands import command
 from audio_mu.data.splits import VALIDATION_SHARE
 from audio_mu.errors import UserError
 from audio_mu.progress import say
@@ -32,14 +41,6 @@ from audio_mu.unlearning import METHODS
 from audio_mu.unlearning.trials import Trial, draw_trials
 from audio_mu.workflows.bases import find_bases
 from audio_mu.workflows.data import Data, resolve
-from audio_mu.workflows.fingerprints import (
-    UNLEARNING_SOURCE,
-    machine,
-    network_identity,
-    optimizer_settings,
-    problem,
-    source_hash,
-)
 from audio_mu.workflows.method_settings import check_methods, hyper_parameters_of, method_settings
 from audio_mu.workflows.stage import base_params, base_tags, stage_run
 
@@ -81,7 +82,7 @@ class Rehearsal:
         config = self.config
         return hash_of(
             [
-                "rehearsal with errors", network_identity(config), config.data.pipeline, config.base_recipe,
+                "rehearsal with errors", network_identity(config), config.data.pipeline, config.hashed_recipe,
                 self.data.digest, self.request.hash, [self.data.clips.ids[i] for i in self.validation], self.base_seed,
                 self.reference_seed, machine(config), source_hash(UNLEARNING_SOURCE),
             ]
@@ -114,6 +115,7 @@ class Rehearsal:
                 batch_size=config.training.batch_size,
                 n_epochs=config.training.n_epochs,
                 best_on=None,
+                precision=config.training.precision,
             )
             for name, (seed, train) in clips.items()
         }
@@ -171,25 +173,22 @@ def tune(config: Config, store: Store, engine: Engine, parent: Run | None = None
     Returns one row per trial: method, trial, score, chosen, the values and the figures. Finished trials are reused.
     """
     searched = _searched(check_methods(config))
-    bases, data = find_bases(store, config)
+    bases, data = find_bases(store, config, trains=True)
     config = bases.config
     rehearsal = rehearse(config, data, resolve(config, data))
     trials = [
         trial
         for method in searched
         for trial in draw_trials(
-            method,
-            METHODS[method].search,
-            config.methods.n_trials,
-            config.training.learning_rate,
+            method, METHODS[method].search, config.methods.n_trials, config.training.learning_rate,
             config.request.forget_seed,
         )
-    ]
+    ]  # fmt: skip
     with stage_run(store, parent, "tune", config, _tags(rehearsal)) as run:
         run.dataset(config.data.label, data.digest, len(data.split.train), "tune")
         table, reference, base = Search(rehearsal, store, engine, run).run(trials)
         _report(run, rehearsal, table, trials)
-        say(recommendation(table, reference, base, f"mlflow run . -e unlearn -P method_config={run.address(TUNED)}"))
+        say(recommendation(table, reference, base, command("unlearn", method_config=run.address(TUNED))))
     return table
 
 

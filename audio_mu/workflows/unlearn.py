@@ -11,16 +11,21 @@ import pandas as pd
 
 from audio_mu.audit.one_model import Evaluator, Logits, not_recovered
 from audio_mu.audit.performance import cross_entropy
+from audio_mu.base_models.fingerprints import problem
+from audio_mu.base_models.served import log_servable
 from audio_mu.compute.attempt import Failed, measured
+from audio_mu.compute.cores import tell_idle, tell_precision
 from audio_mu.compute.engine import Engine
 from audio_mu.compute.jobs import Result, UnlearnJob, unlearn_job
 from audio_mu.config import Config
+from audio_mu.config.commands import command
 from audio_mu.models.waveform import network_state
 from audio_mu.names import NAIVE, ORIGINAL
 from audio_mu.progress import say
 from audio_mu.requests.again import resumed
 from audio_mu.requests.ledger import COPIES, RETIRED, SOUGHT
-from audio_mu.requests.request import request_table
+from audio_mu.requests.never_trained import enter_never_trained
+from audio_mu.requests.request import NeverTrainedError, request_table
 from audio_mu.store import queries, registry
 from audio_mu.store.artifacts import Unreadable, list_files, read_logits, unreadable
 from audio_mu.store.failed import leave_out, log_failed
@@ -32,7 +37,6 @@ from audio_mu.workflows.attack import find_attack, load_attack
 from audio_mu.workflows.bases import base_logits, find_bases
 from audio_mu.workflows.cells import is_measured
 from audio_mu.workflows.data import resolve
-from audio_mu.workflows.fingerprints import problem
 from audio_mu.workflows.method_settings import (
     check_methods,
     given_hyper_parameters,
@@ -40,20 +44,25 @@ from audio_mu.workflows.method_settings import (
     method_settings,
     say_unread,
 )
-from audio_mu.workflows.register import register_unlearned
-from audio_mu.workflows.stage import stage_run
-from audio_mu.workflows.train import log_servable
+from audio_mu.workflows.register import finish
+from audio_mu.workflows.stage import base_tags, stage_run
 from audio_mu.workflows.unlearning_cell import UnlearningCell
 
 
 def unlearn(config: Config, store: Store, engine: Engine, parent: Run | None = None) -> str:
-    """Run what the store does not have yet and log every figure; return the cell's id."""
+    """Run what the store does not have yet and log every figure; return the cell's id.
+
+    Where no model has learnt anything of the request, it is entered into the ledger and there is no cell."""
     methods = check_methods(config)
-    if parent is None and (answered := resumed(config, store)):
+    if parent is None and (answered := resumed(config, store)) is not None:
         return answered
     bases, data = find_bases(store, config)
     config = bases.config
-    request = resolve(config, data)
+    try:
+        request = resolve(config, data)
+    except NeverTrainedError as found:
+        enter_never_trained(config, store, data.clips, found, base_tags(config))
+        return ""
     attack = find_attack(store, bases)
     cell = UnlearningCell(config, bases, data, request, attack, given_hyper_parameters(config))
     clips, attackers = data.clips, load_attack(store, attack)
@@ -62,6 +71,7 @@ def unlearn(config: Config, store: Store, engine: Engine, parent: Run | None = N
     )
     versions = ", ".join(f"{seed} (version {version.version})" for seed, version in bases.versions.items())
     say(f"base models of {config.registered_model}, seeds {versions}")
+    tell_precision(config)
     say_unread(config, methods)
     with stage_run(store, parent, "unlearn", config, cell.tags()) as run:
         _describe(run, cell)
@@ -70,8 +80,7 @@ def unlearn(config: Config, store: Store, engine: Engine, parent: Run | None = N
         work.compare_with_naive()
         work.tell_copies()
     if parent is None:  # the whole chain registers after its comparison
-        register_unlearned(config, store, run, cell.id)
-        say("the methods side by side, averaged over the seeds: run `mlflow run . -e compare` with the same data")
+        finish(config, store, run, cell.id, ("see the methods side by side", command("compare")))
     return cell.id
 
 
@@ -127,6 +136,7 @@ class Unlearning:
                 self._take(seed, method, self._original(seed, states[seed]))
         jobs = [self._job(seed, method, states[seed]) for seed, method in pending if method != ORIGINAL]
         jobs.sort(key=lambda job: job.method != NAIVE)  # the longest first
+        tell_idle(self.cell.config.machine, len(jobs))
         for job, result in self.engine.run(unlearn_job, jobs, f"unlearning {self.cell.request.name}"):
             self._take(job.seed, job.method, result)
 
@@ -187,7 +197,8 @@ class Unlearning:
             self._log_artifacts(run, result.logits)
             # Before the figures: MLflow would read every figure of the run again to make it the model's.
             keeps, config = self._keeps_model(method), self.cell.config
-            model = log_servable(run, config, self.cell.data, seed, result) if keeps else None
+            names = self.cell.data.clips.class_names
+            model = log_servable(run, config, names, seed, result) if keeps else None
             run.curves(result.curves)
             run.metrics(metrics, model)
             self._log_audit(run, seed, result.logits, metrics)

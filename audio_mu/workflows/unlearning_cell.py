@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from audio_mu.base_models.fingerprints import MEASURED_SOURCE, machine, network_identity, source_hash
 from audio_mu.config import REPAIR_FIELDS, Config
 from audio_mu.config.parsers import as_text
+from audio_mu.names import ADOPTED, RECIPE_KNOWN
 from audio_mu.requests.ledger import COPIES, SOUGHT
 from audio_mu.requests.probable import NOT_SOUGHT
 from audio_mu.requests.request import Request
@@ -20,7 +22,6 @@ from audio_mu.system.hashing import hash_of
 from audio_mu.unlearning import METHODS
 from audio_mu.workflows.bases import Bases
 from audio_mu.workflows.data import Data
-from audio_mu.workflows.fingerprints import MEASURED_SOURCE, machine, network_identity, source_hash
 from audio_mu.workflows.method_settings import method_settings
 from audio_mu.workflows.stage import base_params, base_tags
 
@@ -46,7 +47,7 @@ class UnlearningCell:
         return hash_of(
             [
                 self.data.digest, self.data.tested, self.data.split.kind, config.data.split_seed, config.data.pipeline,
-                network_identity(config), config.base_recipe, self.request.hash, config.request.duplicates,
+                network_identity(config), config.hashed_recipe, self.request.hash, config.request.duplicates,
                 config.as_text(REPAIR_FIELDS),
                 {name: dict(values) for name, values in sorted(self.hyper_parameters.items())},
                 self.attack.tags["fingerprint"], source_hash(MEASURED_SOURCE),
@@ -95,6 +96,7 @@ class UnlearningCell:
             return shared
         version = self.bases.versions[seed]
         return shared | {
+            **{name: version.tags[name] for name in (ADOPTED, RECIPE_KNOWN) if name in version.tags},
             "seed": str(seed),
             "method": method,
             "fingerprint": self.fingerprint(seed, method),

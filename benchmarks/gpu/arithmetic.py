@@ -22,19 +22,20 @@ _ALLOWED = {"float32": (False, False), DEFAULT: (False, True), "TF32": (True, Tr
 def arithmetic(name: str) -> Iterator[Objective]:
     """The flags of a kind of arithmetic inside the block, and the cross-entropy that computes in it.
 
-    `as shipped` leaves all as it is; the others override the autocast that `fit` may set.
+    `as shipped` leaves all as it is; the others override what `fit` sets.
     """
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32
     matmul.allow_tf32, cudnn.allow_tf32 = _ALLOWED.get(name, before)
     try:
-        yield cross_entropy if name == SHIPPED else _cast(name == "bf16")
+        yield cross_entropy if name == SHIPPED else _cast(name == "bf16", _ALLOWED[name][1])
     finally:
         matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
-def _cast(to_bf16: bool) -> Objective:
+def _cast(to_bf16: bool, tf32: bool) -> Objective:
     def objective(network: nn.Module, batch: Batch) -> Tensor:
+        torch.backends.cudnn.allow_tf32 = tf32  # which `fit` forbids, and sets back at its end
         with torch.autocast(batch.features.device.type, dtype=torch.bfloat16, enabled=to_bf16):
             return cross_entropy(network, batch)
 

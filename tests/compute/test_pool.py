@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -169,6 +170,33 @@ def test_an_error_of_the_command_ends_all_workers() -> None:
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def environment(name: str) -> str:
+    """A job."""
+    return os.environ.get(name, "")
+
+
+def test_workers_have_the_environment_of_their_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches workers with the cache or store of an earlier command: they are forked from a process that stays."""
+    for value in ("first", "second"):
+        monkeypatch.setenv("AUDIO_MU_CACHE", value)
+        with LocalEngine(1) as engine:
+            assert [result for _, result in engine.run(environment, ["AUDIO_MU_CACHE"], "jobs")] == [value]
+
+
+def test_a_command_leaves_no_process_behind(tmp_path: Path) -> None:
+    """Catches a server of workers that goes on importing when a command that has nothing to compute has ended."""
+    number = "print(w.forkserver._forkserver._forkserver_pid, flush=True)"
+    ended = f"from audio_mu.compute import worker as w; w.start_server(); {number}; w.end_server()"
+    server = int(subprocess.run([sys.executable, "-c", ended], capture_output=True, text=True, check=True).stdout)
+    assert not Path(f"/proc/{server}").exists()
+    killed = ended.replace("w.end_server()", "import os; os._exit(1)")
+    server = int(subprocess.run([sys.executable, "-c", killed], check=False, capture_output=True, text=True).stdout)
+    until = time.monotonic() + 60
+    while Path(f"/proc/{server}").exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{server}").exists()
 
 
 def test_auto_gives_every_core_one_task() -> None:

@@ -28,6 +28,7 @@ WRONG = [
     ("n_epochs", "many"),
     ("architecture", "vggish"),
     ("optimizer", "adamw"),
+    ("precision", "half"),
     ("force", "yes"),
     ("clip_seconds", "0"),
     ("data_dir", "/no/such/folder"),
@@ -91,6 +92,8 @@ def test_wrong_values_are_refused_in_one_line(name: str, value: str) -> None:
     [
         ({"forget_pct": "30"}, ["forget_pct", "forget_percentage"]),
         ({"architecture": "VGGishSpec", "pipeline": "mel"}, ["VGGishSpec", "spec", "mel"]),
+        ({"architecture": "CCT", "pipeline": "waveform"}, ["waveform", "CCT", "architecture=/path/to/file.py:Class"]),
+        ({"pipeline": "waveform"}, ["waveform", "VGGish", "another pipeline"]),
         ({"dataset": "folder"}, ["data_dir"]),
         ({"forget": "list"}, ["forget_list"]),
         ({"forget_speakers": "17"}, ["forget_speakers", "forget='item'", "-P forget=speaker"]),
@@ -119,6 +122,15 @@ def test_auto_comes_from_the_recipe_and_given_values_stay() -> None:
     assert (training.batch_size, training.learning_rate, training.optimizer) == (256, 0.01, "sgd")
     assert (recipe.n_epochs, recipe.n_epoch_repair, recipe.momentum, recipe.pipeline) == (30, 5, 0.9, "mel")
     assert (config.data.pipeline, config.repair.n_epoch_repair) == ("mel", 5)
+
+
+def test_float32_is_hashed_as_no_precision() -> None:
+    """Catches an auto that stays, a cell of bf16 that passes for one of float32, and older steps done again."""
+    hashed = [Config.from_text({"precision": text} if text else {}).hashed_recipe for text in ("", "auto", "float32")]
+    assert hashed[0] == hashed[1] == hashed[2] and "precision" not in hashed[0]
+    config = Config.from_text({"precision": "bf16"})
+    assert config.hashed_recipe == {**hashed[0], "precision": "bf16"} == config.base_recipe
+    assert Config.from_text({}).base_recipe["precision"] == "float32"
 
 
 def test_given_is_what_the_user_gave() -> None:

@@ -62,6 +62,13 @@ def test_spec_is_decibels_above_each_clips_floor(waveform: np.ndarray) -> None:
         assert got[0].min() == pytest.approx(decibels.max() - 80, abs=1e-3)
 
 
+def test_a_waveform_is_left_as_it_is(waveform: np.ndarray) -> None:
+    """Catches a scaling or a second channel before a front end that the network brings itself."""
+    got = computed("waveform", waveform, 0.5 * waveform)
+    assert got.shape[2:] == feature_shape("waveform", N_SAMPLES) == (N_SAMPLES,)
+    np.testing.assert_array_equal(got[:, 0], [waveform, 0.5 * waveform])
+
+
 def test_logmel_is_a_fixed_function_of_mel(waveform: np.ndarray) -> None:
     """Catches log10, another floor, and standardisation by the data."""
     recipe = load_recipe("SyntheticDigits")

@@ -11,7 +11,7 @@ import torch
 from sklearn.model_selection import train_test_split
 
 from audio_mu.data.clips import Clips
-from audio_mu.data.splits import ENOUGH, TEST, TRAIN, Split, one_sided, split_clips
+from audio_mu.data.splits import ENOUGH, TEST, TRAIN, Split, one_sided, sides_of, split_clips
 from audio_mu.errors import UserError
 
 
@@ -139,3 +139,22 @@ def test_classes_on_one_side_are_told() -> None:
     clips = clips_of([f"recording {i}" for i in range(14)], [0] * 6 + [1] * 6 + [2, 3])
     split = Split("random", np.array([0, 1, 2, 6, 7, 12]), np.array([3, 4, 8, 9, 13]), np.array([], dtype=np.int64))
     assert one_sided(split, clips) == ["2 (1 recording, none to test)", "3 (1 recording, none to train on)"]
+
+
+@pytest.mark.parametrize("kind", ["random", "study"])
+def test_a_list_of_what_was_trained_on_gives_the_sides(kind: str) -> None:
+    """Catches a copy of a trained recording among the non-members, and a draw beside the list."""
+    clips = clips_of(["a", "b", "a", "c", "d"])
+    given = sides_of(kind, clips, {"0000.wav", "0003.wav"})
+    assert given == {"a": TRAIN, "b": TEST, "c": TRAIN, "d": TEST}
+    split = split_clips(kind, 42, clips, given, draw=False)
+    assert (split.train.tolist(), split.test.tolist(), split.drawn) == ([0, 2, 3], [1, 4], {})
+
+
+def test_people_are_trained_on_whole_or_not() -> None:
+    """Catches a person on both sides of a split by people."""
+    clips = clips_of(list("abcd"), speakers=("x", "x", "y", "y"))
+    given = sides_of("speaker", clips, {"0000.wav", "0001.wav"})
+    assert split_clips("speaker", 42, clips, given, draw=False).train.tolist() == [0, 1]
+    with pytest.raises(UserError, match="some recordings of 'y'"):
+        sides_of("speaker", clips, {"0000.wav", "0001.wav", "0002.wav"})

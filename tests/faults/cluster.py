@@ -4,8 +4,9 @@
 
 Starts PostgreSQL in a new folder, `mlflow server` on it with its artifact proxy, a Ray cluster of two nodes of one
 core, each in a working directory of its own; trains base models and runs 40 unlearnings (5 seeds × 8 methods) through
-`mlflow run` with engine=ray; kills one node with everything on it after a quarter of them. Then runs the same with the
-local engine on a fresh SQLite store and compares every figure but times. Needs Debian's postgresql package and
+`mlflow run` with engine=ray; kills one node with everything on it after a quarter of them, and stops PostgreSQL for
+`--minutes` after a half. A command that ends then must do so in one line, and the same command goes on. Compares every
+figure but times with those of the local engine on a fresh SQLite store. Needs Debian's postgresql package and
 requirements-cluster.txt; exits with 1 where a figure is missing, there twice, or another.
 """
 
@@ -20,8 +21,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from mlflow.tracking import MlflowClient
@@ -38,7 +40,17 @@ NODE = "AUDIO_MU_BENCHMARK_NODE"  # marks the processes of a node in their envir
 
 @contextmanager
 def postgresql(folder: Path) -> Iterator[str]:
-    """A new database server; yields its URI. PostgreSQL refuses to run as root: then it runs as `postgres`."""
+    """A new database server; yields its URI."""
+    with stoppable_postgresql(folder) as (uri, _):
+        yield uri
+
+
+@contextmanager
+def stoppable_postgresql(folder: Path) -> Iterator[tuple[str, Callable[[str], None]]]:
+    """A new database server; yields its URI, and what stops and starts it.
+
+    PostgreSQL refuses to run as root: then it runs as `postgres`.
+    """
     programs = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
     if programs is None:
         sys.exit("PostgreSQL is not installed: apt install postgresql")
@@ -53,11 +65,16 @@ def postgresql(folder: Path) -> Iterator[str]:
 
     run(f"{programs}/initdb", "-D", str(data), "--auth=trust", "--username=mlflow")
     options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1"
-    run(f"{programs}/pg_ctl", "-D", str(data), "-l", str(folder / "log"), "-o", options, "-w", "start")
+
+    def control(what: str) -> None:
+        own = ["-l", str(folder / "log"), "-o", options, "-w"] if what == "start" else ["-m", "immediate"]
+        run(f"{programs}/pg_ctl", "-D", str(data), *own, what)
+
+    control("start")
     try:
-        yield f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres"
+        yield f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres", control
     finally:
-        run(f"{programs}/pg_ctl", "-D", str(data), "-m", "immediate", "stop")
+        control("stop")
 
 
 @contextmanager
@@ -136,11 +153,46 @@ def figures(runs: list) -> dict[tuple[str, str], dict[str, float]]:
     }
 
 
+def disturbed(
+    start_it: Callable[[], subprocess.Popen[str]],
+    driver: Path,
+    uri: str,
+    control: Callable[[str], None],
+    minutes: float,
+) -> int:
+    """Run the chain to its end, a node killed and the database stopped on the way; after how many results it was."""
+    process = start_it()
+
+    def results(share: float) -> int:
+        """Wait for so many of them, or for the command's end; how many there are."""
+        there = lambda: len(method_runs(uri)) >= share * N_TASKS or process.poll() is not None  # noqa: E731
+        wait_for(there, f"{share:.0%} of the results", driver / "main.log")
+        return len(method_runs(uri))
+
+    print(f"after {results(0.25)} results: node two killed, {kill_node('two')} processes", flush=True)
+    stopped_after = results(0.5)
+    control("stop")
+    time.sleep(60 * minutes)
+    control("start")
+    print(f"after {stopped_after} results: PostgreSQL stopped for {minutes:g} min", flush=True)
+    if process.wait() != 0:
+        log = (driver / "main.log").read_text()
+        told = [line for line in log.splitlines() if line.startswith("error:")]
+        print(f"the command ended: {told}", flush=True)
+        if "Traceback" in log or len(told) != 1:
+            sys.exit(f"NOT as it should be: {log[-3000:]}")
+        process = start_it()
+    finish(driver, "main", process)
+    return stopped_after
+
+
 def main() -> None:
     """Run both stores and say whether they agree."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keep", type=Path, help="folder to work in and to leave (default: a temporary one)")
-    keep = parser.parse_args().keep
+    parser.add_argument("--minutes", type=float, default=0.5, help="for which PostgreSQL is stopped")
+    given = parser.parse_args()
+    keep = given.keep
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex()}
     with ExitStack() as stack:
         folder = (keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))).absolute()
@@ -155,17 +207,15 @@ def main() -> None:
         print(f"local engine, SQLite: {len(expected)} results in {time.monotonic() - start:.0f} s", flush=True)
 
         (folder / "server").mkdir()
-        database = stack.enter_context(postgresql(folder / "db"))
+        database, control = stack.enter_context(stoppable_postgresql(folder / "db"))
         uri = stack.enter_context(tracking_server(folder / "server", database, workers=2))
         address = stack.enter_context(ray_cluster(folder / "nodes"))
         driver = folder / "driver"
         start = time.monotonic()
-        process = command(driver, "main", data | {"engine": "ray"}, MLFLOW_TRACKING_URI=uri, RAY_ADDRESS=address)
-        quarter = lambda: len(method_runs(uri)) >= N_TASKS // 4 or process.poll() is not None  # noqa: E731
-        wait_for(quarter, "a quarter of the results", driver / "main.log")
-        done = len(method_runs(uri))
-        print(f"after {done} results: node two killed, {kill_node('two')} processes", flush=True)
-        finish(driver, "main", process)
+        start_it = partial(
+            command, driver, "main", data | {"engine": "ray"}, MLFLOW_TRACKING_URI=uri, RAY_ADDRESS=address
+        )
+        stopped_after = disturbed(start_it, driver, uri, control, given.minutes)
         runs = method_runs(uri)
         found = figures(runs)
         seconds = time.monotonic() - start
@@ -173,7 +223,7 @@ def main() -> None:
         twice = len(runs) - len(found)
         other = sorted(key for key in expected if found.get(key) != expected[key])
         print(f"missing {len(expected.keys() - found.keys())}, twice {twice}, with another figure {len(other)} {other}")
-        if len(expected) != N_TASKS or done >= N_TASKS or len(runs) != N_TASKS or twice or other:
+        if len(expected) != N_TASKS or stopped_after >= N_TASKS or len(runs) != N_TASKS or twice or other:
             sys.exit("NOT as it should be")
         print("all figures there, once each, equal to the local engine's")
 

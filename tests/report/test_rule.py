@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from audio_mu.audit.one_model import SHARE
+from audio_mu.report.choice import best_method
 from audio_mu.report.facts import Estimate, figures_of
-from audio_mu.report.rule import LEARNED, RULE, Outcome, Verdict, best_method, judge, verdicts
+from audio_mu.report.rule import LEARNED, RULE, Outcome, Verdict, judge, verdicts
 from audio_mu.report.tables import long_table
 from tests.invented_models import Cell, counted
 from tests.report.conftest import MEANS, table

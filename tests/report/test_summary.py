@@ -24,7 +24,9 @@ def test_summary_names_each_method_once_under_its_verdict(long: pd.DataFrame, re
         "recordings)."
     )
     assert "The original model recognises 99.0 %" in lines[1]
-    assert "2 of 6 methods meet the rule: good and good_but_farther. good comes closest" in lines[2]
+    assert lines[2] == "2 of 6 methods meet the rule: good and good_but_farther."
+    assert lines[3].startswith("Recommended: good, the closest to retraining of those that meet it (ToW 0.")
+    assert "points from the original's. It is " in lines[3] and "settled" in lines[3]
     (not_forgotten,) = [line for line in lines if line.startswith("Not forgotten")]
     assert "remembers (" in not_forgotten
     assert "remembers_by_loss (" in not_forgotten

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from audio_mu.system import cores
-from audio_mu.system.cores import cores_at_hand, cpu_quota
+from audio_mu.system.cores import cores_at_hand, cpu_quota, multiplies_bf16
 
 
 def groups(folder: Path, own: str, files: dict[str, str]) -> tuple[Path, Path]:
@@ -46,3 +46,11 @@ def test_a_quota_below_one_core_is_one_core(monkeypatch: pytest.MonkeyPatch) -> 
     for quota, expected in ((0.5, 1), (1.9, 1), (1000.0, here), (None, here)):
         monkeypatch.setattr(cores, "cpu_quota", lambda quota=quota: quota)
         assert cores_at_hand() == expected
+
+
+@pytest.mark.parametrize(("flags", "units"), [("fpu avx512_bf16 amx_bf16 amx_tile", True), ("fpu avx512_bf16", False)])
+def test_matrix_units_are_read_from_the_flags(flags: str, units: bool, tmp_path: Path) -> None:
+    """Catches vector instructions for bf16 that pass for matrix units, and a system without the file."""
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n\n")
+    assert multiplies_bf16(tmp_path / "cpuinfo") == units
+    assert not multiplies_bf16(tmp_path / "none")

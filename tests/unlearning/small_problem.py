@@ -13,15 +13,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from audio_mu.models import build, tiny
+from audio_mu.models import AudioClassifier, build, tiny
 from audio_mu.seeding import seeded
 from audio_mu.training import Examples, OptimizerSettings, predict, train_from_scratch
 from audio_mu.unlearning import Settings, Unlearned, run_method
 
 N_CLASSES, N_TEST = 4, 80
 SMALL_SHAPE, STUDY_SHAPE = (16, 16), (32, 63)
+OF_WAVEFORMS = "a network of the user's own, on waveforms"
 SMALL_VGGISH = {"blocks": ((8,), (8,)), "hidden": 64}
 RECIPE = Settings(OptimizerSettings("adam", 0.003), batch_size=4, n_epochs=24, n_epoch_repair=5)
+
+
+class OfWaveforms(AudioClassifier):
+    """[b, 1, samples] → logits, with normalised batches, as in networks of the user's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        steps = (nn.Conv1d(1, 8, 32, stride=16), nn.BatchNorm1d(8), nn.ReLU(), nn.Conv1d(8, 8, 5, stride=4), nn.ReLU())
+        self.layers = nn.Sequential(*steps, nn.AdaptiveAvgPool1d(4), nn.Flatten())
+        self.head = nn.Linear(32, N_CLASSES)
+
+    def penultimate(self, features: Tensor) -> Tensor:
+        return self.layers(features)
+
+    def last_block(self) -> list[nn.Module]:
+        return [self.layers[3], self.head]
 
 
 @dataclass(frozen=True)
@@ -93,7 +110,7 @@ class Problem:
 def small_problem(
     architecture: str | None = None,
     *,
-    shape: tuple[int, int] = SMALL_SHAPE,
+    shape: tuple[int, ...] = SMALL_SHAPE,
     n_train: int = 64,
     settings: Settings = RECIPE,
 ) -> Problem:
@@ -110,10 +127,13 @@ def small_problem(
     wrong = torch.randperm(n_train, generator=draw)[: n_train // 8]
     labels[wrong] = (labels[wrong] + 1) % N_CLASSES
     forget = torch.randperm(n_train, generator=draw)[: n_train // 4].sort().values
-    widths = SMALL_VGGISH if architecture is None else tiny(architecture)
+    own = architecture == OF_WAVEFORMS
+    widths = {} if own else SMALL_VGGISH if architecture is None else tiny(architecture or "")
 
     def initialise(seed: int) -> nn.Module:
         with seeded(seed):
+            if own:
+                return OfWaveforms()
             return build(architecture or "VGGish", shape, N_CLASSES, **widths).to(memory_format=torch.channels_last)
 
     base = train_from_scratch(

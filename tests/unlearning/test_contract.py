@@ -19,7 +19,16 @@ from audio_mu.config.parsers import ARCHITECTURES
 from audio_mu.errors import UserError
 from audio_mu.unlearning import METHODS, Settings, Task, UndeclaredSet, Unlearned, choose
 from audio_mu.unlearning.registry import REQUESTS
-from tests.unlearning.small_problem import RECIPE, STUDY_SHAPE, Problem, same, small_problem, trained, weights
+from tests.unlearning.small_problem import (
+    OF_WAVEFORMS,
+    RECIPE,
+    STUDY_SHAPE,
+    Problem,
+    same,
+    small_problem,
+    trained,
+    weights,
+)
 
 every_method = pytest.mark.parametrize("name", sorted(METHODS))
 
@@ -44,7 +53,8 @@ def trained_on_more() -> Problem:
 @cache
 def untrained(architecture: str) -> Problem:
     settings = dataclasses.replace(RECIPE, n_epochs=0, batch_size=8, n_epoch_repair=1)
-    return small_problem(architecture, shape=STUDY_SHAPE, n_train=24, settings=settings)
+    shape = (1_600,) if architecture == OF_WAVEFORMS else STUDY_SHAPE
+    return small_problem(architecture, shape=shape, n_train=24, settings=settings)
 
 
 def global_state() -> tuple[Any, ...]:
@@ -191,14 +201,32 @@ def test_small_requests_do_not_destroy_the_model(name: str, n_forget: int) -> No
 
 
 @every_method
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", (*ARCHITECTURES, OF_WAVEFORMS))
 def test_every_architecture_is_supported_reproducibly(name: str, architecture: str) -> None:
-    """Catches code that needs convolutions, that per-clip dropout defeats, and draws outside the seed."""
+    """Catches code that needs images, that per-clip dropout defeats, and draws outside the seed."""
     problem = untrained(architecture)
     quick = {"epochs": 1} if "epochs" in METHODS[name].hyper_parameters else {}
     one, two = (problem.run(name, hyper_parameters=quick).network for _ in range(2))
     assert same(weights(one), weights(two))
     assert all(value.isfinite().all() for value in one.state_dict().values())
+
+
+@every_method
+def test_training_computes_in_bf16_and_evaluation_in_float32(name: str) -> None:
+    """Catches a step of a method outside `task.fit`, evaluation in bf16, and weights that are not float32."""
+    trained_in, evaluated_in = set(), set()
+
+    def look(module: nn.Module, _: Any, answer: Tensor) -> None:
+        if isinstance(module, nn.Conv2d):
+            (trained_in if module.training else evaluated_in).add(answer.dtype)
+
+    hyper_parameters = {"epochs": 1} if "epochs" in METHODS[name].hyper_parameters else {}
+    with nn.modules.module.register_module_forward_hook(look):
+        problem = untrained("VGGish").changed(precision="bf16", n_epochs=1)
+        network = problem.run(name, hyper_parameters=hyper_parameters).network
+    assert trained_in == (set() if name == "ssd" else {torch.bfloat16})
+    assert evaluated_in <= {torch.float32}
+    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in network.state_dict().values())
 
 
 @every_method

@@ -79,7 +79,11 @@ def test_scope_decides_what_else_is_left_out(two_copies: Config) -> None:
     def without(ids: set[str], *places: int) -> list[list[str]]:
         return [[id_ for id_ in own if id_ not in ids or i not in places] for i, own in enumerate(everything)]
 
-    found = load_data(two_copies, Ledger((entry := entry_of(whole, rows, "answered", "person"),)), whole.split.drawn)
+    tested = tuple(int(i) for i in whole.split.test if clips.speakers[i] == person)
+    later = Ledger((entry_of(whole, rows, "answered", "person"),))  # nothing was held out when it was answered
+    assert named(two_copies, later, whole)[:3] == without(of_person, 0, 1, 2)
+    entry = entry_of(whole, rows, "answered", "person", tested)
+    found = load_data(two_copies, Ledger((entry,)), whole.split.drawn)
     assert named(two_copies, Ledger((entry,)), whole)[:3] == without(of_person, 0)
     (told,) = found.left_out
     assert (told.own, told.others + told.held_out) == (1, len(of_person) - 1)

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import requests
+import soundfile
 
-from audio_mu.errors import UserError
+import audio_mu.ask
+from audio_mu.report.choice import NotAllowed, allowed_method, naive_is_left
 from audio_mu.store.queries import Finished
 from audio_mu.workflows.cells import CellRuns
-from audio_mu.workflows.register import _allowed_method
 from tests.conftest import FAST, Command
 from tests.finished_store import Results
 from tests.servers import free_port, wait_for
@@ -40,9 +41,10 @@ def cell(remain: float) -> CellRuns:
 @pytest.mark.parametrize("register", ["best", "omp"])
 def test_naive_is_offered_unless_it_is_what_fails(register: str, remain: float, is_offered: bool) -> None:
     """Catches a user sent to a retrained model that is refused in turn."""
-    with pytest.raises(UserError, match="is refused: ") as raised:
-        _allowed_method(register, cell(remain))
-    assert ("register=naive, the retrained model" in str(raised.value)) == is_offered
+    runs = cell(remain)
+    with pytest.raises(NotAllowed, match="is refused: "):
+        allowed_method(register, runs.long(), runs.methods)
+    assert naive_is_left(register, runs.long()) == is_offered
 
 
 def test_the_refusal_of_best_says_how_many_were_compared() -> None:
@@ -50,10 +52,12 @@ def test_the_refusal_of_best_says_how_many_were_compared() -> None:
     many = cell(0.9).runs | {
         (f"m{i}", 40): Finished(f"m{i}", "", {}, {"gap/forget_accuracy": 0.0, "gap/tow": 0.5}, 0) for i in range(4)
     }
-    with pytest.raises(UserError) as raised:
-        _allowed_method("best", CellRuns("c", "item-10", many))
-    assert "the closest of 5 is omp, accuracy lost: seed 40 has not recovered" in str(raised.value)
-    assert "\n" not in str(raised.value)
+    runs = CellRuns("c", "item-10", many)
+    with pytest.raises(NotAllowed) as raised:
+        allowed_method("best", runs.long(), runs.methods)
+    assert "no method meets the rule, of 5 compared; highest ToW: omp, accuracy lost" in str(raised.value)
+    assert raised.value.reasons.startswith("omp, accuracy lost: seed 40 has not recovered")
+    assert "\n" not in str(raised.value) and len(str(raised.value).split()) <= 30
 
 
 @pytest.mark.parametrize(
@@ -91,10 +95,11 @@ def test_the_unlearned_models_are_versions_with_evidence(chain: Results) -> None
     """Catches an alias on the wrong seed or model, and a version that cannot say what it is."""
     naive = {seed: run for (method, seed), run in chain.methods().items() if method == "naive"}
     served = chain.client.get_model_version_by_alias(NAME, "unlearned")
+    chosen = max(sorted(naive), key=lambda seed: naive[seed].data.metrics["remain/accuracy"])
     for seed in ("40", "41"):
         version = chain.client.get_model_version_by_alias(NAME, f"unlearned-seed-{seed}")
         base = chain.client.get_model_version_by_alias(NAME, f"seed-{seed}")
-        assert (version.version == served.version) == (seed == "40")
+        assert (version.version == served.version) == (seed == chosen)
         assert version.run_id == naive[seed].info.run_id
         assert version.tags["request_hash"] == naive[seed].data.tags["request_hash"]
         assert (version.tags["method"], version.tags["seed"]) == ("naive", seed)
@@ -112,6 +117,8 @@ def test_the_unlearned_models_are_versions_with_evidence(chain: Results) -> None
         assert "<!doctype html>" in text(chain, version.run_id, "evidence.html")
     printed = (chain.folder / "output.txt").read_text()
     assert re.search(rf"serve it .* mlflow models serve -m models:/{NAME}@unlearned .*-p 5001\n", printed)
+    after = naive[chosen].data.metrics["test/accuracy"]
+    assert re.search(rf"in service: seed {chosen}, .* test accuracy \d\.\d{{3}} → {after:.3f}", printed)
     assert re.search(r"forget \d\.\d{3} \(original \d\.\d{3}\), remain \d", printed)
     assert "unlearned" in chain.client.get_registered_model(NAME).description
 
@@ -140,8 +147,8 @@ Ask = Callable[[str | bytes], requests.Response]
 
 
 @pytest.fixture(scope="module", params=["seed-40", "unlearned"])
-def ask(request: pytest.FixtureRequest, chain: Results) -> Iterator[tuple[str, Ask]]:
-    """`mlflow models serve` of a base and of an unlearned version: (alias, what sends a body to it)."""
+def ask(request: pytest.FixtureRequest, chain: Results) -> Iterator[tuple[str, Ask, str]]:
+    """`mlflow models serve` of a base and of an unlearned version: (alias, what sends a body to it, its address)."""
     port = free_port()
     environment = os.environ | {
         "MLFLOW_TRACKING_URI": f"sqlite:///{chain.folder / 'mlflow.db'}",
@@ -168,20 +175,49 @@ def ask(request: pytest.FixtureRequest, chain: Results) -> Iterator[tuple[str, A
         log = chain.folder / "serve.txt"
         wait_for(lambda: server.poll() is not None or answers(), "the served model", log)
         assert server.poll() is None, log.read_text()
-        yield request.param, post
+        yield request.param, post, url
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
 
 
+def test_a_served_model_is_asked_in_one_line(
+    chain: Results, ask: tuple[str, Ask, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Catches recordings that are sent otherwise than they were trained on, and answers under other names."""
+    import mlflow
+
+    alias, _, url = ask
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{chain.folder / 'mlflow.db'}")
+    noise = np.random.default_rng(1).normal(0, 0.1, (8_000, 2))
+    soundfile.write(tmp_path / "stereo.flac", noise, 16_000)
+    padded = np.zeros((1, 16_000), dtype=np.float32)
+    padded[0, :8_000] = soundfile.read(tmp_path / "stereo.flac", dtype="float32")[0].mean(axis=1)
+    model = f"models:/{NAME}@{alias}"
+    names = mlflow.models.get_model_info(model).metadata["class_names"]
+    best = names[int(mlflow.pyfunc.load_model(model).predict(padded).argmax())]
+    recording = str(tmp_path / "stereo.flac")
+    assert audio_mu.ask.main([url, recording, "--model", model]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{recording}: {best} ")
+    for arguments, told in (
+        ([url, recording, "--model", "models:/nobody@unlearned"], "is none of this project's registry"),
+        ([url, str(tmp_path / "none.wav"), "--model", model], "none.wav"),
+        ([f"http://127.0.0.1:{free_port()}", recording, "--model", model], "does not answer as a served model does"),
+    ):
+        assert audio_mu.ask.main(arguments) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert told in line
+
+
 def test_served_models_answer_waveforms_and_refuse_the_rest(
-    chain: Results, ask: tuple[str, Ask], monkeypatch: pytest.MonkeyPatch
+    chain: Results, ask: tuple[str, Ask, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches other logits than the model's, NaN as an answer, an error without a reason, and a server that dies."""
     import mlflow
 
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    alias, post = ask
+    alias, post, _ = ask
     mlflow.set_tracking_uri(f"sqlite:///{chain.folder / 'mlflow.db'}")
     waveforms = np.random.default_rng(0).normal(0, 0.1, (2, 16_000)).astype(np.float32)
     body = json.dumps({"inputs": waveforms.tolist()})
@@ -270,10 +306,12 @@ def test_what_fails_the_rule_is_refused_with_the_reason(chain: Results, entry: C
         assert f"error: register='{register}' is refused: " in done.stderr
         assert re.search(
             r"remain accuracy is \d+\.\d points below naive's \(± \d+\.\d points\), 1\.\d points are allowed",
-            done.stderr,
+            done.stdout,
         )
-        assert "; register=naive, the retrained model, needs no new training" in done.stderr
+        assert re.search("go on with `.*entrypoints.unlearn .*--methods naive --register naive`", done.stderr)
         assert done.stderr.count("\n") == 1
+        (run, *_) = chain.runs("tags.stage = 'unlearn' and tags.role = 'parent'")
+        assert run.info.status == "FINISHED" and "points below naive's" in run.data.tags["registration_refused"]
     assert chain.client.get_model_version_by_alias(NAME, "unlearned").version == before
     assert len(chain.client.search_model_versions(f"name='{NAME}'")) == 4
     done = entry("unlearn", chain.folder, **wrecked)

@@ -16,7 +16,6 @@ import scipy.signal
 import soundfile
 import torch
 
-from audio_mu.compute.jobs import channels_last
 from audio_mu.config import Config
 from audio_mu.data import synthetic
 from audio_mu.data.clips import load_clips
@@ -168,9 +167,10 @@ def placed(speech: bytes, position: float) -> np.ndarray:
 
 def small_network(seed: int) -> torch.nn.Module:
     with seeded(seed):
-        return channels_last(VGGish(10, (32, 63), blocks=((8,), (16,), (32,)), hidden=128))
+        return VGGish(10, (32, 63), blocks=((8,), (16,), (32,)), hidden=128)
 
 
+@pytest.mark.slow
 def test_the_original_knows_by_heart_what_naive_does_not(digits_of_ten: Path) -> None:
     """Would catch a data set in which nothing can be forgotten: a network without the recordings knows them as well."""
     config = Config.from_text({"data_dir": str(digits_of_ten), "forget_percentage": "30"})

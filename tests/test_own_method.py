@@ -105,7 +105,7 @@ def test_an_edited_network_must_be_trained_again(example: Example) -> None:
     text = example.network.read_text()
     example.network.write_text(text + "\n# edited\n")
     try:
-        with pytest.raises(UserError, match=r"edited since seeds=40 .*-e train"):
+        with pytest.raises(UserError, match=r"edited since seeds=40 .*train"):
             api.unlearn(**example.parameters, methods="naive")
     finally:
         example.network.write_text(text)

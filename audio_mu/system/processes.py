@@ -120,20 +120,17 @@ def _no_such_process(pid: int) -> bool:
 
 def when_orphaned(parent: int, act: Callable[[], object]) -> None:
     """Call `act`, from a thread of its own, when this process has another parent than `parent`."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        act()
-
-    threading.Thread(target=watch, daemon=True).start()
+    _when(lambda: os.getppid() != parent, act)
 
 
 def when_gone(pid: int, started: str, act: Callable[[], object]) -> None:
     """Call `act`, from a thread of its own, when the process of which `since` said `started` is no more."""
+    _when(lambda: is_gone(pid, started), act)
 
+
+def _when(condition: Callable[[], bool], act: Callable[[], object]) -> None:
     def watch() -> None:
-        while not is_gone(pid, started):
+        while not condition():
             time.sleep(0.5)
         act()
 

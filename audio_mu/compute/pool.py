@@ -36,6 +36,7 @@ class Worker:
         self._process = workers.Process(target=serve, args=(theirs, own, since(own), dict(os.environ)))
         self._process.start()
         theirs.close()  # so that its end is seen here
+        self._ending = threading.Lock()
 
     def do(self, work: Callable[[J], R], job: J, minutes: float) -> R | Failed:
         """The job's result or failure. Raises EOFError or OSError where the process is lost, `TooLong` after `minutes`.
@@ -52,13 +53,14 @@ class Worker:
         return result
 
     def end(self) -> str:
-        """Have the process end, whatever it does; how it ended, in words."""
-        self._process.join(SECONDS_TO_DIE)
-        self._process.terminate()
-        self._process.join(SECONDS_TO_DIE)
-        self._process.kill()  # what a method of the user's own may have kept from ending
-        self._process.join()
-        self._connection.close()
+        """Have the process end, whatever it does; how it ended, in words. A second thread waits for the first."""
+        with self._ending:
+            self._process.join(SECONDS_TO_DIE)
+            self._process.terminate()
+            self._process.join(SECONDS_TO_DIE)
+            self._process.kill()  # what a method of the user's own may have kept from ending
+            self._process.join()
+            self._connection.close()
         code = self._process.exitcode or 0
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
@@ -155,8 +157,10 @@ class LocalEngine:
 
     def _taken(self, told: str) -> Worker:
         with self._changing:
-            worker = self._idle.pop() if self._idle else None
-        worker = worker or Worker()
+            if self._idle:  # in one step, so that `__exit__` always finds it
+                self._busy[worker := self._idle.pop()] = told
+                return worker
+        worker = Worker()
         with self._changing:
             self._busy[worker] = told
             if self._ended:

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Mapping
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -23,26 +24,29 @@ from audio_mu.system.processes import when_gone
 from audio_mu.system.tuning import keep_freed_memory
 
 JOBS = "audio_mu.compute.jobs"
+_no_server = threading.Event()  # this process could not start one
 
 
 def context() -> ForkServerContext | SpawnContext:
     """How workers are started. Forking is safe where no thread of the parent has a lock, as in the server alone."""
-    return (
-        multiprocessing.get_context("forkserver") if sys.platform == "linux" else multiprocessing.get_context("spawn")
-    )
+    forked = sys.platform == "linux" and not _no_server.is_set()
+    return multiprocessing.get_context("forkserver") if forked else multiprocessing.get_context("spawn")
 
 
 def start_server() -> None:
     """Start the process that workers are forked from, if there is to be one and it does not run yet.
 
     It runs for as long as this process, or until `end_server`. Ctrl-C is blocked in it and in all workers, which take
-    over what their starter blocks: it must not reach them while they still import.
+    over what their starter blocks: it must not reach them while they still import. It listens on a file in the folder
+    for temporary files; where that is full, read-only or its name too long, workers start slowly, without it.
     """
     if isinstance(workers := context(), ForkServerContext):
         workers.set_forkserver_preload([JOBS])
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             forkserver.ensure_running()
+        except OSError:
+            _no_server.set()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

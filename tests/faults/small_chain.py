@@ -22,6 +22,9 @@ SETTINGS = {
 }  # fmt: skip
 """Small, and still every step: two base models, the attack, four methods of each seed, audits across seeds, report."""
 
+ANSWER = {**SETTINGS, "forget": "speaker", "forget_speakers": "1", "register": "naive"}
+"""The same, and the unlearned models go into service."""
+
 SMALLEST = {**SETTINGS, "seeds": "40", "methods": "naive"}
 ENTRY, PROJECT = "python -m entrypoints.main", "mlflow run"
 TAGS = ("stage", "role", "seed", "method")
@@ -52,19 +55,29 @@ class Place:
             self.folder / "cache", TMPDIR=str(self.folder / "tmp"), MLFLOW_TRACKING_URI=f"sqlite:///{self.database}"
         )
 
-    def start(self, via: str, output: Path) -> subprocess.Popen[bytes]:
-        """Start the chain in a process group of its own; what it prints is appended to a file."""
+    def start(self, via: str, output: Path, stage: str = "main") -> subprocess.Popen[bytes]:
+        """Start the chain, or the erasure of its request, in a process group of its own.
+
+        What it prints is appended to a file.
+        """
         given = {**self.settings, "data_dir": str(self.digits)}
-        words = entry_point("main", given) if via == ENTRY else mlflow_run("main", given)
+        if stage == "erase":
+            given = {"request": self.request(), "confirm": "true"}
+        words = entry_point(stage, given) if via == ENTRY else mlflow_run(stage, given)
         with output.open("ab") as stream:
             return subprocess.Popen(
                 words, cwd=self.folder, env=self.environment(), stdout=stream, stderr=stream, start_new_session=True
             )
 
-    def finish(self, via: str) -> None:
-        """Run the chain to its end. Raises `RuntimeError` with its last lines where it fails."""
+    def request(self) -> str:
+        """The hash of the request that the chain has answered."""
+        ((hash_,),) = self.query("select distinct value from tags where key = 'request_hash'")
+        return str(hash_)
+
+    def finish(self, via: str, stage: str = "main") -> None:
+        """Run the chain or the erasure to its end. Raises `RuntimeError` with its last lines where it fails."""
         output = self.folder / "output.txt"
-        if self.start(via, output).wait() != 0:
+        if self.start(via, output, stage).wait() != 0:
             raise RuntimeError(f"{via} failed:\n" + "\n".join(output.read_text().splitlines()[-20:]))
 
     def query(self, question: str) -> list[tuple[Any, ...]]:

@@ -6,7 +6,7 @@
 Each trial has a fresh tracking store and cache. The chain forgets a person and puts the answer into service. Several
 kills follow one another, each of the whole process group (SIGKILL, sometimes SIGTERM or SIGINT), at a random moment or
 as soon as the store shows that a step was begun, finished or registered; after each the same command is started again.
-The last time a single worker is killed, which the command has to survive. Then all figures but times must equal those
+In other trials a single worker is killed, which the command has to survive. Then all figures but times must equal those
 of the undisturbed run, no step may have been finished twice, no run be RUNNING, no temporary file and no process be
 left. After it the request is erased, under kills of its own: nothing of the person may be left. Every third trial goes
 through `mlflow run`; there the store is created first, as MLflow itself cannot open a store again whose creation was
@@ -34,6 +34,7 @@ from typing import Any
 import pandas as pd
 
 from audio_mu.system.hashing import file_sha256, hash_of
+from tests.answered import FLAT, tones
 from tests.commands import ROOT
 from tests.faults.looking import names_in
 from tests.faults.small_chain import (
@@ -44,7 +45,6 @@ from tests.faults.small_chain import (
     outcome,
     repeated,
     running,
-    small_digits,
     strays,
 )
 
@@ -52,6 +52,7 @@ CSV = ROOT / "results" / "kills.csv"
 SIGNALS = ["SIGKILL"] * 6 + ["SIGTERM", "SIGINT"]
 KILLS_OF_A_TRIAL = (3, 7)
 KILLS_OF_AN_ERASURE = 2
+SHARE_OF_ONE_WORKER = 0.4  # of the trials
 SECONDS_OF_AN_ERASURE = 8.0
 STEPS_AHEAD = 8  # the largest number of changes in the store that a kill waits for
 SECONDS_TO_END = 60.0  # generous: how long it took is in the table
@@ -92,13 +93,15 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     # Children of a script's background command ignore Ctrl-C, as they should: this one must not be taken for such.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    digits = small_digits(given.folder)
-    expected, seconds = reference(given.folder, digits)
+    recordings = tones(given.folder / "recordings")
+    (given.folder / "own.py").write_text(FLAT)
+    settings = ANSWER | {"architecture": f"{given.folder}/own.py:Flat"}
+    expected, seconds = reference(Place(given.folder / "reference", recordings, settings))
     done = read(given.csv)
     trial = int(done["trial"].max()) + 1 if len(done) else 0
     while len(done) < given.kills:
-        settings = ANSWER | {"engine": "ray"} if trial % 4 == 3 else ANSWER
-        place = Place(given.folder / f"trial-{trial}", digits, settings)
+        own = settings | {"engine": "ray"} if trial % 4 == 3 else settings
+        place = Place(given.folder / f"trial-{trial}", recordings, own)
         kills = make_trial(place, trial, expected, seconds)
         done = pd.concat([done, pd.DataFrame([asdict(kill) for kill in kills])], ignore_index=True)
         done.to_csv(given.csv, index=False)
@@ -112,13 +115,13 @@ def read(csv: Path) -> pd.DataFrame:
     return pd.read_csv(csv, keep_default_na=False) if csv.exists() else pd.DataFrame(columns=list(Kill.__annotations__))
 
 
-def reference(folder: Path, digits: Path) -> tuple[dict[str, Any], float]:
+def reference(place: Place) -> tuple[dict[str, Any], float]:
     """Outcome and seconds of the undisturbed chain, kept in the folder."""
     source = [file_sha256(path) for path in sorted((ROOT / "audio_mu").rglob("*.py"))]
-    kept = folder / f"reference-{hash_of([ANSWER, source])[:8]}.json"
+    kept = place.folder.parent / f"reference-{hash_of([ANSWER, source])[:8]}.json"
     if not kept.exists():
-        shutil.rmtree(folder / "reference", ignore_errors=True)
-        place = Place(folder / "reference", digits, ANSWER).make()
+        shutil.rmtree(place.folder, ignore_errors=True)
+        place.make()
         start = time.monotonic()
         place.finish(ENTRY)
         kept.write_text(json.dumps({"outcome": outcome(place), "seconds": time.monotonic() - start}))
@@ -136,12 +139,13 @@ def make_trial(place: Place, trial: int, expected: dict[str, Any], seconds: floa
         place.create_store()
     kills: list[Kill] = []
     try:
+        one_worker = draw.random() < SHARE_OF_ONE_WORKER
         for stage, n, longest in (
-            ("main", draw.randint(*KILLS_OF_A_TRIAL), seconds),
+            ("main", 1 if one_worker else draw.randint(*KILLS_OF_A_TRIAL), seconds),
             ("erase", KILLS_OF_AN_ERASURE, SECONDS_OF_AN_ERASURE),
         ):
             for number in range(n):
-                kinds = ["worker"] if stage == "main" and number == n - 1 else ["random", "step"]
+                kinds = ["worker"] if one_worker and stage == "main" else ["random", "step"]
                 kind, name = draw.choice(kinds), draw.choice(SIGNALS)
                 ahead = STEPS_AHEAD if stage == "main" else 2
                 after = draw.randint(1, ahead) if kind == "step" else draw.uniform(0, longest)
@@ -229,7 +233,7 @@ def workers_of(place: Place) -> list[int]:
 
 def left_of_the_person(place: Place) -> Iterator[str]:
     """What store and cache still say of the erased person: names of recordings, but for the ledger's list."""
-    ids = [f"{path.parent.name}/{path.name}".encode() for path in (place.digits / "01").rglob("*.wav")]
+    ids = [f"{path.parent.name}/{path.name}".encode() for path in place.digits.rglob("p1_*.wav")]
     assert ids, "the person has no recordings"
     for path in (path for top in ("mlruns", "cache") for path in (place.folder / top).rglob("*")):
         if path.is_file() and path.name != "recordings.csv":
@@ -271,7 +275,7 @@ def problems(place: Place, expected: dict[str, Any]) -> Iterator[str]:
     if found != expected:
         of, to = found["runs"], expected["runs"]
         differing = [kind for kind in of.keys() | to if of.get(kind) != to.get(kind)]
-        yield f"other figures: {sorted(differing) or 'aliases'}"
+        yield f"other figures: {sorted(differing) or 'aliases or entries'}"
     if twice := repeated(place):
         yield f"finished twice: {twice}"
     if n := len(running(place)):

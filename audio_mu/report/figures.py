@@ -1,4 +1,4 @@
-"""The figures of a comparison: as PNG for the tracking store, as SVG in the page's own colours for the report."""
+"""The figures of a comparison: as files for the tracking store, as SVG in the page's own colours for the report."""
 
 from __future__ import annotations
 
@@ -318,10 +318,12 @@ def prune_figure(curves: Mapping[str, np.ndarray]) -> Figure | None:
     return figure
 
 
-def as_png(figure: Figure) -> bytes:
-    """The figure as PNG bytes."""
+def as_file(figure: Figure, kind: str) -> bytes:
+    """The figure as the bytes of a png, pdf or svg file, the same ones each time; text in vector files is text."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    without_time: dict[str, Any] = {} if kind == "png" else {"CreationDate" if kind == "pdf" else "Date": None}
+    with rc_context({**STYLE, "pdf.fonttype": 42, "svg.hashsalt": kind}):
+        figure.savefig(buffer, format=kind, dpi=110, metadata=without_time)
     return buffer.getvalue()
 
 

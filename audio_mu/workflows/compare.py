@@ -16,6 +16,7 @@ from audio_mu.names import NAIVE
 from audio_mu.progress import say
 from audio_mu.report import figures, tables
 from audio_mu.report.answer import WIDTH, one_line_of
+from audio_mu.report.paper import latex_table, rows_of_seeds
 from audio_mu.report.published import published_markdown
 from audio_mu.report.rule import verdict_words
 from audio_mu.requests.ledger import read_ledger
@@ -58,6 +59,7 @@ def compare(config: Config, store: Store, parent: Run | None = None, cell: str |
     long = pd.concat([compared.long for compared in cells], ignore_index=True)
     with stage_run(store, parent, "compare", config, {"cell": newest.id, "request": newest.request}) as run:
         run.csv("comparison.csv", long)
+        run.csv("seeds.csv", rows_of_seeds(long))
         run.csv("paired.csv", pd.concat([compared.paired for compared in cells], ignore_index=True))
         texts, report = [], ""
         for place, (compared, losses) in enumerate(read):
@@ -109,6 +111,7 @@ def _show(
         short = tables.short_table(cell.long, runs.methods, verdict_words(cell.long, runs.methods))
         say(f"\n{one_line_of(f'{runs.title}, cell {runs.id}')}\n\n{tables.markdown(short)}")
     _draw(run, cell, losses)
+    run.text(f"paper/{runs.folder}.tex", latex_table(cell.long, runs.rows, runs.title, runs.id))
     if len(audit.per_clip):
         run.csv(f"audits/{runs.folder}/per_clip.csv", audit.per_clip.round(6))
     parts = [
@@ -123,7 +126,7 @@ def _show(
 
 
 def _draw(run: Run, cell: ComparedCell, losses: ClipLosses | None) -> None:
-    """The cell's figures as PNG into the run."""
+    """The cell's figures into the run, for the UI and for papers."""
     methods, title = cell.runs.methods, cell.runs.title
     drawn = {
         "accuracy": figures.accuracy_figure(cell.long, methods, title),
@@ -132,7 +135,8 @@ def _draw(run: Run, cell: ComparedCell, losses: ClipLosses | None) -> None:
     if losses is not None:
         drawn["forget_loss"] = figures.forget_loss_figure(losses.of_all_seeds, methods, title)
     for name, figure in drawn.items():
-        run.bytes(f"figures/{cell.runs.folder}/{name}.png", figures.as_png(figure))
+        for kind in ("png", "pdf", "svg"):
+            run.bytes(f"figures/{cell.runs.folder}/{name}.{kind}", figures.as_file(figure, kind))
 
 
 def _reading(cell: CellRuns, audit: CellAudit, method: str) -> str:

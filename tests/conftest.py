@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.commands import ROOT, entry_point, mlflow_run
+from tests.servers import ArchiveServer, archive_server
 
 if TYPE_CHECKING:  # it reads torch and MLflow, which many tests do without
     from tests.answered import Answered
@@ -89,6 +90,14 @@ def real_speech() -> Path:
     if not folder:
         pytest.skip("AUDIO_MU_TEST_DATA is not set: no real recordings to test on")
     return Path(folder)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ArchiveServer]:
+    """A server of one file, for downloads."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with archive_server() as running:
+        yield running
 
 
 Command = Callable[..., subprocess.CompletedProcess[str]]

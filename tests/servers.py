@@ -1,11 +1,13 @@
-"""Servers of a test's own on this machine: a free port, waiting, MLflow's tracking server."""
+"""Servers of a test's own on this machine: a free port, waiting, MLflow's tracking server, one for downloads."""
 
 from __future__ import annotations
 
+import http.server
 import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -64,3 +66,64 @@ def _answers(port: int) -> bool:
         return False
     finally:
         connection.close()
+
+
+class ArchiveServer(http.server.ThreadingHTTPServer):
+    """Serves `content` whatever the path, from where a range asks; breaks off after so many bytes if told to."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), ArchiveHandler)
+        self.content = b""
+        self.break_after: list[int] = []  # one entry for each request to come
+        self.honours_ranges = True
+        self.pause = 0.0  # seconds before each answer
+        self.drip = 0.0  # seconds after each byte; 0: all at once
+        self.asked: list[str | None] = []  # the Range header of each request
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/archive.tar.gz"
+
+
+class ArchiveHandler(http.server.BaseHTTPRequestHandler):
+    """Answers with 200, 206 or 416."""
+
+    server: ArchiveServer
+
+    def do_GET(self) -> None:
+        range_ = self.headers.get("Range")
+        self.server.asked.append(range_)
+        time.sleep(self.server.pause)
+        content = self.server.content
+        start = int(range_.removeprefix("bytes=").rstrip("-")) if range_ and self.server.honours_ranges else 0
+        if start >= len(content):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(content)}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        stop = start + self.server.break_after.pop(0) if self.server.break_after else None
+        if not self.server.drip:
+            self.wfile.write(content[start:stop])
+        for place in range(start, len(content) if self.server.drip else start):
+            self.wfile.write(content[place : place + 1])
+            time.sleep(self.server.drip)
+
+    def log_message(self, *_: object) -> None:
+        """Silence."""
+
+
+@contextmanager
+def archive_server() -> Iterator[ArchiveServer]:
+    """It, answering."""
+    with ArchiveServer() as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()

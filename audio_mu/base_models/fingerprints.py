@@ -13,7 +13,7 @@ from audio_mu.compute.cores import threads_and_workers
 from audio_mu.compute.jobs import Problem
 from audio_mu.config import Config
 from audio_mu.data.clips import Clips
-from audio_mu.own_code import digest_of, is_reference
+from audio_mu.own_code import digest_of, is_reference, load
 from audio_mu.system.hashing import file_sha256, hash_of
 from audio_mu.training import OptimizerSettings, pick_device
 
@@ -25,8 +25,12 @@ NOT_NUMERIC = ("search.py", "trials.py")  # settings, not figures, come from a s
 
 
 def network_source(config: Config) -> str:
-    """Hash of the file of the user's own network, empty for the package's."""
-    return digest_of(config.training.architecture) if is_reference(config.training.architecture) else ""
+    """Hash of the file of the user's own network and of what it starts from, empty for the package's."""
+    reference = config.training.architecture
+    if not is_reference(reference):
+        return ""
+    started_from = getattr(load(reference), "started_from", None)
+    return hash_of([digest_of(reference), started_from()]) if callable(started_from) else digest_of(reference)
 
 
 def network_identity(config: Config) -> str:

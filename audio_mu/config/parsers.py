@@ -30,6 +30,9 @@ STUDY_KEYS = {
 }
 """The study's own names of network and features, with the aliases of its misspelt CCT."""
 
+ENCODERS = {name.lower(): f"audio_mu.models.pretrained:{name}" for name in ("Wav2Vec2", "HuBERT", "WavLM")}
+"""Pretrained encoders of waveforms: their names, and the classes that they stand for."""
+
 Parser = Callable[[str], Any]
 
 
@@ -134,18 +137,25 @@ def quoted_name(name: str) -> str:
 
 
 def architecture(text: str) -> str:
-    """A network of the package, a key of the study, or a class of the user's own."""
-    known = (*ARCHITECTURES, *STUDY_KEYS)
+    """A network of the package, a key of the study, a pretrained encoder's class, or a class of the user's own."""
+    text, known = ENCODERS.get(text, text), (*ARCHITECTURES, *STUDY_KEYS)
     if text not in known and not (is_reference(text) and name_of(text).isidentifier()):
-        raise Refused("one of " + ", ".join(known) + ", or your own as /path/to/file.py:Class or module.path:Class")
+        raise Refused(
+            "one of " + ", ".join((*known, *ENCODERS)) + ", or your own as /path/to/file.py:Class or module.path:Class"
+        )
     if is_reference(text) and name_of(text) in known:
         raise Refused(f"a class of another name, {name_of(text)} is taken")
     return text
 
 
 def apply_study_key(parsed: dict[str, Any]) -> None:
-    """Replace a key of the study by what it means. Raises `UserError` where another pipeline was given."""
+    """Replace a key of the study by what it means; an encoder means waveforms.
+
+    Raises `UserError` where another pipeline was given.
+    """
     key = parsed.get("architecture", "")
+    if key in ENCODERS.values():
+        parsed["pipeline"] = parsed.get("pipeline") or WAVEFORM
     if key not in STUDY_KEYS:
         return
     architecture, pipeline = STUDY_KEYS[key]

@@ -46,7 +46,8 @@ class Archive:
 
     `url_variable` names the environment variable that overrides `url` with a mirror's. `sha256` is the archive's
     checksum, None where it is not stable. `verify` gets the unpacked folder and returns its fault, or an empty text.
-    An archive that claims to be larger than the limits is refused.
+    An archive that claims to be larger than the limits is refused. `instead` is the advice for a user without the
+    network, where the usual one does not fit.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Archive:
     max_packed_bytes: int = 4 << 30
     max_unpacked_bytes: int = 16 << 30
     max_members: int = 200_000
+    instead: str = ""
 
     @property
     def source(self) -> str:
@@ -66,7 +68,7 @@ class Archive:
     @property
     def way_out(self) -> str:
         """Advice for a user without the network."""
-        return f"give -P data_dir=<the data set's folder>, or set {self.url_variable} to a mirror's address"
+        return self.instead or f"give -P data_dir=<its folder>, or set {self.url_variable} to a mirror's address"
 
 
 class _Refused(Exception):
@@ -103,6 +105,23 @@ def fetch(archive: Archive, target: Path) -> Path:
                 part.replace(packed)
             _check_and_unpack(archive, packed, target)
             packed.unlink()
+    return target
+
+
+def fetch_file(archive: Archive, target: Path) -> Path:
+    """Make sure that the file `target` is there, which is no archive, and return it; otherwise as `fetch`."""
+    if not target.is_file():
+        with locked(target):
+            if not target.is_file():
+                part = target.with_name(target.name + ".part")
+                _download(archive, part)
+                if archive.sha256 is not None and (found := file_sha256(part)) != archive.sha256:
+                    part.unlink()
+                    raise UserError(
+                        f"{archive.name} from {archive.source} is refused and was removed (its SHA-256 is {found}, not "
+                        f"{archive.sha256}): run again, or {archive.way_out}"
+                    )
+                part.replace(target)
     return target
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import io
 import os
 import re
 import subprocess
 import sys
 import tarfile
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,69 +23,9 @@ from audio_mu.data.audiomnist import AudioMNIST, holds
 from audio_mu.data.download import Archive, fetch
 from audio_mu.data.speech_commands import SpeechCommands
 from audio_mu.errors import UserError
+from tests.servers import ArchiveServer as Server
 
 SIZE = 300_000
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Serves `content` whatever the path, from where a range asks; breaks off after so many bytes if told to."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.content = b""
-        self.break_after: list[int] = []  # one entry for each request to come
-        self.honours_ranges = True
-        self.pause = 0.0  # seconds before each answer
-        self.drip = 0.0  # seconds after each byte; 0: all at once
-        self.asked: list[str | None] = []  # the Range header of each request
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/archive.tar.gz"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers with 200, 206 or 416."""
-
-    server: Server
-
-    def do_GET(self) -> None:
-        range_ = self.headers.get("Range")
-        self.server.asked.append(range_)
-        time.sleep(self.server.pause)
-        content = self.server.content
-        start = int(range_.removeprefix("bytes=").rstrip("-")) if range_ and self.server.honours_ranges else 0
-        if start >= len(content):
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{len(content)}")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        self.send_header("Content-Length", str(len(content) - start))
-        self.end_headers()
-        stop = start + self.server.break_after.pop(0) if self.server.break_after else None
-        if not self.server.drip:
-            self.wfile.write(content[start:stop])
-        for place in range(start, len(content) if self.server.drip else start):
-            self.wfile.write(content[place : place + 1])
-            time.sleep(self.server.drip)
-
-    def log_message(self, *_: object) -> None:
-        """Silence."""
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
 
 
 @pytest.fixture

@@ -45,8 +45,9 @@ class Encoder(AudioClassifier):
                 f"architecture {type(self).__name__!r} hears at least 400 samples, not {input_shape}: give "
                 "pipeline=waveform and longer clips"
             )
-        self.encoder: Any = self._plain()  # torch's types know no layers of a module's own
-        width = self.encoder.encoder.feature_projection.projection.out_features
+        encoder: Any = self._plain()  # torch's types know no layers of a module's own
+        self.encoder = encoder
+        width = encoder.encoder.feature_projection.projection.out_features
         self.projection = nn.Sequential(nn.Linear(width, WIDTH), nn.ReLU())
         self.head = nn.Linear(WIDTH, n_classes)
 

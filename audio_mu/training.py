@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +14,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from audio_mu.config.parsers import BF16, FLOAT32
+from audio_mu.config.parsers import BALANCED, BF16, FLOAT32, UNWEIGHTED
+from audio_mu.optimizer import OptimizerSettings
 from audio_mu.seeding import generator, seeded
 
 PREDICT_BATCH = 256
@@ -50,44 +51,44 @@ class Batch:
     rows: Tensor
 
 
-@dataclass(frozen=True)
-class OptimizerSettings:
-    """How weights move: `name` sgd (with momentum) or adam, and the learning rate."""
-
-    name: str
-    learning_rate: float
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """A fresh optimiser, without any state, over the parameters that want gradients."""
-        wanted = [parameter for parameter in parameters if parameter.requires_grad]
-        common: dict[str, Any] = {"lr": self.learning_rate, "weight_decay": self.weight_decay, "fused": True}
-        if self.name == "adam":
-            return _Adam(wanted, **common)
-        return _SGD(wanted, momentum=self.momentum, **common)
-
-
-Kind = TypeVar("Kind", bound=torch.optim.Optimizer)
-
-
-def _never_compiled(kind: type[Kind]) -> type[Kind]:
-    """The same optimiser without torch's guards against compiling it.
-
-    They import torch's compiler when they are first called: a second and 110 MB in every process that trains.
-    """
-    bare = {name: inspect.unwrap(getattr(kind, name)) for name in ("add_param_group", "zero_grad", "step")}
-    return cast(type[Kind], type(kind.__name__, (kind,), bare | {"step": torch.no_grad()(bare["step"])}))
-
-
-_SGD, _Adam = _never_compiled(torch.optim.SGD), _never_compiled(torch.optim.Adam)
-
 Objective = Callable[[nn.Module, Batch], Tensor]
 
 
 def cross_entropy(network: nn.Module, batch: Batch) -> Tensor:
     """Mean cross-entropy of the batch."""
     return functional.cross_entropy(network(batch.features), batch.labels)
+
+
+def balanced_cross_entropy(examples: Examples) -> Objective:
+    """Cross-entropy in which every class counts as much as another in the set, however many clips it has.
+
+    A clip of a class with n of the N clips, of K classes that occur, weighs N / (K · n). Mean over the batch by these
+    weights, as of torch's `CrossEntropyLoss(weight)`.
+    """
+    counts = examples.labels[examples.indices].bincount()
+    weights = len(examples) / ((counts > 0).sum() * counts.clamp(min=1)).float()
+
+    def balanced(network: nn.Module, batch: Batch) -> Tensor:
+        weight = weights[batch.labels]
+        losses = functional.cross_entropy(network(batch.features), batch.labels, reduction="none")
+        return (weight * losses).sum() / weight.sum()
+
+    return balanced
+
+
+def loss_of(class_weights: str, examples: Examples) -> Objective:
+    """The loss that a recipe trains with on a set of clips: `none` or `balanced` weights of the classes in it."""
+    return balanced_cross_entropy(examples) if class_weights == BALANCED else cross_entropy
+
+
+def trained_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """The parameters that training moves: those that are not frozen."""
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
+def normalisations(network: nn.Module) -> list[nn.Module]:
+    """The modules that normalise by the statistics of a batch."""
+    return [module for module in network.modules() if isinstance(module, _BatchNorm)]
 
 
 def pick_device(name: str) -> torch.device:
@@ -129,10 +130,18 @@ def _loss(network: nn.Module, batch: Batch, objective: Objective, precision: str
             network.forward = own
 
 
-def shuffled_batches(examples: Examples, batch_size: int, draw: torch.Generator) -> Iterator[Batch]:
-    """One pass over the set in an order drawn from `draw`; the last batch may be smaller."""
+def batch_sizes(network: nn.Module, n: int, batch_size: int) -> list[int]:
+    """Clips in each batch of a pass over n. A batch of one cannot be normalised: it joins the batch before it."""
+    sizes = [len(part) for part in torch.arange(n).split(batch_size)]
+    if len(sizes) > 1 and sizes[-1] == 1 < batch_size and normalisations(network):
+        sizes[-2:] = [batch_size + 1]
+    return sizes
+
+
+def shuffled_batches(examples: Examples, sizes: int | list[int], draw: torch.Generator) -> Iterator[Batch]:
+    """One pass over the set in an order drawn from `draw`; with one size for all the last batch may be smaller."""
     order = torch.randperm(len(examples), generator=draw).to(examples.indices.device)
-    for rows in order.split(batch_size):
+    for rows in order.split(sizes):
         index = examples.indices[rows]
         yield Batch(examples.features[index], examples.labels[index], rows)
 
@@ -154,6 +163,7 @@ def fit(
     seed: int,
     precision: str = FLOAT32,
     objective: Objective = cross_entropy,
+    at_rest: Sequence[nn.Module] = (),
     after_step: Callable[[], None] | None = None,
     before_epoch: Callable[[int], None] | None = None,
     after_epoch: Callable[[int, float], None] | None = None,
@@ -162,15 +172,20 @@ def fit(
 
     The order of batches depends on `seed` alone. `after_step` runs after each update (masks), `before_epoch(e)`
     and `after_epoch(e, mean loss)` around each pass, e counting from 0. The network is left in evaluation mode,
-    without gradients. Weights, the optimiser's state and sums are float32 at every `precision`.
+    without gradients. Weights, the optimiser's state and sums are float32 at every `precision`. Modules `at_rest` stay
+    in evaluation mode; a single clip is normalised as in it too, by the statistics that the network has.
     """
-    draw = generator(seed)
+    draw, sizes = generator(seed), batch_sizes(network, len(examples), batch_size)
+    if len(examples) == 1:
+        at_rest = [*at_rest, *normalisations(network)]
     for epoch in range(epochs):
         if before_epoch is not None:
             before_epoch(epoch)
         network.train()
+        for module in at_rest:
+            module.eval()
         total = torch.zeros((), device=examples.features.device)
-        for batch in shuffled_batches(examples, batch_size, draw):
+        for batch in shuffled_batches(examples, sizes, draw):
             optimizer.zero_grad(set_to_none=True)
             loss = _loss(network, batch, objective, precision)
             loss.backward()
@@ -194,9 +209,9 @@ def ordered_batches(examples: Examples, batch_size: int) -> Iterator[Batch]:
 
 @in_float32()
 def gradient_sum(network: nn.Module, examples: Examples) -> list[Tensor]:
-    """Σ over the clips of ∇CE, in evaluation mode, one tensor per parameter; no weight moves."""
+    """Σ over the clips of ∇CE, in evaluation mode, one tensor per parameter that is not frozen; no weight moves."""
     network.eval()
-    parameters = list(network.parameters())
+    parameters = trained_parameters(network)
     totals = [torch.zeros_like(parameter) for parameter in parameters]
     for batch in ordered_batches(examples, PREDICT_BATCH):
         loss = functional.cross_entropy(network(batch.features), batch.labels, reduction="sum")
@@ -209,11 +224,11 @@ def gradient_sum(network: nn.Module, examples: Examples) -> list[Tensor]:
 def mean_squared_gradient(network: nn.Module, examples: Examples) -> list[Tensor]:
     """Diagonal of the empirical Fisher information: the mean over clips of each clip's own (∇CE)², per parameter.
 
-    In evaluation mode; squares of a batch's gradient would be another, far smaller quantity. As many clips at a
-    time as have `PER_CLIP_NUMBERS` gradient entries between them bound the memory.
+    Of the parameters that are not frozen, in evaluation mode; squares of a batch's gradient would be another, far
+    smaller quantity. As many clips at a time as have `PER_CLIP_NUMBERS` gradient entries between them bound the memory.
     """
     network.eval()
-    parameters = {name: parameter.detach() for name, parameter in network.named_parameters()}
+    parameters = {name: parameter.detach() for name, parameter in network.named_parameters() if parameter.requires_grad}
 
     def loss_of_clip(weights: dict[str, Tensor], features: Tensor, label: Tensor) -> Tensor:
         return functional.cross_entropy(functional_call(network, weights, features[None]), label[None])
@@ -250,13 +265,14 @@ def train_from_scratch(
     batch_size: int,
     seed: int,
     precision: str = FLOAT32,
+    class_weights: str = UNWEIGHTED,
     checkpoint: Callable[[nn.Module], float] | None = None,
     after_epoch: Callable[[int, float], None] | None = None,
 ) -> nn.Module:
     """Base training: weights drawn from the seed, then the recipe, the seed set again before training.
 
-    With `checkpoint` the weights of the epoch with the highest score are kept (the first of equals), otherwise
-    the last ones.
+    Here alone the rate follows the recipe's schedule. `class_weights` are of the classes in these examples. With
+    `checkpoint` the weights of the epoch with the highest score are kept (the first of equals), otherwise the last.
     """
     network = initialise(seed).to(examples.features.device)
     best_score, best_state = -math.inf, None
@@ -269,15 +285,19 @@ def train_from_scratch(
             best_score = score
             best_state = {name: value.clone() for name, value in network.state_dict().items()}
 
+    steps = optimizer.build(network.parameters())
+    n_steps = epochs * len(batch_sizes(network, len(examples), batch_size))
     with seeded(seed):
         fit(
             network,
             examples,
-            optimizer.build(network.parameters()),
+            steps,
             epochs=epochs,
             batch_size=batch_size,
             seed=seed,
             precision=precision,
+            objective=loss_of(class_weights, examples),
+            after_step=optimizer.follow_schedule(steps, n_steps),
             after_epoch=finish_epoch,
         )
     if best_state is not None:

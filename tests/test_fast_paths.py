@@ -21,7 +21,7 @@ from audio_mu.data.splits import Split
 from audio_mu.models import AudioClassifier, build, tiny
 from audio_mu.requests.request import resolve_request
 from audio_mu.seeding import generator
-from audio_mu.training import Examples, OptimizerSettings, fit, ordered_batches, predict
+from audio_mu.training import Examples, OptimizerSettings, fit, ordered_batches, predict, train_from_scratch
 from tests import study_loop
 from tests.study_loop import ClipList
 
@@ -46,6 +46,40 @@ def some_examples() -> Examples:
 def as_list(examples: Examples) -> ClipList:
     pairs = [(examples.features[i].clone(), int(examples.labels[i])) for i in examples.indices]
     return ClipList([features for features, _ in pairs], [label for _, label in pairs])
+
+
+def test_a_recipe_trains_as_the_plain_loop_of_torch() -> None:
+    """Catches AdamW, a schedule, limited gradients or class weights that are not what everybody means by them."""
+    examples, initial = replace(some_examples(), labels=torch.tensor([0, 0, 1, 2] * (N // 4))), network_of("VGGish")
+    recipe = OptimizerSettings("adamw", 0.003, weight_decay=0.1, clip_gradient=0.5, schedule="cosine", warmup=0.25)
+    trained = train_from_scratch(
+        lambda seed: network_of("VGGish"),
+        examples,
+        recipe,
+        epochs=4,
+        batch_size=BATCH,
+        seed=4,
+        class_weights="balanced",
+    )
+    plain, clips, draw = study_loop.plain(initial), as_list(examples), generator(4)
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=0.003, weight_decay=0.1, foreach=False)
+    weights, step = torch.tensor([40 / 60, 40 / 30, 40 / 30, 0.0, 0.0]), 0  # 20, 10 and 10 of 40 clips, 3 classes
+    plain.train()
+    for _ in range(4):
+        for rows in torch.randperm(len(clips), generator=draw).split(BATCH):
+            features = torch.stack([clips[i][0] for i in rows.tolist()])
+            labels = torch.tensor([clips[i][1] for i in rows.tolist()])
+            share = (step + 1) / 3 if step < 3 else (1 + np.cos(np.pi * (step - 3) / 9)) / 2  # of 12 steps
+            optimizer.param_groups[0]["lr"] = 0.003 * share
+            optimizer.zero_grad()
+            functional.cross_entropy(plain(features), labels, weight=weights).backward()
+            torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.5)
+            optimizer.step()
+            step += 1
+    moved = torch.cat([(p - b).flatten() for p, b in zip(trained.parameters(), initial.parameters(), strict=True)])
+    apart = torch.cat([(p - q).flatten() for p, q in zip(trained.parameters(), plain.parameters(), strict=True)])
+    assert step == 12 and moved.abs().max() > 1e-2
+    assert apart.norm() < 1e-3 * moved.norm()
 
 
 def plain_steps(network: nn.Module, examples: Examples, learning_rate: float, epochs: int, seed: int) -> None:
@@ -77,11 +111,16 @@ def test_training_equals_the_plain_loop(architecture: str) -> None:
     assert apart.norm() < 1e-3 * moved.norm()
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam"])
-def test_optimisers_step_as_torch_has_them(name: str) -> None:
-    """Catches an optimiser that loses something of torch's own with the guards that it goes without."""
-    settings, networks = OptimizerSettings(name, 0.01, weight_decay=0.1), (network_of("VGGish"), network_of("VGGish"))
-    kind = {"sgd": partial(torch.optim.SGD, momentum=0.9), "adam": torch.optim.Adam}[name]
+@pytest.mark.parametrize("limit", [0.0, 0.1])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_optimisers_step_as_torch_has_them(name: str, limit: float) -> None:
+    """Catches an optimiser that loses something of torch's own with the guards that it goes without, and gradients that
+    are limited one by one, after the step, or not at all.
+    """
+    settings = OptimizerSettings(name, 0.01, weight_decay=0.1, clip_gradient=limit)
+    networks = network_of("VGGish"), network_of("VGGish")
+    kinds = {"sgd": partial(torch.optim.SGD, momentum=0.9), "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    kind, norms = kinds[name], []
     optimizers = (
         settings.build(networks[0].parameters()),
         kind(networks[1].parameters(), lr=0.01, weight_decay=0.1, fused=True),
@@ -90,7 +129,10 @@ def test_optimisers_step_as_torch_has_them(name: str) -> None:
         for network, optimizer in zip(networks, optimizers, strict=True):
             optimizer.zero_grad()
             functional.cross_entropy(network(batch.features), batch.labels).backward()
+            if limit and optimizer is optimizers[1]:
+                norms.append(float(torch.nn.utils.clip_grad_norm_(network.parameters(), limit)))
             optimizer.step()
+    assert all(norm > limit for norm in norms), "nothing was limited: the test cannot see anything"
     states = [list(network.state_dict().values()) for network in networks]
     assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
 

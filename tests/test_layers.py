@@ -13,8 +13,8 @@ from tests.imports import imported
 
 LEVELS = (
     "printable", "errors", "names", "cosine_curve", "progress", "seeding", "system", "own_code", "config", "data",
-    "models", "training", "unlearning", "store", "requests", "audit", "compute", "report", "erasure", "base_models",
-    "workflows", "api", "ask", "cli", "__main__",
+    "models", "optimizer", "training", "unlearning", "store", "requests", "audit", "compute", "report", "erasure",
+    "base_models", "workflows", "api", "ask", "cli", "__main__",
 )  # fmt: skip
 """The parts of the package, the lowest first: a part imports those before it alone."""
 FORBIDDEN = {

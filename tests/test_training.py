@@ -22,6 +22,7 @@ from audio_mu.training import (
     cross_entropy,
     endless_batches,
     fit,
+    loss_of,
     pick_device,
     predict,
     train_from_scratch,
@@ -98,7 +99,7 @@ def test_order_depends_on_the_seed_alone() -> None:
     assert orders[0] != torch.cat([batch.rows for batch in batches_of_a_fit(seed=6, epochs=2)]).tolist()
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam"])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_training_is_bit_for_bit_repeatable(architecture: str, name: str) -> None:
     """Catches dropout or updates that draw from anything but the seed, with channels_last weights."""
@@ -115,7 +116,7 @@ def test_training_is_bit_for_bit_repeatable(architecture: str, name: str) -> Non
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("name", ["sgd", "adam"])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
 def test_steps_are_those_of_the_textbook(name: str, memory_format: torch.memory_format) -> None:
     """Catches a fused update that reads gradients in another memory layout than the weights'."""
     examples = some_examples()
@@ -132,7 +133,9 @@ def test_steps_are_those_of_the_textbook(name: str, memory_format: torch.memory_
         slopes = torch.autograd.grad(functional.cross_entropy(by_hand(features), labels), parameters)
         with torch.no_grad():
             for p, slope, m, v in zip(parameters, slopes, first, second, strict=True):
-                decayed = slope + 0.1 * p
+                decayed = slope if name == "adamw" else slope + 0.1 * p
+                if name == "adamw":
+                    p.mul_(1 - 0.01 * 0.1)
                 if name == "sgd":
                     m.copy_(decayed if step == 1 else 0.9 * m + decayed)
                     p.sub_(0.01 * m)
@@ -269,12 +272,27 @@ def test_an_objective_that_fails_leaves_the_network_as_it_was() -> None:
 
 
 def test_optimizer_settings_reach_the_optimizer() -> None:
-    """Catches momentum or weight decay that is not passed on."""
+    """Catches momentum, weight decay or a limit that is not passed on."""
     parameters = list(initialise(0).parameters())
     (sgd,) = OptimizerSettings("sgd", 0.1, 0.8, 0.01).build(parameters).param_groups
     assert (sgd["lr"], sgd["momentum"], sgd["weight_decay"], sgd["nesterov"]) == (0.1, 0.8, 0.01, False)
-    (adam,) = OptimizerSettings("adam", 0.1, 0.8, 0.01).build(parameters).param_groups
-    assert (adam["lr"], adam["betas"], adam["weight_decay"]) == (0.1, (0.9, 0.999), 0.01)
+    for name, decoupled in (("adam", False), ("adamw", True)):
+        (adam,) = OptimizerSettings(name, 0.1, 0.8, 0.01).build(parameters).param_groups
+        assert (adam["lr"], adam["betas"], adam["weight_decay"]) == (0.1, (0.9, 0.999), 0.01)
+        assert adam["decoupled_weight_decay"] is decoupled
+
+
+def test_class_weights_are_of_the_clips_that_are_trained_on() -> None:
+    """Catches weights counted over all labels of the data set, and a class that does not occur."""
+    examples = Examples(torch.randn(8, 1, *SHAPE), torch.tensor([2, 2, 2, 2, 0, 0, 0, 0]), torch.tensor([0, 4, 5, 6]))
+    network, (batch,) = initialise(0), list(endless_batches_once(examples))
+    expected = functional.cross_entropy(network(batch.features), batch.labels, weight=torch.tensor([2 / 3, 0, 2.0]))
+    torch.testing.assert_close(loss_of("balanced", examples)(network, batch), expected)
+    assert loss_of("none", examples) is cross_entropy
+
+
+def endless_batches_once(examples: Examples) -> list[Batch]:
+    return list(itertools.islice(endless_batches(examples, len(examples), generator(0)), 1))
 
 
 def test_device_by_name() -> None:

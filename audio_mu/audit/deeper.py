@@ -42,7 +42,7 @@ def relearn(
     as naive does; a network that only hides them gets there sooner (relearn time, Golatkar et al. 2020, "Eternal
     sunshine of the spotless net"; Tarun et al. 2023). The network itself is left as it was.
     """
-    learner = copy.deepcopy(network).requires_grad_(True)
+    learner = copy.deepcopy(network)
     small = replace(optimizer, learning_rate=optimizer.learning_rate * SMALL_RATE).build(learner.parameters())
     accuracies = [_accuracy(learner, forget)]
     with seeded(derive(seed, "relearn")):

@@ -17,7 +17,7 @@ from audio_mu.own_code import digest_of, is_reference, load
 from audio_mu.system.hashing import file_sha256, hash_of
 from audio_mu.training import OptimizerSettings, pick_device
 
-TRAINING_SOURCE = ("seeding.py", "training.py", "data", "models", "compute")
+TRAINING_SOURCE = ("seeding.py", "optimizer.py", "training.py", "data", "models", "compute")
 UNLEARNING_SOURCE = (*TRAINING_SOURCE, "unlearning", "requests")
 MEASURED_SOURCE = (*UNLEARNING_SOURCE, "audit")
 """Packages and modules whose source is part of a step's fingerprint."""
@@ -70,5 +70,14 @@ def problem(config: Config, clips: Clips) -> Problem:
 
 
 def optimizer_settings(config: Config) -> OptimizerSettings:
-    """The recipe's optimiser at its rate."""
-    return OptimizerSettings(config.training.optimizer, config.training.learning_rate, config.data.recipe.momentum)
+    """The recipe's optimiser at its rate, with all that goes with it."""
+    training = config.training
+    return OptimizerSettings(
+        training.optimizer,
+        training.learning_rate,
+        config.data.recipe.momentum,
+        training.weight_decay,
+        training.clip_gradient,
+        training.schedule,
+        training.warmup,
+    )

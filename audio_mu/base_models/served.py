@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from audio_mu.base_models.fingerprints import network_identity, network_source, optimizer_settings
-from audio_mu.compute.jobs import Result, make_network
+from audio_mu.compute.jobs import Result, at_start, make_network
 from audio_mu.config import Config, load_recipe
 from audio_mu.data.audio import SAMPLE_RATE
 from audio_mu.data.features import Frontend, feature_shape
@@ -80,20 +80,24 @@ def try_serving(config: Config, n_classes: int, seed: int, state: Mapping[str, n
 
 
 def try_training(config: Config, n_classes: int) -> None:
-    """Take two steps with a network of the user's own on noise, then `try_serving`, before hours of training.
+    """Take two steps with a network of the user's own on noise, from its start, then `try_serving`, before all work.
 
     Raises `UserError` where something of that fails.
     """
     where, size = f"architecture={config.training.architecture!r}", min(config.training.batch_size, LARGEST_BATCH)
+    seed = config.training.seeds[0]
     try:
-        with seeded(config.training.seeds[0]):
+        with seeded(seed):
             shape = feature_shape(config.data.pipeline, config.data.clip_samples)
             network = make_network(config.training.architecture, shape, n_classes)
+            at_start(network, config.training.architecture, seed)
             rows = torch.arange(2 * size)
             noise = Examples(torch.randn(len(rows), 1, *shape), rows % n_classes, rows)
             steps = optimizer_settings(config).build(network.parameters())
             fit(network, noise, steps, epochs=1, batch_size=size, seed=0, precision=config.training.precision)
         state = registry.as_numpy(network.state_dict())
+    except UserError:
+        raise
     except Exception as error:  # whatever the user's class does is the user's to mend
         if memory_ended(error):
             raise
@@ -101,7 +105,7 @@ def try_training(config: Config, n_classes: int) -> None:
             f"{where} cannot be trained ({type(error).__name__}: {one_line(error)}): it must give logits [batch, "
             f"{n_classes}] with a gradient, in training mode too"
         ) from error
-    try_serving(config, n_classes, config.training.seeds[0], state)
+    try_serving(config, n_classes, seed, state)
 
 
 def _filled(config: Config, n_classes: int, seed: int, state: Mapping[str, np.ndarray]) -> registry.Traced:

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from audio_mu.audit.deeper import deep_figures
-from audio_mu.config.parsers import FLOAT32
-from audio_mu.errors import UserError
+from audio_mu.config.parsers import FLOAT32, UNWEIGHTED
+from audio_mu.errors import UserError, memory_ended, one_line
 from audio_mu.models import AudioClassifier, build
 from audio_mu.own_code import is_reference, load
 from audio_mu.progress import say
@@ -41,6 +41,35 @@ def make_network(architecture: str, shape: tuple[int, ...], n_classes: int) -> n
         return load(architecture)(n_classes, (1, *shape) if len(shape) == 1 else shape)
     network = build(architecture, (shape[0], shape[1]), n_classes)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+
+
+def at_start(network: nn.Module, architecture: str, seed: int) -> nn.Module:
+    """What training starts from: the network as it was made, or as the `start(seed)` of the user's own class leaves it.
+
+    Raises `UserError` where `start` fails, or changes more than numbers: shapes, names, what is frozen.
+    """
+    if not is_reference(architecture) or not callable(getattr(type(network), "start", None)):
+        return network
+    where, before = f"architecture={architecture!r}", _form(network)
+    try:
+        cast(Any, network).start(seed)
+    except Exception as error:  # whatever the user's class does is the user's to mend
+        if memory_ended(error):
+            raise
+        raise UserError(f"{where}: start({seed}) fails ({type(error).__name__}: {one_line(error)}): mend it") from error
+    after = _form(network)
+    if other := [name for name in {**before, **after} if before.get(name) != after.get(name)]:
+        raise UserError(
+            f"{where}: start({seed}) makes another network, in {other[0]!r}: it may change numbers alone; freeze in "
+            "the class's __init__"
+        )
+    return network
+
+
+def _form(network: nn.Module) -> dict[str, Any]:
+    """Names with shapes and types of all weights, and which of them train."""
+    trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    return {n: (v.shape, v.dtype, n in trained) for n, v in network.state_dict().items()}
 
 
 @dataclass(frozen=True)
@@ -68,10 +97,16 @@ class Problem:
         """Copy-on-write, because torch wants writable memory."""
         return self.features if isinstance(self.features, np.ndarray) else np.load(self.features, mmap_mode="c")
 
-    def initialise(self, seed: int) -> nn.Module:
-        """A network with weights drawn from the seed."""
+    def network(self, seed: int) -> nn.Module:
+        """A network to be filled, its weights drawn from the seed."""
         with seeded(seed):
             return make_network(self.architecture, self._mapped().shape[2:], self.n_classes)
+
+    def initialise(self, seed: int) -> nn.Module:
+        """A network as its training starts: weights drawn from the seed, or what the class's own `start` gives it."""
+        with seeded(seed):
+            network = make_network(self.architecture, self._mapped().shape[2:], self.n_classes)
+            return at_start(network, self.architecture, seed)
 
 
 @dataclass(frozen=True)
@@ -87,6 +122,7 @@ class TrainJob:
     n_epochs: int
     best_on: str | None
     precision: str = FLOAT32
+    class_weights: str = UNWEIGHTED
 
 
 @dataclass(frozen=True)
@@ -185,6 +221,7 @@ def train_job(job: TrainJob) -> Result:
         batch_size=job.batch_size,
         seed=job.seed,
         precision=job.precision,
+        class_weights=job.class_weights,
         checkpoint=None if job.best_on is None else _accuracy_on(job.problem, features, job.sets[job.best_on]),
         after_epoch=after_epoch,
     )
@@ -202,7 +239,7 @@ def train_job(job: TrainJob) -> Result:
 def evaluate(problem: Problem, seed: int, state: Mapping[str, np.ndarray], sets: Mapping[str, np.ndarray]) -> Result:
     """The logits of given weights on every set, as of a trained base model."""
     features, _ = problem.tensors()
-    network = problem.initialise(seed)
+    network = problem.network(seed)
     network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in state.items()})
     network.to(features.device).eval()
     logits = {name: predict(network, features, indices) for name, indices in sets.items()}
@@ -214,7 +251,7 @@ def unlearn_job(job: UnlearnJob) -> Result:
     if job.reference:
         own_method(job.reference)
     features, labels = job.problem.tensors()
-    base = job.problem.initialise(job.seed)
+    base = job.problem.network(job.seed)
     base.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in job.base_state.items()})
     base.to(features.device).eval()
     shape, size = tuple(features.shape[2:]), job.settings.batch_size

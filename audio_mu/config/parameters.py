@@ -8,26 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from audio_mu.config import parsers
 from audio_mu.config.parsers import AUTO, Parser, Refused, as_text, choice, integer, number, or_auto
-from audio_mu.config.recipe import DECIDES, Recipe, load_recipe
+from audio_mu.config.parsers import parameter as _parameter
+from audio_mu.config.recipe import DECIDES, OLDER, Recipe, load_recipe
+from audio_mu.config.training import TrainingParameters
 from audio_mu.errors import UserError, suggest
-from audio_mu.own_code import is_reference, name_of
+from audio_mu.own_code import is_reference
 
 DATASETS = ("SyntheticDigits", "audioMNIST", "SpeechCommands", "folder")
 PIPELINES = ("mel", "spec", "logmel", parsers.WAVEFORM)
 NAMES_OF_REQUESTS = {"speaker": "forget_speakers", "class": "forget_class_names", "list": "forget_list"}
 LONGEST_SHOWN = 200  # characters of a value that an error repeats
-
-
-def _parameter(default: str, parse: Parser, meaning: str, *, of_base: bool = False) -> Any:
-    """A field that is a parameter. `of_base`: every later step takes it from the registered base models."""
-    about = {"default": default, "parse": parse, "meaning": meaning, "of_base": of_base}
-    return field(default=parse(default), metadata=about)
 
 
 @dataclass(frozen=True)
@@ -62,34 +58,6 @@ class DataParameters:
     def recipe(self) -> Recipe:
         """The data set's recipe, as its file has it."""
         return load_recipe(self.dataset)
-
-
-@dataclass(frozen=True)
-class TrainingParameters:
-    """The network, and how base models and the retrained model are trained."""
-
-    architecture: str = _parameter(
-        "VGGish", parsers.architecture, "VGGish|CCT|ViT, a key of the study (VGGishMel, …), or file.py:Class"
-    )
-    seeds: tuple[int, ...] = _parameter("40,41,42,43,44", parsers.seeds, "seeds of the base models")
-    n_epochs: int = _parameter(AUTO, or_auto(integer(1)), "epochs of base training and naive", of_base=True)
-    batch_size: int = _parameter(AUTO, or_auto(integer(1)), "clips per training step", of_base=True)
-    optimizer: str = _parameter(AUTO, or_auto(choice("sgd", "adam")), "sgd|adam", of_base=True)
-    learning_rate: float = _parameter(AUTO, or_auto(number(0)), "rate of base training and naive", of_base=True)
-    checkpoint: str = _parameter("last", choice("last", "best_test"), "last|best_test (the study's)", of_base=True)
-    precision: str = _parameter(
-        AUTO, or_auto(choice(*parsers.PRECISIONS)), "float32|bf16: arithmetic of training (auto: float32)", of_base=True
-    )
-
-    @property
-    def network(self) -> str:
-        """The network's name in tags and in the registry: the architecture, or the class of the user's own."""
-        return name_of(self.architecture)
-
-    @property
-    def chooses_on(self) -> str | None:
-        """The set whose accuracy chooses the epoch that is kept, if any does."""
-        return "test" if self.checkpoint == "best_test" else None
 
 
 @dataclass(frozen=True)
@@ -257,9 +225,8 @@ class Config:
 
     @property
     def hashed_recipe(self) -> dict[str, str]:
-        """The same for fingerprints and cells, without float32: older ones hash no precision, and meant that."""
-        recipe = self.base_recipe
-        return {name: text for name, text in recipe.items() if (name, text) != ("precision", parsers.FLOAT32)}
+        """The same for fingerprints and cells, without what older ones do not hash, where it is as it was then."""
+        return {name: text for name, text in self.base_recipe.items() if OLDER.get(name) != text}
 
     def as_text(self, names: Iterable[str] | None = None) -> dict[str, str]:
         """Every parameter, or the named ones, as text, as it would be given on a command line."""

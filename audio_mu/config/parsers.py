@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Callable
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ ARCHITECTURES = ("VGGish", "CCT", "ViT")
 WAVEFORM = "waveform"
 """The pipeline that leaves the front end to the network."""
 PRECISIONS = FLOAT32, BF16 = "float32", "bf16"
+SCHEDULES = CONSTANT, LINEAR, COSINE = "constant", "linear", "cosine"
+CLASS_WEIGHTS = UNWEIGHTED, BALANCED = "none", "balanced"
 STUDY_KEYS = {
     "VGGishMel": ("VGGish", "mel"),
     "VGGishSpec": ("VGGish", "spec"),
@@ -40,6 +43,12 @@ class Refused(ValueError):
     """The values that are allowed, raised by a parser; the user reads them in one line."""
 
 
+def parameter(default: str, parse: Parser, meaning: str, *, of_base: bool = False) -> Any:
+    """A field that is a parameter. `of_base`: every later step takes it from the registered base models."""
+    about = {"default": default, "parse": parse, "meaning": meaning, "of_base": of_base}
+    return field(default=parse(default), metadata=about)
+
+
 def integer(low: int, high: int = LARGEST) -> Parser:
     """A whole number from `low` to `high`."""
     allowed = f"a whole number from {low} to {high}"
@@ -56,10 +65,10 @@ def integer(low: int, high: int = LARGEST) -> Parser:
     return parse
 
 
-def number(low: float, high: float = math.inf, *, low_included: bool = False) -> Parser:
-    """A finite number above `low`, or from `low` on, and below `high`."""
+def number(low: float, high: float = math.inf, *, low_included: bool = False, high_included: bool = False) -> Parser:
+    """A finite number above `low`, or from `low` on, and below `high`, or up to it."""
     bounds = f"{'at least' if low_included else 'above'} {low:g}" + (
-        f" and below {high:g}" if math.isfinite(high) else ""
+        f" and {'at most' if high_included else 'below'} {high:g}" if math.isfinite(high) else ""
     )
     allowed = f"a finite number {bounds}"
 
@@ -68,9 +77,10 @@ def number(low: float, high: float = math.inf, *, low_included: bool = False) ->
             value = float(text)
         except ValueError:
             raise Refused(allowed) from None
-        if not math.isfinite(value) or value < low or value >= high or (value == low and not low_included):
+        beyond = value < low or value > high or (value == low and not low_included)
+        if not math.isfinite(value) or beyond or (value == high and not high_included):
             raise Refused(allowed)
-        return value
+        return value + 0.0  # -0 is 0
 
     return parse
 

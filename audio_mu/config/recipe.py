@@ -29,8 +29,11 @@ class Recipe:
 
 DECIDES = ("pipeline", "split", "optimizer", "learning_rate", "batch_size", "n_epochs", "n_epoch_repair")
 """Parameters whose `auto` the recipe fills in."""
-OLDER = {"precision": FLOAT32}
-"""Values of a base model's parameters that older runs and versions do not tell: those of a CPU."""
+OLDER = {
+    "precision": FLOAT32, "weight_decay": "0", "schedule": "constant", "warmup": "0", "clip_gradient": "0",
+    "class_weights": "none",
+}  # fmt: skip
+"""Values of a base model's parameters that older runs and versions do not tell: those of a CPU, and the defaults."""
 
 
 @cache

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import MultiStepLR
 
-from audio_mu.training import Batch, Objective, OptimizerSettings, cross_entropy
+from audio_mu.training import Batch, Objective, OptimizerSettings
 from audio_mu.unlearning.registry import method
 from audio_mu.unlearning.search import (
     BOTH_STEPS,
@@ -108,7 +108,7 @@ def scrub(
         return -(temperature**2) * away(network, batch)
 
     def stay(network: nn.Module, batch: Batch) -> Tensor:
-        return gamma * cross_entropy(network, batch) + alpha * temperature**2 * towards(network, batch)
+        return gamma * task.remain_loss(network, batch) + alpha * temperature**2 * towards(network, batch)
 
     common: dict[str, Any] = {"epochs": 1, "optimizer": optimizer, "batch_size": batch_size}
     for epoch in range(epochs):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from audio_mu.training import Batch, cross_entropy
+from audio_mu.training import Batch, cross_entropy, normalisations
 from audio_mu.unlearning.registry import method
 from audio_mu.unlearning.search import BOTH_STEPS, EPOCHS, IMPAIR, RATE, REPAIR, SHARE, choice, log_uniform
 from audio_mu.unlearning.task import PUBLISHED_RATE, Task
@@ -46,15 +46,17 @@ def neggrad_plus(
     """Descend on the remain set while ascending on the forget set, in every step (Kurmanji et al. 2023).
 
     Per batch of the remain set: a · CE(remain) - (1 - a) · CE(forget), a = 0.95, the forget set's batches repeated
-    without end. Normalisation statistics are frozen in the paper; these networks keep none.
+    without end. Statistics of batch normalisation stay as they are.
     """
     pushed = task.endless("forget", "pushed")
 
     def contrast(network: nn.Module, batch: Batch) -> Tensor:
-        return remain_weight * cross_entropy(network, batch) - (1 - remain_weight) * cross_entropy(
-            network, next(pushed)
-        )
+        kept, left = task.remain_loss(network, batch), cross_entropy(network, next(pushed))
+        return remain_weight * kept - (1 - remain_weight) * left
 
     network = task.base()
     optimizer = task.optimizer(network, learning_rate, task.settings.impair_learning_rate)
-    return task.fit(network, "remain", contrast, epochs=epochs, optimizer=optimizer, purpose="contrast")
+    at_rest = normalisations(network)
+    return task.fit(
+        network, "remain", contrast, epochs=epochs, optimizer=optimizer, purpose="contrast", at_rest=at_rest
+    )

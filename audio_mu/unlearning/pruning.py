@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from audio_mu.cosine_curve import CUTS, RATES
+from audio_mu.training import trained_parameters
 from audio_mu.unlearning.registry import method
 from audio_mu.unlearning.search import REPAIR, REPAIR_STEP, SHARE, choice
 from audio_mu.unlearning.task import Task, flat_parameters
@@ -52,8 +53,8 @@ def magnitudes(weights: np.ndarray) -> Magnitudes:
 
 @torch.no_grad()
 def keep_mask(network: nn.Module, found: Magnitudes, rate: float) -> list[torch.Tensor]:
-    """For every parameter a mask that is False at the round(rate · n) smallest entries of the whole network."""
-    parameters = list(network.parameters())
+    """For every parameter that is not frozen a mask that is False at the round(rate · n) smallest entries of all."""
+    parameters = trained_parameters(network)
     parts = torch.from_numpy(~found.smallest(rate)).split([p.numel() for p in parameters])
     return [part.view_as(p).to(p.device) for part, p in zip(parts, parameters, strict=True)]
 
@@ -61,14 +62,15 @@ def keep_mask(network: nn.Module, found: Magnitudes, rate: float) -> list[torch.
 @torch.no_grad()
 def apply_mask(network: nn.Module, mask: list[torch.Tensor]) -> None:
     """Zero the entries that the mask does not keep."""
-    for parameter, keep in zip(network.parameters(), mask, strict=True):
+    for parameter, keep in zip(trained_parameters(network), mask, strict=True):
         parameter.mul_(keep)
 
 
 @torch.no_grad()
 def regrow(network: nn.Module, mask: list[torch.Tensor], fresh: nn.Module) -> None:
     """Give the entries that the mask does not keep the values of a freshly initialised network."""
-    for parameter, keep, grown in zip(network.parameters(), mask, fresh.parameters(), strict=True):
+    new = [grown for own, grown in zip(network.parameters(), fresh.parameters(), strict=True) if own.requires_grad]
+    for parameter, keep, grown in zip(trained_parameters(network), mask, new, strict=True):
         parameter.copy_(torch.where(keep, parameter, grown))
 
 

@@ -7,6 +7,7 @@ from typing import cast
 from torch import nn
 
 from audio_mu.models import AudioClassifier
+from audio_mu.training import normalisations, trained_parameters
 from audio_mu.unlearning.registry import method
 from audio_mu.unlearning.search import EPOCHS, RATE, REPAIR, REPAIR_STEP, choice, log_uniform
 from audio_mu.unlearning.task import Task
@@ -29,11 +30,20 @@ def _last_block(network: nn.Module) -> list[nn.Module]:
     return cast(AudioClassifier, network).last_block()
 
 
-def _train_last_block_alone(network: nn.Module) -> None:
-    """Let the last block and the head want gradients, and nothing else."""
-    network.requires_grad_(False)
-    for module in _last_block(network):
-        module.requires_grad_(True)
+def _train_last_block_alone(task: Task, network: nn.Module, epochs: int, published_rate: float) -> nn.Module:
+    """Repair the last block and the head; all else rests, statistics of batch normalisation among it.
+
+    The optimiser holds these parameters alone, so that weight decay cannot move the others.
+    """
+    trained = trained_parameters(network)
+    inside = {id(part) for module in _last_block(network) for part in (*module.modules(), *module.parameters())}
+    at_rest = [module for module in normalisations(network) if id(module) not in inside]
+    for parameter in trained:
+        parameter.requires_grad_(id(parameter) in inside)
+    task.repair(network, epochs=epochs, published_rate=published_rate, at_rest=at_rest)
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    return network
 
 
 @method(
@@ -46,13 +56,9 @@ def _train_last_block_alone(network: nn.Module) -> None:
 def cf_k(task: Task, *, epochs: int = 10, learning_rate: float = 0.01) -> nn.Module:
     """Catastrophic forgetting of the last layers: fine-tune them on the remain set, the rest frozen (Goel et al. 2022).
 
-    k = 1: the last block and the head. The optimiser holds these parameters alone, so that weight decay cannot
-    move the frozen ones.
+    k = 1: the last block and the head.
     """
-    network = task.base()
-    _train_last_block_alone(network)
-    task.repair(network, epochs=epochs, published_rate=learning_rate)
-    return network.requires_grad_(True)
+    return _train_last_block_alone(task, task.base(), epochs, learning_rate)
 
 
 @method(
@@ -70,7 +76,7 @@ def eu_k(task: Task, *, epochs: int | None = None, learning_rate: float = 0.01) 
     """
     network = task.base()
     for module, fresh in zip(_last_block(network), _last_block(task.fresh("last block")), strict=True):
-        module.load_state_dict(fresh.state_dict())
-    _train_last_block_alone(network)
-    task.repair(network, epochs=task.settings.n_epochs if epochs is None else epochs, published_rate=learning_rate)
-    return network.requires_grad_(True)
+        frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+        kept = {name: value for name, value in module.state_dict().items() if name in frozen}
+        module.load_state_dict(fresh.state_dict() | kept)
+    return _train_last_block_alone(task, network, task.settings.n_epochs if epochs is None else epochs, learning_rate)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from audio_mu.errors import UserError
 from audio_mu.models.attention import SelfAttention
-from audio_mu.training import Batch, cross_entropy, gradient_sum, mean_squared_gradient
+from audio_mu.training import Batch, batch_sizes, gradient_sum, mean_squared_gradient, trained_parameters
 from audio_mu.unlearning.registry import method
 from audio_mu.unlearning.search import EPOCHS, RATE, REPAIR_STEP, SHARE, WEIGHT, choice, log_uniform
 from audio_mu.unlearning.task import Task
@@ -49,13 +48,14 @@ def salun(task: Task, *, mask_share: float = 0.5, epochs: int = 10, learning_rat
     and weight decay's mercy, and to an optimiser that works entry by entry both come to the same.
     """
     network = task.base()
-    original = [parameter.detach().clone() for parameter in network.parameters()]
+    parameters = trained_parameters(network)
+    original = [parameter.detach().clone() for parameter in parameters]
     mask = largest([slope.abs() for slope in gradient_sum(network, task.examples("forget"))], mask_share)
     draw = task.draw("labels")
 
     @torch.no_grad()
     def set_back() -> None:
-        for parameter, trained, before in zip(network.parameters(), mask, original, strict=True):
+        for parameter, trained, before in zip(parameters, mask, original, strict=True):
             parameter.copy_(torch.where(trained, parameter, before))
 
     def mislabelled(network: nn.Module, batch: Batch) -> Tensor:
@@ -67,7 +67,7 @@ def salun(task: Task, *, mask_share: float = 0.5, epochs: int = 10, learning_rat
     for epoch in range(epochs):
         task.fit(network, "forget", mislabelled, purpose=f"forget {epoch}", **common)
         with task.repairing():
-            task.fit(network, "remain", cross_entropy, purpose=f"remain {epoch}", **common)
+            task.fit(network, "remain", task.remain_loss, purpose=f"remain {epoch}", **common)
     return network
 
 
@@ -106,7 +106,7 @@ def msg(
         task.warnings.append("no layer to replace weights in: this is fine-tuning; set linear_layers to true")
     kept = _replace_least_disputed(task, network, layers, share)
     optimizer = task.optimizer(network, learning_rate, task.settings.repair_learning_rate, weight_decay=weight_decay)
-    n_batches = math.ceil(len(task.examples("remain")) / task.settings.batch_size)
+    n_batches = len(batch_sizes(network, len(task.examples("remain")), task.settings.batch_size))
     rates = LambdaLR(optimizer, _triangle(n_batches * task.settings.n_epoch_repair))
     slow_down = _slowed(layers, kept, kept_update)
 
@@ -118,7 +118,7 @@ def msg(
         return task.fit(
             network,
             "remain",
-            cross_entropy,
+            task.remain_loss,
             epochs=task.settings.n_epoch_repair,
             optimizer=optimizer,
             purpose="repair",
@@ -127,12 +127,16 @@ def msg(
 
 
 def _replaceable(network: nn.Module, linear_layers: bool) -> list[Tensor]:
-    """Weights of the convolutions and, in networks with attention, of the linear layers before the head."""
-    modules = list(network.modules())
+    """Weights of the convolutions and, in networks with attention, of the linear layers before the head.
+
+    Frozen ones are left out, and those that are computed of others, as by weight norm.
+    """
+    modules, trained = list(network.modules()), {id(parameter) for parameter in trained_parameters(network)}
     kinds: tuple[type[nn.Conv1d | nn.Conv2d | nn.Linear], ...] = (nn.Conv1d, nn.Conv2d)
     if linear_layers and any(isinstance(module, SelfAttention) for module in modules):
         kinds += (nn.Linear,)
-    return [module.weight for module in modules if isinstance(module, kinds) and module is not network.head]
+    found = [module.weight for module in modules if isinstance(module, kinds) and module is not network.head]
+    return [weight for weight in found if id(weight) in trained]
 
 
 @torch.no_grad()
@@ -148,7 +152,7 @@ def _replace_least_disputed(task: Task, network: nn.Module, layers: list[Tensor]
     with torch.enable_grad():
         pull = gradient_sum(network, replace(remain, indices=remain.indices[sample]))
         push = gradient_sum(network, forget)
-    slopes = {id(p): r - f for p, r, f in zip(network.parameters(), pull, push, strict=True)}
+    slopes = {id(p): r - f for p, r, f in zip(trained_parameters(network), pull, push, strict=True)}
     kept, draw = [], task.draw("weights")
     for weight in layers:
         (replaced,) = largest([-slopes[id(weight)].abs()], share)
@@ -201,13 +205,13 @@ def ssd(task: Task, *, alpha: float | None = None, dampening: float = 1.0) -> nn
     of_forget, of_remain = mean_squared_gradient(network, forget), mean_squared_gradient(network, remain)
     n_changed = 0
     with torch.no_grad():
-        for weight, own, others in zip(network.parameters(), of_forget, of_remain, strict=True):
+        for weight, own, others in zip(trained_parameters(network), of_forget, of_remain, strict=True):
             overall = (len(forget) * own + len(remain) * others) / n_all
             factor = (dampening * overall / own).clamp(max=1.0)
             chosen = own > threshold * overall
             weight.copy_(torch.where(chosen, weight * factor, weight))
             n_changed += int((chosen & (factor < 1)).sum())
-    n_weights = sum(weight.numel() for weight in network.parameters())
+    n_weights = sum(weight.numel() for weight in trained_parameters(network))
     task.figures |= {"alpha": threshold, "share_changed": n_changed / n_weights}
     if n_changed == 0:
         task.warnings.append(f"no weight matters alpha={threshold:g} times more to the forget set: nothing changed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from audio_mu.training import Batch, cross_entropy
+from audio_mu.training import Batch, trained_parameters
 from audio_mu.unlearning.registry import method
 from audio_mu.unlearning.search import EPOCHS, RATE, WEIGHT, choice, log_uniform
 from audio_mu.unlearning.task import Task
@@ -24,7 +24,7 @@ from audio_mu.unlearning.task import Task
 def l1_sparse(task: Task, *, penalty: float = 0.0005, epochs: int = 10, learning_rate: float = 0.01) -> nn.Module:
     """Fine-tune on the remain set under an L1 penalty that fades linearly (Jia et al. 2023).
 
-    Epoch t of T, from 0: CE + a · (1 - t / T) · Σ|θ| over all parameters, a = 0.0005.
+    Epoch t of T, from 0: CE + a · (1 - t / T) · Σ|θ| over the parameters that are not frozen, a = 0.0005.
     """
     strength = penalty
 
@@ -33,7 +33,7 @@ def l1_sparse(task: Task, *, penalty: float = 0.0005, epochs: int = 10, learning
         strength = penalty * (1 - epoch / epochs)
 
     def sparse(network: nn.Module, batch: Batch) -> Tensor:
-        magnitude = torch.stack([parameter.abs().sum() for parameter in network.parameters()]).sum()
-        return cross_entropy(network, batch) + strength * magnitude
+        magnitude = torch.stack([parameter.abs().sum() for parameter in trained_parameters(network)]).sum()
+        return task.remain_loss(network, batch) + strength * magnitude
 
     return task.repair(task.base(), sparse, epochs=epochs, published_rate=learning_rate, before_epoch=fade)

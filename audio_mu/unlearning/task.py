@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from audio_mu.config.parsers import FLOAT32
+from audio_mu.config.parsers import FLOAT32, UNWEIGHTED
 from audio_mu.errors import UserError
 from audio_mu.seeding import derive, generator, seeded
 from audio_mu.training import (
@@ -22,11 +22,12 @@ from audio_mu.training import (
     Examples,
     Objective,
     OptimizerSettings,
-    cross_entropy,
     endless_batches,
     fit,
+    loss_of,
     predict,
     train_from_scratch,
+    trained_parameters,
 )
 from audio_mu.unlearning.registry import METHODS
 
@@ -50,6 +51,7 @@ class Settings:
     impair_learning_rate: float | None = None
     repair_learning_rate: float | None = None
     precision: str = FLOAT32
+    class_weights: str = UNWEIGHTED
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Unlearned:
 class Task:
     """A method's work on a base model: copies, fresh networks, the declared sets, seeded draws and timed training.
 
-    `initialise(seed)` builds a network of the base's architecture with weights drawn from the seed.
+    `initialise(seed)` builds a network of the base's architecture as its training starts.
     `checkpoint`, where given, scores a network after each epoch of training from scratch, outside the clock.
     """
 
@@ -105,9 +107,8 @@ class Task:
         self.rates: dict[str, float] = {}
 
     def base(self) -> nn.Module:
-        """A copy of the base model, to change."""
-        network = copy.deepcopy(self._base)
-        return network.requires_grad_(True).eval()
+        """A copy of the base model, to change; what its class freezes is frozen in it."""
+        return copy.deepcopy(self._base).eval()
 
     @cached_property
     def original(self) -> nn.Module:
@@ -115,7 +116,7 @@ class Task:
         return copy.deepcopy(self._base).requires_grad_(False).eval()
 
     def fresh(self, purpose: str) -> nn.Module:
-        """A freshly initialised network of the same architecture, never the base's own initialisation."""
+        """A network of the same architecture as training starts, never from the base's own initialisation."""
         return self._initialise(derive(self.seed, self._method.name, purpose)).to(self._device).eval()
 
     def draw(self, purpose: str) -> torch.Generator:
@@ -127,6 +128,11 @@ class Task:
         if name not in self._method.reads:
             raise UndeclaredSet(f"{self._method.name} reads {sorted(self._method.reads)}, not {name!r}")
         return self._sets[name]
+
+    @cached_property
+    def remain_loss(self) -> Objective:
+        """The recipe's loss on the remain set: cross-entropy, with `class_weights=balanced` of the classes in it."""
+        return loss_of(self.settings.class_weights, self.examples("remain"))
 
     @property
     def n_forget(self) -> int:
@@ -168,14 +174,14 @@ class Task:
     def repair(
         self,
         network: nn.Module,
-        objective: Objective = cross_entropy,
+        objective: Objective | None = None,
         *,
         published_rate: float = PUBLISHED_RATE,
         epochs: int | None = None,
         **hooks: Any,
     ) -> nn.Module:
-        """Train on the remain set, for the repair epochs unless told; the clock books it as repairing."""
-        epochs = self.settings.n_epoch_repair if epochs is None else epochs
+        """Train on the remain set, for the repair epochs and with `remain_loss` unless told; booked as repairing."""
+        epochs, objective = self.settings.n_epoch_repair if epochs is None else epochs, objective or self.remain_loss
         with self.repairing():
             optimizer = self.optimizer(network, published_rate, self.settings.repair_learning_rate)
             return self.fit(network, "remain", objective, epochs=epochs, optimizer=optimizer, purpose="repair", **hooks)
@@ -225,6 +231,7 @@ class Task:
                 batch_size=self.settings.batch_size,
                 seed=self.seed,
                 precision=self.settings.precision,
+                class_weights=self.settings.class_weights,
                 checkpoint=checkpoint,
             )
 
@@ -308,5 +315,5 @@ def run_method(
 
 
 def flat_parameters(network: nn.Module) -> np.ndarray:
-    """All parameters as one float32 vector, in the order of `network.parameters()`."""
-    return torch.cat([p.detach().cpu().reshape(-1) for p in network.parameters()]).numpy()
+    """All parameters that are not frozen as one float32 vector, in the order of `network.parameters()`."""
+    return torch.cat([p.detach().cpu().reshape(-1) for p in trained_parameters(network)]).numpy()

@@ -14,7 +14,7 @@ from audio_mu.base_models.foreign import fitted, places_by_seed, read_foreign, s
 from audio_mu.base_models.served import try_serving
 from audio_mu.compute.attempt import Failed, measured
 from audio_mu.compute.cores import process_threads, threads_and_workers
-from audio_mu.compute.jobs import Result, evaluate, make_network
+from audio_mu.compute.jobs import Result, at_start, evaluate, make_network
 from audio_mu.config import Config
 from audio_mu.data.catalog import Catalog, as_id, composed
 from audio_mu.data.clips import Clips, find_recordings, load_clips
@@ -56,6 +56,8 @@ def adopt(config: Config, store: Store, parent: Run | None = None) -> dict[int, 
     n_classes = len(catalog.class_names)
     with seeded(0):
         network = make_network(config.training.architecture, _shape(config), n_classes)
+        if config.given >= OF_RECIPE:  # naive will start there
+            at_start(network, config.training.architecture, next(iter(places)))
     where = f"architecture={config.training.architecture!r}"
     given = {seed: fitted(places[seed], state, network, where) for seed, state in states.items()}
     for seed, own in given.items():
@@ -200,5 +202,5 @@ def _tell(config: Config, run: Run, found: Mapping[int, Accuracies], made: Mappi
     if any(model.tags[RECIPE_KNOWN] == "false" for model in made.values()):
         say(
             "note: how it was trained is not known, so that there is no naive (the retrained model) and no verdict: "
-            "adopt again with n_epochs=… learning_rate=… (and optimizer, batch_size) of its training to have them"
+            "adopt again with n_epochs=… learning_rate=… (and optimizer, batch_size, schedule …) of its training"
         )

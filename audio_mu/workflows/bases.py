@@ -29,7 +29,10 @@ from audio_mu.workflows.train import losses_table, stored_logits
 
 OF_A_BASE = ("recipe", "clips_digest", "fingerprint", "class_names", "split")
 """The tags that `train` and `unlearn` give to versions, without which nothing can start from one."""
-OF_TRAINING = ("n_epochs", "batch_size", "optimizer", "learning_rate")
+OF_TRAINING = (
+    "n_epochs", "batch_size", "optimizer", "learning_rate", "weight_decay", "schedule", "warmup", "clip_gradient",
+    "class_weights",
+)  # fmt: skip
 """Parameters that say how a base model was trained."""
 CHOOSING = ("data_dir", "speaker_pattern", "bad_files")
 """Parameters that decide which recordings there are and whose."""
@@ -136,7 +139,7 @@ def _refuse_without_recipe(config: Config, name: str, version: Version, for_requ
     """Raise `UserError` where networks would be trained as the base models were, and nobody has said how that was."""
     if version.tags.get(RECIPE_KNOWN) != "false":
         return
-    again = f"adopt {name} again with n_epochs=… learning_rate=… (and optimizer, batch_size) of its training"
+    again = f"adopt {name} again with n_epochs=… learning_rate=… (and optimizer, schedule …) of its training"
     if trains:
         raise UserError(f"tune trains networks as the base models were trained, which is not known: {again}")
     if for_request and config.methods.register != NONE:

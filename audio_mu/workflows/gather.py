@@ -17,6 +17,7 @@ import pandas as pd
 from audio_mu.audit.across_seeds import SEEDS_OF_ULIRA
 from audio_mu.config import BASE_FIELDS, Config, DataParameters
 from audio_mu.config.commands import command
+from audio_mu.config.recipe import OLDER
 from audio_mu.data.audio import SAMPLE_RATE, BadRecording, read_clip
 from audio_mu.data.catalog import recording_below
 from audio_mu.data.datasets import root_at_hand
@@ -209,7 +210,7 @@ def provenance(cell: CellRuns, params: Mapping[str, str]) -> list[tuple[str, str
         run.tags.get("git_commit", "unknown") + (" with changes" if run.tags.get("git_dirty") == "true" else "")
         for run in cell.runs.values()
     }
-    training = _settings({name: params.get(name, "unknown") for name in BASE_FIELDS})
+    training = _settings({name: params.get(name, OLDER.get(name, "unknown")) for name in BASE_FIELDS})
     adopted = {run.tags[ADOPTED] for run in cell.runs.values() if ADOPTED in run.tags}
     return [
         ("cell", cell.id),

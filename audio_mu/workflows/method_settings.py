@@ -103,6 +103,7 @@ def method_settings(config: Config, values: Mapping[str, Any]) -> Settings:
         impair_learning_rate=config.repair.impair_learning_rate,
         repair_learning_rate=config.repair.repair_learning_rate,
         precision=config.training.precision,
+        class_weights=config.training.class_weights,
     )
     return dataclasses.replace(settings, **own_settings(values))
 

@@ -177,6 +177,7 @@ def _job(config: Config, data: Data, seed: int) -> TrainJob:
         n_epochs=config.training.n_epochs,
         best_on=config.training.chooses_on,
         precision=config.training.precision,
+        class_weights=config.training.class_weights,
     )
 
 

@@ -116,6 +116,7 @@ class Rehearsal:
                 n_epochs=config.training.n_epochs,
                 best_on=None,
                 precision=config.training.precision,
+                class_weights=config.training.class_weights,
             )
             for name, (seed, train) in clips.items()
         }

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+from torch import Tensor
 
 from audio_mu.compute import jobs
-from audio_mu.compute.jobs import Problem, UnlearnJob, unlearn_job
+from audio_mu.compute.jobs import Problem, TrainJob, UnlearnJob, train_job, unlearn_job
+from audio_mu.errors import UserError
 from audio_mu.training import OptimizerSettings
 from audio_mu.unlearning import Settings
 
@@ -48,3 +52,99 @@ def test_warming_up_changes_no_figure(job: UnlearnJob, monkeypatch: pytest.Monke
     cold = unlearn_job(job)
     for name in warmed.logits:
         np.testing.assert_array_equal(warmed.logits[name], cold.logits[name])
+
+
+OWN = """
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+
+class Pretrained(nn.Module):
+    def __init__(self, n_classes, input_shape):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Conv2d(1, 4, 5, stride=3), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten())
+        self.head = nn.Linear(64, n_classes)
+
+    def start(self, seed):
+        self.encoder.load_state_dict(load_file(Path(__file__).parent / "encoder.safetensors"))
+
+    def forward(self, features):
+        return self.head(self.encoder(features))
+
+
+class Larger(Pretrained):
+    def start(self, seed):
+        self.head = nn.Linear(64, 7)
+
+
+class Freezing(Pretrained):
+    def start(self, seed):
+        self.encoder.requires_grad_(False)
+
+
+class Failing(Pretrained):
+    def start(self, seed):
+        raise RuntimeError("no such file")
+"""
+
+
+@pytest.fixture
+def pretrained(job: UnlearnJob, tmp_path: Path) -> UnlearnJob:
+    """The same on a network whose encoder starts from a file; the base's weights are all 9 or larger."""
+    (tmp_path / "own.py").write_text(OWN)
+    save_file({"0.weight": torch.full((4, 1, 5, 5), 0.25), "0.bias": torch.zeros(4)}, tmp_path / "encoder.safetensors")
+    problem = replace(job.problem, architecture=f"{tmp_path}/own.py:Pretrained")
+    state = {name: 9 + value.abs().numpy() for name, value in problem.network(1).state_dict().items()}
+    return replace(job, problem=problem, base_state=state, settings=replace(job.settings, n_epochs=0, n_epoch_repair=0))
+
+
+def test_training_and_retraining_start_where_the_class_says(pretrained: UnlearnJob) -> None:
+    """Catches naive from fresh or from trained weights, and a head that is not drawn from the seed."""
+    job, problem = pretrained, pretrained.problem
+    optimizer = job.settings.optimizer
+    base = train_job(TrainJob(problem, 40, job.sets["remain"], job.sets, optimizer, 8, 0, None)).state
+    naive = unlearn_job(job).state
+    assert all(np.array_equal(base[name], naive[name]) for name in base)
+    assert (naive["encoder.0.weight"] == 0.25).all() and not naive["encoder.0.bias"].any()
+    assert np.array_equal(naive["head.weight"], problem.network(40).state_dict()["head.weight"].numpy())
+
+
+def test_regrown_weights_and_teachers_start_where_the_class_says(pretrained: UnlearnJob) -> None:
+    """Catches regrowth and random teachers from fresh weights of the encoder, or from the base's own."""
+    state = unlearn_job(replace(pretrained, method="pop")).state
+    encoder, trained = state["encoder.0.weight"], pretrained.base_state["encoder.0.weight"]
+    assert set(encoder[encoder < 9].tolist()) == {0.25} and (encoder[encoder >= 9] == trained[encoder >= 9]).all()
+    teachers: list[Tensor] = []
+    initialise = pretrained.problem.initialise
+
+    class Watched(Problem):
+        def initialise(self, seed: int) -> torch.nn.Module:
+            teachers.append((network := initialise(seed)).encoder[0].weight)
+            return network
+
+    watched = Watched(**vars(pretrained.problem))
+    for method in ("stochastic_teacher", "bad_teacher"):
+        unlearn_job(replace(pretrained, method=method, problem=watched))
+    assert len(teachers) == 2 and all((weight == 0.25).all() for weight in teachers)
+
+
+def test_what_trains_no_fresh_network_needs_no_start(pretrained: UnlearnJob, tmp_path: Path) -> None:
+    """Catches a pretrained file that every method, and every evaluation, wants to read."""
+    (tmp_path / "encoder.safetensors").unlink()
+    assert (unlearn_job(replace(pretrained, method="fine_tune")).state["encoder.0.weight"] >= 9).all()
+    with pytest.raises(UserError, match=r"Pretrained': start\(40\) fails"):
+        unlearn_job(pretrained)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("Larger", "'head.weight'"), ("Freezing", "freeze in"), ("Failing", "mend it")]
+)
+def test_a_start_that_makes_another_network_is_refused(name: str, words: str, pretrained: UnlearnJob) -> None:
+    """Catches a naive that has other weights, or other frozen ones, than its base."""
+    architecture = pretrained.problem.architecture.replace("Pretrained", name)
+    with pytest.raises(UserError, match=words) as raised:
+        replace(pretrained.problem, architecture=architecture).initialise(40)
+    assert "\n" not in str(raised.value)

@@ -27,7 +27,12 @@ WRONG = [
     ("learning_rate", "-1"),
     ("n_epochs", "many"),
     ("architecture", "vggish"),
-    ("optimizer", "adamw"),
+    ("optimizer", "rmsprop"),
+    ("weight_decay", "-0.1"),
+    ("schedule", "step"),
+    ("warmup", "0.51"),
+    ("clip_gradient", "nan"),
+    ("class_weights", "auto"),
     ("precision", "half"),
     ("force", "yes"),
     ("clip_seconds", "0"),
@@ -131,6 +136,21 @@ def test_float32_is_hashed_as_no_precision() -> None:
     config = Config.from_text({"precision": "bf16"})
     assert config.hashed_recipe == {**hashed[0], "precision": "bf16"} == config.base_recipe
     assert Config.from_text({}).base_recipe["precision"] == "float32"
+
+
+def test_what_is_as_it_always_was_is_not_hashed() -> None:
+    """Catches new parameters that make every older base model and cell another one, and ones that are not hashed."""
+    new = {
+        "weight_decay": "0.01",
+        "schedule": "cosine",
+        "warmup": "0.5",
+        "clip_gradient": "1",
+        "class_weights": "balanced",
+    }
+    plain = Config.from_text({}).hashed_recipe
+    assert not {*new} & {*plain} and {*new} < {*Config.from_text({}).base_recipe}
+    assert Config.from_text({"weight_decay": "-0.0", "schedule": "constant", "warmup": "0.00"}).hashed_recipe == plain
+    assert Config.from_text(new).hashed_recipe == {**plain, **new}
 
 
 def test_given_is_what_the_user_gave() -> None:

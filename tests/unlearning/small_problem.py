@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import torchaudio
 from torch import Tensor, nn
 from torch.nn import functional
 
 from audio_mu.models import AudioClassifier, build, tiny
+from audio_mu.models.pretrained import Encoder
 from audio_mu.seeding import seeded
 from audio_mu.training import Examples, OptimizerSettings, predict, train_from_scratch
 from audio_mu.unlearning import Settings, Unlearned, run_method
@@ -22,6 +24,7 @@ N_CLASSES, N_TEST = 4, 80
 SMALL_SHAPE, STUDY_SHAPE = (16, 16), (32, 63)
 OF_WAVEFORMS = "a network of the user's own, on waveforms"
 NORMALISED, FROZEN = "a network of normalised batches", "a network with a frozen front"
+ENCODER = "a tiny pretrained encoder of waveforms"
 SMALL_VGGISH = {"blocks": ((8,), (8,)), "hidden": 64}
 RECIPE = Settings(OptimizerSettings("adam", 0.003), batch_size=4, n_epochs=24, n_epoch_repair=5)
 
@@ -68,7 +71,23 @@ class Frozen(Normalised):
         self.layers[8].bias.requires_grad_(False)
 
 
-OWN: dict[str, type[AudioClassifier]] = {OF_WAVEFORMS: OfWaveforms, NORMALISED: Normalised, FROZEN: Frozen}
+class TinyEncoder(Encoder):
+    """[b, 1, 1600] → logits: a pretrained encoder's classes with a few weights, its front frozen."""
+
+    def __init__(self) -> None:
+        super().__init__(N_CLASSES, (1, 1_600))
+
+    @staticmethod
+    def network() -> nn.Module:
+        layers = [(8, 10, 5), (8, 3, 4), (8, 3, 4)]
+        return torchaudio.models.wav2vec2_model(
+            "group_norm", layers, False, 16, 0.1, 8, 4, 2, 2, 0.1, 32, 0.0, 0.1, False, 0.0, None
+        )
+
+
+OWN: dict[str, type[AudioClassifier]] = {
+    OF_WAVEFORMS: OfWaveforms, NORMALISED: Normalised, FROZEN: Frozen, ENCODER: TinyEncoder,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from audio_mu.errors import UserError
 from audio_mu.unlearning import METHODS, Settings, Task, UndeclaredSet, Unlearned, choose
 from audio_mu.unlearning.registry import REQUESTS
 from tests.unlearning.small_problem import (
+    ENCODER,
     FROZEN,
     NORMALISED,
     OF_WAVEFORMS,
@@ -58,7 +59,7 @@ def trained_on_more() -> Problem:
 @cache
 def untrained(architecture: str) -> Problem:
     settings = dataclasses.replace(RECIPE, n_epochs=0, batch_size=8, n_epoch_repair=1)
-    shape = (1_600,) if architecture == OF_WAVEFORMS else STUDY_SHAPE
+    shape = (1_600,) if architecture in (OF_WAVEFORMS, ENCODER) else STUDY_SHAPE
     return small_problem(architecture, shape=shape, n_train=24, settings=settings)
 
 
@@ -246,7 +247,7 @@ def test_small_requests_do_not_destroy_the_model(name: str, n_forget: int) -> No
 
 
 @every_method
-@pytest.mark.parametrize("architecture", (*ARCHITECTURES, OF_WAVEFORMS))
+@pytest.mark.parametrize("architecture", (*ARCHITECTURES, OF_WAVEFORMS, ENCODER))
 def test_every_architecture_is_supported_reproducibly(name: str, architecture: str) -> None:
     """Catches code that needs images, that per-clip dropout defeats, and draws outside the seed."""
     problem = untrained(architecture)
@@ -254,6 +255,8 @@ def test_every_architecture_is_supported_reproducibly(name: str, architecture: s
     one, two = (problem.run(name, hyper_parameters=quick).network for _ in range(2))
     assert same(weights(one), weights(two))
     assert all(value.isfinite().all() for value in one.state_dict().values())
+    if architecture == ENCODER and name not in REPLACING:
+        assert all(torch.equal(weights(one)[key], weights(problem.base)[key]) for key in frozen_in(one))
 
 
 @every_method

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
+from mlflow import MlflowClient
 
 from audio_mu.errors import UserError
 from tests.answered import Answered, p1_answered
@@ -122,7 +123,7 @@ def test_the_same_command_again(answered: Answered) -> None:
     assert (answered.aliases(), answered.entries()) == before
 
 
-def test_somebody_whom_no_model_knows(answered: Answered) -> None:
+def test_somebody_whom_no_model_knows(answered: Answered, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a person with test recordings alone who cannot be entered into the ledger, or is learnt later, and an
     erasure that leaves something of them."""
     losses = answered.table(answered.runs(stage="train", role="seed")[-1], "losses.csv")
@@ -141,7 +142,12 @@ def test_somebody_whom_no_model_knows(answered: Answered) -> None:
     assert answered.aliases() == before
     entry = answered.finished_entries()[-1]
     assert {*answered.table(entry, "recordings.csv")["clip_id"]} == of_p4
-    assert "there is nothing to do" in answered.run("unlearn", register="naive", **request)
+    given = MlflowClient(f"sqlite:///{answered.database}").create_run("0").info.run_id  # as `mlflow run` makes one
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_RUN_ID", given)
+        assert "there is nothing to do" in answered.run("unlearn", register="naive", **request)
+    assert answered.tags(given)["mlflow.runName"] == "nothing to compute"
+    assert "is answered" in answered.tags(given)["mlflow.note.content"]
 
     tone, rate = soundfile.read(answered.folder / "recordings" / min(of_p4))
     soundfile.write(answered.folder / "recordings" / "low" / "p4_new.wav", tone[::-1], rate)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from audio_mu.config import Config
 from audio_mu.names import NONE
-from audio_mu.progress import say
 from audio_mu.requests.ledger import ANSWERED, ROLE, STAGE, finish_interrupted, read_ledger
 from audio_mu.store import queries, registry
 from audio_mu.store.handle import Store
+from audio_mu.store.runs import say_all
 from audio_mu.system.hashing import hash_of
 
 
@@ -25,7 +25,7 @@ def resumed(config: Config, store: Store) -> str | None:
     asked, name = asked_of(config), config.registered_model
     for tags in finish_interrupted(store):
         if tags.get("asked") == asked:
-            say(f"request {tags['request']} is answered: its unlearned models are in service")
+            say_all(f"request {tags['request']} is answered: its unlearned models are in service")
             return tags["cell"]
     named = config.request.forget_speakers or config.request.forget_class_names
     if not named or config.methods.register == NONE or config.store.force:
@@ -37,12 +37,12 @@ def resumed(config: Config, store: Store) -> str | None:
         if entry.state != ANSWERED or entry.tags.get("asked") != asked:
             continue
         if not entry.answers:
-            say(f"request {entry.tags['asked_request']} is answered (never trained on): there is nothing to do")
+            say_all(f"request {entry.tags['asked_request']} is answered (never trained on): there is nothing to do")
             return ""
         if (answer := entry.answers.get(name)) is None:
             continue
         if all(registry.by_number(store, name, version) for version in answer.after.values()):
             versions = ", ".join(f"seed {seed}: version {version}" for seed, version in answer.after.items())
-            say(f"request {entry.tags['asked_request']} is answered ({name}, {versions}): there is nothing to do")
+            say_all(f"request {entry.tags['asked_request']} is answered ({name}, {versions}): there is nothing to do")
             return answer.cell
     return None

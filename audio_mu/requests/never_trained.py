@@ -9,7 +9,6 @@ from audio_mu.data.catalog import composed
 from audio_mu.data.clips import Clips
 from audio_mu.errors import UserError, counted
 from audio_mu.names import NONE, UNLEARNED
-from audio_mu.progress import say
 from audio_mu.requests.again import asked_of
 from audio_mu.requests.ledger import (
     COLUMNS,
@@ -28,6 +27,7 @@ from audio_mu.requests.probable import NOT_SOUGHT
 from audio_mu.requests.request import NeverTrainedError, named_recordings
 from audio_mu.store.handle import Store
 from audio_mu.store.locks import registry_locked
+from audio_mu.store.runs import say_all
 
 
 def enter_never_trained(
@@ -67,7 +67,7 @@ def enter_never_trained(
                 raise UserError(f"{again[0]!r} is answered already (request {entry.request}, {entry.hash[:8]})")
         none = pd.DataFrame(columns=list(COLUMNS))
         enter(store, ledger, of_each_person(Entry("", about, table, none, {})))
-    say(
+    say_all(
         f"request {name} ({request_hash[:8]}) is answered: no base model of {config.registered_model} was trained on "
         f"its {counted(len(table), 'recording')}. No later command reads them; @{UNLEARNED} stays as it is"
     )

@@ -19,6 +19,7 @@ from mlflow.tracking import MlflowClient
 
 from audio_mu.errors import UserError, one_line
 from audio_mu.printable import printable
+from audio_mu.progress import say
 from audio_mu.store.artifacts import files_of, packed
 from audio_mu.store.faults import drop_transactions, in_a_hurry, is_interrupt
 from audio_mu.store.handle import Store
@@ -132,14 +133,22 @@ def open_run(
 
 
 def tell_refusal(entry_point: str, error: UserError) -> None:
-    """Give the run that `mlflow run` has made the reason why its command has not come to take it, and a name.
+    """Give the run that `mlflow run` has made the reason why its command has not come to take it, and a name."""
+    _name_given_run(f"{entry_point} refused", {REASON: one_line(error, LONGEST_REASON)})
 
-    Whatever keeps it from that is not to be told: the refusal is.
-    """
+
+def say_all(words: str) -> None:
+    """Say all that a command has to say: in the run that `mlflow run` has made for it too, which it does not take."""
+    say(words)
+    _name_given_run("nothing to compute", {"mlflow.note.content": words})
+
+
+def _name_given_run(name: str, tags: Mapping[str, str]) -> None:
+    """Whatever keeps it from that is not to be told: what the run would say is told anyway."""
     if run := os.environ.get(GIVEN_RUN):
         with suppress(Exception):
-            tags = {"mlflow.runName": f"{entry_point} refused", REASON: one_line(error, LONGEST_REASON)}
-            MlflowClient().log_batch(run, tags=[RunTag(key, value) for key, value in tags.items()])
+            named = {"mlflow.runName": name, **tags}
+            MlflowClient().log_batch(run, tags=[RunTag(key, value) for key, value in named.items()])
 
 
 Child = tuple[Store, Run, str, str, str, Mapping[str, str], Mapping[str, str]]

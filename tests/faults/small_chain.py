@@ -119,6 +119,8 @@ def outcome(place: Place) -> dict[str, Any]:
     found: dict[str, set[str]] = {}
     for run_id, artifacts in place.query("select run_uuid, artifact_uri from runs where status = 'FINISHED'"):
         own = tags[run_id]
+        if "role" not in own:  # MLflow's own run of a command that had nothing to do
+            continue
         losses = {p.name: file_sha256(p) for p in sorted(Path(artifacts).rglob("*.csv")) if "losses" in str(p)}
         said = {"metrics": metrics.get(run_id, {}), "losses": losses, "cell": own.get("cell", "")}
         if own["role"] not in ("parent", "table", "entry"):

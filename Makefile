@@ -17,7 +17,7 @@ STUDY_REQUESTS ?= item:forget_percentage=10 item:forget_percentage=20 item:forge
 env: $(VENV)/ready
 
 demo: $(VENV)/ready
-	mlflow run . --env-manager local -P forget_percentage=30
+	mlflow run . --env-manager local -P forget_percentage=30 -P methods=naive,gradient_ascent,pop,fine_tune
 
 test: $(VENV)/cluster check
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --durations=10

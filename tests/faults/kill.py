@@ -3,12 +3,14 @@
     python -m tests.faults.kill --kills 50                 until results/kills.csv holds 50 kills; resumable
     python -m tests.faults.kill --kills 5 --csv /tmp/k.csv --folder /tmp/kills
 
-Each trial has a fresh tracking store and cache. Several kills follow one another in it, each of the whole process
-group (SIGKILL, sometimes SIGTERM or SIGINT), at a random moment or as soon as the store shows that a step was begun,
-finished or registered; after each the same command is started again, and the last time it is left in peace. Then all
-figures but times must equal those of the undisturbed run, no step may have been finished twice, no run be RUNNING, no
-temporary file and no process be left. Every third trial goes through `mlflow run`; there the store is created first,
-as MLflow itself cannot open a store again whose creation was killed.
+Each trial has a fresh tracking store and cache. The chain forgets a person and puts the answer into service. Several
+kills follow one another, each of the whole process group (SIGKILL, sometimes SIGTERM or SIGINT), at a random moment or
+as soon as the store shows that a step was begun, finished or registered; after each the same command is started again.
+In other trials a single worker is killed, which the command has to survive. Then all figures but times must equal those
+of the undisturbed run, no step may have been finished twice, no run be RUNNING, no temporary file and no process be
+left. After it the request is erased, under kills of its own: nothing of the person may be left. Every third trial goes
+through `mlflow run`; there the store is created first, as MLflow itself cannot open a store again whose creation was
+killed. Every fourth has Ray's workers.
 """
 
 from __future__ import annotations
@@ -32,22 +34,26 @@ from typing import Any
 import pandas as pd
 
 from audio_mu.system.hashing import file_sha256, hash_of
+from tests.answered import FLAT, tones
 from tests.commands import ROOT
+from tests.faults.looking import names_in
 from tests.faults.small_chain import (
+    ANSWER,
     ENTRY,
     PROJECT,
-    SETTINGS,
     Place,
     outcome,
     repeated,
     running,
-    small_digits,
     strays,
 )
 
 CSV = ROOT / "results" / "kills.csv"
 SIGNALS = ["SIGKILL"] * 6 + ["SIGTERM", "SIGINT"]
-KILLS_OF_A_TRIAL = (4, 8)
+KILLS_OF_A_TRIAL = (3, 7)
+KILLS_OF_AN_ERASURE = 2
+SHARE_OF_ONE_WORKER = 0.4  # of the trials
+SECONDS_OF_AN_ERASURE = 8.0
 STEPS_AHEAD = 8  # the largest number of changes in the store that a kill waits for
 SECONDS_TO_END = 60.0  # generous: how long it took is in the table
 STATE = (
@@ -59,11 +65,16 @@ STATE = (
 
 @dataclass(frozen=True)
 class Kill:
-    """One kill: `moment` in seconds after the start, `step` the last line that the command had printed."""
+    """One kill: `moment` in seconds after the start, `step` the last line that the command had printed.
+
+    `kind`: random or step, when the command was killed; worker, where one of its workers was.
+    """
 
     trial: int
     kill: int
     via: str
+    engine: str
+    stage: str
     kind: str
     signal: str
     moment: float
@@ -82,12 +93,16 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     # Children of a script's background command ignore Ctrl-C, as they should: this one must not be taken for such.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    digits = small_digits(given.folder)
-    expected, seconds = reference(given.folder, digits)
+    recordings = tones(given.folder / "recordings")
+    (given.folder / "own.py").write_text(FLAT)
+    settings = ANSWER | {"architecture": f"{given.folder}/own.py:Flat"}
+    expected, seconds = reference(Place(given.folder / "reference", recordings, settings))
     done = read(given.csv)
     trial = int(done["trial"].max()) + 1 if len(done) else 0
     while len(done) < given.kills:
-        kills = make_trial(Place(given.folder / f"trial-{trial}", digits), trial, expected, seconds)
+        own = settings | {"engine": "ray"} if trial % 4 == 3 else settings
+        place = Place(given.folder / f"trial-{trial}", recordings, own)
+        kills = make_trial(place, trial, expected, seconds)
         done = pd.concat([done, pd.DataFrame([asdict(kill) for kill in kills])], ignore_index=True)
         done.to_csv(given.csv, index=False)
         trial += 1  # one that ended before its first kill does not come again
@@ -100,13 +115,13 @@ def read(csv: Path) -> pd.DataFrame:
     return pd.read_csv(csv, keep_default_na=False) if csv.exists() else pd.DataFrame(columns=list(Kill.__annotations__))
 
 
-def reference(folder: Path, digits: Path) -> tuple[dict[str, Any], float]:
+def reference(place: Place) -> tuple[dict[str, Any], float]:
     """Outcome and seconds of the undisturbed chain, kept in the folder."""
     source = [file_sha256(path) for path in sorted((ROOT / "audio_mu").rglob("*.py"))]
-    kept = folder / f"reference-{hash_of([SETTINGS, source])[:8]}.json"
+    kept = place.folder.parent / f"reference-{hash_of([ANSWER, source])[:8]}.json"
     if not kept.exists():
-        shutil.rmtree(folder / "reference", ignore_errors=True)
-        place = Place(folder / "reference", digits).make()
+        shutil.rmtree(place.folder, ignore_errors=True)
+        place.make()
         start = time.monotonic()
         place.finish(ENTRY)
         kept.write_text(json.dumps({"outcome": outcome(place), "seconds": time.monotonic() - start}))
@@ -123,17 +138,27 @@ def make_trial(place: Place, trial: int, expected: dict[str, Any], seconds: floa
     if via == PROJECT:
         place.create_store()
     kills: list[Kill] = []
-    for number in range(draw.randint(*KILLS_OF_A_TRIAL)):
-        kind, name = draw.choice(["random", "step"]), draw.choice(SIGNALS)
-        after = draw.uniform(0, seconds) if kind == "random" else draw.randint(1, STEPS_AHEAD)
-        kill = kill_once(place, trial, number, via, kind, name, after)
-        if kill is None:  # it had ended before
-            break
-        kills.append(kill)
-        print(f"{kill.via}, {kill.kind}, {kill.signal} at {kill.moment:.1f} s: {kill.step} {kill.problem}", flush=True)
     try:
-        place.finish(via)
-        problem = "; ".join(problems(place, expected))
+        one_worker = draw.random() < SHARE_OF_ONE_WORKER
+        for stage, n, longest in (
+            ("main", 1 if one_worker else draw.randint(*KILLS_OF_A_TRIAL), seconds),
+            ("erase", KILLS_OF_AN_ERASURE, SECONDS_OF_AN_ERASURE),
+        ):
+            for number in range(n):
+                kinds = ["worker"] if one_worker and stage == "main" else ["random", "step"]
+                kind, name = draw.choice(kinds), draw.choice(SIGNALS)
+                ahead = STEPS_AHEAD if stage == "main" else 2
+                after = draw.randint(1, ahead) if kind == "step" else draw.uniform(0, longest)
+                kill = kill_once(place, trial, number, via, kind, name, after, stage)
+                if kill is None:  # it had ended before
+                    break
+                kills.append(kill)
+                told = f"{kill.via}, {kill.engine}, {kill.stage}, {kill.kind}, {kill.signal} at {kill.moment:.1f} s"
+                print(f"{told}: {kill.step} {kill.problem}", flush=True)
+            place.finish(via, stage)
+            if stage == "main":
+                problem = "; ".join(problems(place, expected))
+        problem = "; ".join(filter(None, [problem, *left_of_the_person(place)]))
     except RuntimeError as error:
         problem = str(error)
     print(f"trial {trial}: {len(kills)} kills, {problem or 'the same figures'}", flush=True)
@@ -144,29 +169,42 @@ def make_trial(place: Place, trial: int, expected: dict[str, Any], seconds: floa
     return kills
 
 
-def kill_once(place: Place, trial: int, number: int, via: str, kind: str, name: str, after: float) -> Kill | None:
+def kill_once(
+    place: Place, trial: int, number: int, via: str, kind: str, name: str, after: float, stage: str = "main"
+) -> Kill | None:
     """Start the command and kill it with the signal of this name; None where it ended before.
 
-    `after`: seconds from the start, or with the kind `step` changes of the store.
+    `after`: seconds from the start, or with the kind `step` changes of the store. With the kind `worker` the signal is
+    SIGKILL, goes to one worker as soon as there is one, and the command goes on to its end.
     """
-    log = place.folder / f"output-{number}.txt"
+    log = place.folder / f"output-{stage}-{number}.txt"
     start = time.monotonic()
     orphans = running(place) if place.query(STATE) else set()  # of kills before, ended once the command is connected
-    process = place.start(via, log)
-    if kind == "random":
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(after)
-    else:
+    process = place.start(via, log, stage)
+    if kind == "step":
         state = place.query(STATE)
         while process.poll() is None and after:
             time.sleep(0.02)
             if (now := place.query(STATE)) != state:
                 state, after = now, after - 1
+    else:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(after)
+    while kind == "worker" and process.poll() is None and not (victims := workers_of(place)):
+        time.sleep(0.02)
     if process.poll() is not None:
         return None
     struck = time.monotonic()
-    os.killpg(process.pid, getattr(signal, name))
-    problem = "" if ended(process) else f"processes are left {SECONDS_TO_END:.0f} s after {name}"
+    problem = ""
+    if kind == "worker":
+        name = "SIGKILL"
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victims[number % len(victims)], signal.SIGKILL)
+        problem = "" if process.wait() == 0 else f"exit code {process.returncode} after the death of a worker"
+    else:
+        os.killpg(process.pid, getattr(signal, name))
+    if not ended(process):
+        problem = f"processes are left {SECONDS_TO_END:.0f} s after {name}"
     took = time.monotonic() - struck
     # Under `mlflow run` a signal may come before our own code does, to which a run is nobody's then.
     if name != "SIGKILL" and via == ENTRY and place.query(STATE) and running(place) - orphans:
@@ -175,7 +213,35 @@ def kill_once(place: Place, trial: int, number: int, via: str, kind: str, name: 
     lines = log.read_text(errors="replace").strip().splitlines()
     step = lines[-1][:70] if lines else ""
     n_ended = ended_runs[0][0] if ended_runs else 0
-    return Kill(trial, number, via, kind, name, round(struck - start, 2), step, n_ended, round(took, 2), problem)
+    engine = place.settings.get("engine", "local")
+    moment = round(struck - start, 2)
+    return Kill(trial, number, via, engine, stage, kind, name, moment, step, n_ended, round(took, 2), problem)
+
+
+def workers_of(place: Place) -> list[int]:
+    """The processes that have a job of the chain in this folder, by its cache in their environment."""
+    mark, found = f"AUDIO_MU_CACHE={place.folder / 'cache'}".encode(), []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (path / "cmdline").read_bytes()
+            parent = (path / "stat").read_text().rpartition(")")[2].split()[1]
+            forked = b"forkserver" in words and b"forkserver" in Path(f"/proc/{parent}/cmdline").read_bytes()
+            if (forked or words.startswith(b"ray::")) and mark in (path / "environ").read_bytes().split(b"\0"):
+                found.append(int(path.name))
+    return sorted(found)
+
+
+def left_of_the_person(place: Place) -> Iterator[str]:
+    """What store and cache still say of the erased person: names of recordings, but for the ledger's list."""
+    ids = [f"{path.parent.name}/{path.name}".encode() for path in place.digits.rglob("p1_*.wav")]
+    assert ids, "the person has no recordings"
+    for path in (path for top in ("mlruns", "cache") for path in (place.folder / top).rglob("*")):
+        if path.is_file() and path.name != "recordings.csv":
+            data = names_in(path) if path.suffix == ".npz" else path.read_bytes()
+            if any(id_ in data for id_ in ids):
+                yield f"{path.relative_to(place.folder)} names the person"
+    if any(id_ in place.database.read_bytes() for id_ in ids):
+        yield "the database names the person"
 
 
 def ended(process: subprocess.Popen[bytes]) -> bool:
@@ -209,7 +275,7 @@ def problems(place: Place, expected: dict[str, Any]) -> Iterator[str]:
     if found != expected:
         of, to = found["runs"], expected["runs"]
         differing = [kind for kind in of.keys() | to if of.get(kind) != to.get(kind)]
-        yield f"other figures: {sorted(differing) or 'aliases'}"
+        yield f"other figures: {sorted(differing) or 'aliases or entries'}"
     if twice := repeated(place):
         yield f"finished twice: {twice}"
     if n := len(running(place)):
@@ -223,11 +289,14 @@ def summary(kills: pd.DataFrame, seconds: float) -> str:
     survived = kills[kills["problem"] == ""]
     signals = ", ".join(f"{n} {name}" for name, n in kills["signal"].value_counts().items())
     n_random, n_project = (kills["kind"] == "random").sum(), (kills["via"] == PROJECT).sum()
+    n_workers, n_erase = (kills["kind"] == "worker").sum(), (kills["stage"] == "erase").sum()
+    n_ray = (kills["engine"] == "ray").sum()
     gentle = kills[kills["signal"] != "SIGKILL"]["seconds_to_end"]
     ending = f"; SIGTERM and SIGINT ended it within {gentle.max():.1f} s" if len(gentle) else ""
     return (
         f"{len(survived)} of {len(kills)} kills survived in {kills['trial'].nunique()} stores: {signals}; {n_random} "
-        f"at a random moment, {len(kills) - n_random} at a step's boundary; {n_project} of `mlflow run`{ending}; "
+        f"at a random moment, {len(kills) - n_random - n_workers} at a step's boundary, {n_workers} of one worker; "
+        f"{n_erase} of an erasure; {n_project} of `mlflow run`, {n_ray} with Ray{ending}; "
         f"undisturbed {seconds:.0f} s"
     )
 

@@ -22,6 +22,12 @@ SETTINGS = {
 }  # fmt: skip
 """Small, and still every step: two base models, the attack, four methods of each seed, audits across seeds, report."""
 
+ANSWER = {
+    **SETTINGS, "dataset": "folder", "dataset_name": "tones", "speaker_pattern": r"(p\d+)_", "clip_seconds": "0.5",
+    "n_epochs": "6", "batch_size": "8", "forget": "speaker", "forget_speakers": "p1", "register": "naive",
+}  # fmt: skip
+"""On tones, which a linear network learns at once: the request is answered, the unlearned models go into service."""
+
 SMALLEST = {**SETTINGS, "seeds": "40", "methods": "naive"}
 ENTRY, PROJECT = "python -m entrypoints.main", "mlflow run"
 TAGS = ("stage", "role", "seed", "method")
@@ -52,19 +58,29 @@ class Place:
             self.folder / "cache", TMPDIR=str(self.folder / "tmp"), MLFLOW_TRACKING_URI=f"sqlite:///{self.database}"
         )
 
-    def start(self, via: str, output: Path) -> subprocess.Popen[bytes]:
-        """Start the chain in a process group of its own; what it prints is appended to a file."""
+    def start(self, via: str, output: Path, stage: str = "main") -> subprocess.Popen[bytes]:
+        """Start the chain, or the erasure of its request, in a process group of its own.
+
+        What it prints is appended to a file.
+        """
         given = {**self.settings, "data_dir": str(self.digits)}
-        words = entry_point("main", given) if via == ENTRY else mlflow_run("main", given)
+        if stage == "erase":
+            given = {"request": self.request(), "confirm": "true"}
+        words = entry_point(stage, given) if via == ENTRY else mlflow_run(stage, given)
         with output.open("ab") as stream:
             return subprocess.Popen(
                 words, cwd=self.folder, env=self.environment(), stdout=stream, stderr=stream, start_new_session=True
             )
 
-    def finish(self, via: str) -> None:
-        """Run the chain to its end. Raises `RuntimeError` with its last lines where it fails."""
+    def request(self) -> str:
+        """The hash of the request that the chain has answered."""
+        ((hash_,),) = self.query("select distinct value from tags where key = 'request_hash'")
+        return str(hash_)
+
+    def finish(self, via: str, stage: str = "main") -> None:
+        """Run the chain or the erasure to its end. Raises `RuntimeError` with its last lines where it fails."""
         output = self.folder / "output.txt"
-        if self.start(via, output).wait() != 0:
+        if self.start(via, output, stage).wait() != 0:
             raise RuntimeError(f"{via} failed:\n" + "\n".join(output.read_text().splitlines()[-20:]))
 
     def query(self, question: str) -> list[tuple[Any, ...]]:
@@ -90,7 +106,8 @@ def outcome(place: Place) -> dict[str, Any]:
     """Everything in the store that must not depend on kills or neighbours, as JSON.
 
     Per kind of run (stage, role, seed, method) its metrics but times, its fingerprint and its losses; the
-    fingerprint behind every alias. Where finished runs of one kind differ, all of what they say is there.
+    fingerprint behind every alias; the number of entries in the ledger. Where finished runs of one kind differ, all
+    of what they say is there.
     """
     tags: dict[str, dict[str, str]] = {}
     for run_id, key, value in place.query("select run_uuid, key, value from tags"):
@@ -104,7 +121,7 @@ def outcome(place: Place) -> dict[str, Any]:
         own = tags[run_id]
         losses = {p.name: file_sha256(p) for p in sorted(Path(artifacts).rglob("*.csv")) if "losses" in str(p)}
         said = {"metrics": metrics.get(run_id, {}), "losses": losses, "cell": own.get("cell", "")}
-        if own["role"] not in ("parent", "table"):
+        if own["role"] not in ("parent", "table", "entry"):
             said["fingerprint"] = own["fingerprint"]
         kind = "/".join(own.get(tag, "") for tag in TAGS)
         found.setdefault(kind, set()).add(json.dumps(said, sort_keys=True))
@@ -112,7 +129,12 @@ def outcome(place: Place) -> dict[str, Any]:
         "select a.alias, t.value from registered_model_aliases a join model_version_tags t "
         "on a.name = t.name and a.version = t.version where t.key = 'fingerprint'"
     )
-    return {"runs": {kind: sorted(values) for kind, values in sorted(found.items())}, "aliases": dict(sorted(aliases))}
+    ((entries,),) = place.query(
+        "select count(*) from runs r join tags t on t.run_uuid = r.run_uuid and t.key = 'role' and t.value = 'entry' "
+        "where r.status = 'FINISHED'"
+    )
+    runs = {kind: sorted(values) for kind, values in sorted(found.items())}
+    return {"runs": runs, "aliases": dict(sorted(aliases)), "entries": entries}
 
 
 def repeated(place: Place) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from audio_mu.training import (
     Batch,
     Examples,
     OptimizerSettings,
+    batch_sizes,
     cross_entropy,
     endless_batches,
     fit,
@@ -76,6 +78,27 @@ def test_each_pass_covers_every_clip_once_with_a_smaller_last_batch() -> None:
     passes = [torch.cat([batch.rows for batch in part]).tolist() for part in (seen[:3], seen[3:])]
     assert sorted(passes[0]) == sorted(passes[1]) == list(range(10))
     assert passes[0] != passes[1] != list(range(10))
+
+
+def test_one_clip_is_no_batch_where_batches_are_normalised() -> None:
+    """Catches a last batch that torch refuses, networks without normalisation that train in other batches, and one clip
+    that is normalised by itself.
+    """
+    normalised = nn.Sequential(nn.Flatten(), nn.Linear(256, 6), nn.BatchNorm1d(6), nn.Linear(6, N_CLASSES))
+    assert batch_sizes(initialise(0), 9, 4) == [4, 4, 1]
+    assert [batch_sizes(normalised, n, 4) for n in (9, 8, 10, 1, 5)] == [[4, 5], [4, 4], [4, 4, 2], [1], [5]]
+    assert batch_sizes(normalised, 3, 1) == [1, 1, 1]
+    seen: list[bool] = []
+
+    def look(network: nn.Module, batch: Batch) -> Tensor:
+        seen.append(normalised[2].training)
+        return cross_entropy(network, batch)
+
+    one = replace(some_examples(), indices=torch.tensor([3]))
+    for examples, at_rest in ((some_examples(9), []), (some_examples(9), [normalised[2]]), (one, [])):
+        steps = SGD.build(normalised.parameters())
+        fit(normalised, examples, steps, epochs=1, batch_size=9, seed=0, objective=look, at_rest=at_rest)
+    assert seen == [True, False, False] and int(normalised[2].num_batches_tracked) == 1
 
 
 def test_batches_hold_the_clips_of_their_rows() -> None:

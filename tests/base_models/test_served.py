@@ -27,6 +27,11 @@ class Frozen(Good):
         self.requires_grad_(False)
 
 
+class Lost(Good):
+    def start(self, seed):
+        self[0].weight.data = torch.load(f"no-such-file-{seed}.pt")
+
+
 class Detached(Good):
     def forward(self, waveforms):
         return super().forward(waveforms).detach()
@@ -58,6 +63,7 @@ class Random(Good):
     [
         ("Good", ""),
         ("Frozen", "cannot be trained"),
+        ("Lost", r"start\(40\) fails"),
         ("Detached", "cannot be trained"),
         ("OnlyInTraining", "cannot be trained"),
         ("Branching", "cannot be exported"),

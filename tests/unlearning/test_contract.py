@@ -155,13 +155,18 @@ def test_statistics_of_batches_rest_where_a_method_says_so(name: str) -> None:
 
 
 @every_method
-def test_a_single_clip_is_forgotten_by_the_statistics_that_there_are(name: str) -> None:
-    """Catches a step that normalises one clip, which torch refuses, and a last batch of one."""
-    problem = trained(NORMALISED).forgetting([3])
-    network = problem.run(name, hyper_parameters={"alpha": 3.0} if name == "ssd" else None).network
-    assert all(value.isfinite().all() for value in network.state_dict().values())
+def test_single_clips_are_forgotten_by_the_statistics_that_there_are(name: str) -> None:
+    """Catches a step that normalises one clip, which torch refuses, and a last batch of one.
+
+    Mean over requests: a step of training alone moves this network's accuracy by 8 of the 80 clips.
+    """
+    problem, accuracies = trained(NORMALISED), []
+    for clip in (0, 3, 10, 20, 33):
+        network = problem.forgetting([clip]).run(name).network
+        assert all(value.isfinite().all() for value in network.state_dict().values())
+        accuracies.append(problem.test_accuracy(network))
     if name not in UNBOUNDED:
-        assert problem.test_accuracy(network) >= problem.test_accuracy(problem.base) - 0.1
+        assert np.mean(accuracies) >= problem.test_accuracy(problem.base) - 0.1
 
 
 @every_network

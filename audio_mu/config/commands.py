@@ -10,10 +10,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from audio_mu.config.parameters import PARAMETERS, REPAIR_FIELDS, parse
-from audio_mu.config.parsers import as_text
+from audio_mu.config.parameters import PARAMETERS, REPAIR_FIELDS, Config, parse
 from audio_mu.config.reads import OF_BASES, READS
-from audio_mu.config.recipe import DECIDES, load_recipe
+from audio_mu.errors import UserError
 
 ENTRY = "{entry point}"
 ONCE = ("request", "confirm", "force")
@@ -95,13 +94,29 @@ def again(stage: str, params: Mapping[str, str], repair: Mapping[str, str], **va
 
     repair: the repair settings that were given; a run logs the rates that its method has trained with.
     """
-    recipe = load_recipe(params.get("dataset", PARAMETERS["dataset"].text))
-    settled = {name: as_text(getattr(recipe, name)) for name in DECIDES}
     logged = {name: text for name, text in params.items() if name in PARAMETERS and name not in REPAIR_FIELDS}
-    given = {name: text for name, text in (logged | dict(repair)).items() if settled.get(name) != text}
+    given = logged | dict(repair)
     kept = {name: text for name, text in _call.get(Call()).given.items() if name not in (*OF_BASES, *given)}
     machine = {name: text for name, text in kept.items() if PARAMETERS[name].group == "machine" or name == "ledger"}
-    return command(stage, {**machine, **given}, **values)
+    return command(stage, _needed({**machine, **given}, values), **_needed(values, given))
+
+
+def _needed(values: Mapping[str, str], beside: Mapping[str, str]) -> dict[str, str]:
+    """Those without which other values would be in force, in the presence of the others and of those `beside` them."""
+    kept = dict(values)
+    for name in values:
+        meant = _in_force({**beside, **kept})
+        if meant is not None and meant == _in_force({**beside, **kept, name: ""}):
+            del kept[name]
+    return kept
+
+
+def _in_force(values: Mapping[str, str]) -> dict[str, str] | None:
+    """What parameters mean; None where they contradict each other, or name files that have gone."""
+    try:
+        return Config.from_text({name: text for name, text in values.items() if text}).as_text()
+    except UserError:
+        return None
 
 
 def _is_default(name: str, text: str) -> bool:

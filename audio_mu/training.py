@@ -247,12 +247,13 @@ def mean_squared_gradient(network: nn.Module, examples: Examples) -> list[Tensor
 @in_float32()
 @torch.inference_mode()
 def predict(network: nn.Module, features: Tensor, indices: np.ndarray | Tensor) -> np.ndarray:
-    """Logits float32 [len(indices), classes], in evaluation mode; the network's mode is restored."""
-    was_training = network.training
+    """Logits float32 [len(indices), classes], in evaluation mode; the modes of the network's modules are restored."""
+    modes = [(module, module.training) for module in network.modules()]
     network.eval()
     index = torch.as_tensor(indices, device=features.device)
     parts = [network(features[rows]).float().cpu() for rows in index.split(PREDICT_BATCH)]
-    network.train(was_training)
+    for module, training in modes:
+        module.training = training
     return torch.cat(parts).numpy()
 
 

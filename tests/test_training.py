@@ -225,6 +225,9 @@ def test_predict_equals_a_plain_forward_and_restores_the_mode(training: bool) ->
     found = predict(network, features, indices.numpy())
     assert network.training is training
     assert all(module.training is training for module in network.modules())
+    network.head.train(not training)
+    predict(network, features, indices[:2].numpy())
+    assert (network.training, network.head.training) == (training, not training)
     with torch.no_grad():
         expected = network.eval()(features)[indices]
     assert found.dtype.name == "float32" and found.shape == (n, N_CLASSES)

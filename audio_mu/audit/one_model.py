@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from audio_mu.audit.by_class import ByClass, by_class
 from audio_mu.audit.certainty import WorstGroup, auc_error, majority_share, paired_error, worst_group
 from audio_mu.audit.distances import activation_distance, distances, js_divergence, tug_of_war
 from audio_mu.audit.performance import as_logits, cross_entropy, performance
@@ -79,6 +80,11 @@ class Evaluator:
             auc = population_attack(cross_entropy(logits[name], labels), unseen).auc
             metrics |= {} if auc is None else {f"{name}/auc": auc}
         return metrics
+
+    def by_class(self, logits: Logits) -> ByClass:
+        """What the model answers on every set, class by class."""
+        rows = self.request.sets() | {name: earlier.clips for name, earlier in self.earlier.items()}
+        return by_class({name: (own, self.labels[rows[name]]) for name, own in logits.items()}, self.class_names)
 
     def population(self, logits: Logits) -> PopulationResult:
         """The population attack of the forget set against the request's non-members; empty where it has none."""

@@ -1,4 +1,4 @@
-"""Figures of a network on a set of clips: accuracy, cross-entropy, calibration."""
+"""Figures of a network on a set of clips: accuracy, over all and by class, cross-entropy, calibration."""
 
 from __future__ import annotations
 
@@ -113,14 +113,38 @@ def expected_calibration_error(logits: ArrayLike, labels: ArrayLike, n_bins: int
     return float(np.abs(gaps).sum() / len(values))
 
 
+def answers_and_labels(logits: ArrayLike, labels: ArrayLike) -> tuple[Integers, Integers]:
+    """Return the class of the largest logit [n], and the labels [n], checked like those of every figure."""
+    values = as_logits(logits)
+    return values.argmax(axis=1).astype(np.int64), as_labels(labels, *values.shape)
+
+
+def class_performance(logits: ArrayLike, labels: ArrayLike) -> dict[str, float]:
+    """Return {macro_f1, worst_class_accuracy} of logits [n, classes] and labels [n]; ValueError for no clips.
+
+    Both over the classes that have clips here: of a set without a class its F1 says nothing, and an answer that names
+    it counts against the class that the clip is of. The lowest accuracy is that of a class, whatever its size.
+    """
+    from sklearn.metrics import (
+        precision_recall_fscore_support,  # a second, which commands without figures need not wait
+    )
+
+    answers, truth = answers_and_labels(logits, labels)
+    _refuse_empty(truth)
+    _, recalls, f1, _ = precision_recall_fscore_support(truth, answers, labels=np.unique(truth), zero_division=0.0)
+    return {"macro_f1": float(f1.mean()), "worst_class_accuracy": float(recalls.min())}
+
+
 def performance(logits: ArrayLike, labels: ArrayLike) -> dict[str, float]:
-    """Return {accuracy, loss, ece} of logits [n, classes] and labels [n]; {} when there are no clips."""
+    """Return {accuracy, loss, ece, macro_f1, worst_class_accuracy} of logits [n, classes] and labels [n]; {} when there
+    are no clips."""
     if len(np.asarray(labels)) == 0:
         return {}
     return {
         "accuracy": accuracy(logits, labels),
         "loss": mean_loss(logits, labels),
         "ece": expected_calibration_error(logits, labels),
+        **class_performance(logits, labels),
     }
 
 

@@ -17,7 +17,7 @@ from audio_mu.errors import UserError
 ENTRY = "{entry point}"
 ONCE = ("request", "confirm", "force")
 """Parameters that are meant for the one command that they were given to."""
-DATA = ("dataset", "dataset_name", "data_dir")
+DATA = ("dataset", "dataset_name", "data_dir", "labels")
 
 
 @dataclass(frozen=True)

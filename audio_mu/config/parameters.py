@@ -44,6 +44,8 @@ class DataParameters:
     bad_files: str = _parameter("fail", choice("fail", "skip"), "unreadable recordings: fail, or skip them")
     speaker_pattern: str = _parameter("", str, "folder: regular expression on the id; group 1 is the speaker")
 
+    labels: Path | None = _parameter("", parsers.path, "folder: CSV of path, label, and where known speaker, split")
+
     @property
     def label(self) -> str:
         """The data set's name in tags and in the registry."""
@@ -193,6 +195,7 @@ class Config:
         """
         parsed = {name: parse(name, text) for name, text in values.items()}
         parsers.apply_study_key(parsed)
+        parsers.apply_labels(parsed)
         everything = {name: about.default for name, about in PARAMETERS.items()} | parsed
         recipe = load_recipe(everything["dataset"])
         everything |= {name: getattr(recipe, name) for name in DECIDES if everything[name] is None}
@@ -300,7 +303,7 @@ def _check(config: Config) -> None:
             "lacks: give architecture=/path/to/file.py:Class, or another pipeline"
         )
     files = {"method_config": config.methods.method_config, "forget_list": request.forget_list}
-    for name, path in (files | {"trained_on": config.adopt.trained_on}).items():
+    for name, path in (files | {"trained_on": config.adopt.trained_on, "labels": data.labels}).items():
         if path is not None and not path.is_file():
             raise UserError(f"{name}={str(path)!r} is not a file: give an existing file{parsers.whole(path)}")
     for kind, name in NAMES_OF_REQUESTS.items():

@@ -12,6 +12,7 @@ from typing import Any
 
 from audio_mu.errors import UserError
 from audio_mu.own_code import is_reference, name_of
+from audio_mu.system.reading import has_column
 
 AUTO = "auto"
 LARGEST = 1_000_000_000
@@ -175,6 +176,18 @@ def apply_study_key(parsed: dict[str, Any]) -> None:
             f"architecture={architecture} or leave pipeline out"
         )
     parsed |= {"architecture": architecture, "pipeline": pipeline}
+
+
+def apply_labels(parsed: dict[str, Any]) -> None:
+    """Where the table of labels has a column split, that is the data set's own. Raises `UserError` where nobody reads
+    the table."""
+    if (table := parsed.get("labels")) is None:
+        return
+    if (dataset := parsed.get("dataset")) != "folder":
+        given = f"dataset={dataset!r} was given" if dataset else "no dataset was given"
+        raise UserError(f"labels={str(table)!r} is read with dataset=folder alone but {given}: give -P dataset=folder")
+    if parsed.get("split") is None and has_column(table, "split"):
+        parsed["split"] = "official"
 
 
 def flag(text: str) -> bool:

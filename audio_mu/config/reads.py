@@ -9,7 +9,7 @@ OF_BASES = (*DATA, *(name for name in TRAINING if name != "seeds"))
 """The parameters that say of which recordings a base model was trained, and how."""
 _BASES, _REUSE = (*OF_BASES, "seeds"), ("ledger", "force")
 _ADOPT = GROUP_FIELDS["adopt"]
-_CELLS = ("dataset", "dataset_name", "data_dir", "pipeline", "architecture", "seeds")
+_CELLS = ("dataset", "dataset_name", "data_dir", "labels", "pipeline", "architecture", "seeds")
 _OF_METHODS = ("methods", "method_config", "deep_audits", "save_models", "register")
 _OF_REPORT = (*BASE_FIELDS, *REQUEST, *REPAIR, "methods", "register")
 
@@ -22,7 +22,7 @@ READS: dict[str, tuple[str, ...]] = {
     "compare": _CELLS,
     "report": tuple(dict.fromkeys((*_CELLS, *_OF_REPORT))),
     "tune": (*_BASES, *REQUEST, *REPAIR, "methods", "n_trials", *GROUP_FIELDS["machine"], *_REUSE),
-    "erase": ("dataset", "dataset_name", "data_dir", "request", "confirm"),
+    "erase": ("dataset", "dataset_name", "data_dir", "labels", "request", "confirm"),
 }
 """Entry point → names of the parameters that matter to it. Every entry point takes, and checks, all of them."""
 

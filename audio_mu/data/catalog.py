@@ -26,13 +26,17 @@ CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # category Cc, and the
 
 @dataclass(frozen=True)
 class Recording:
-    """One recording: `id` is its POSIX path below the data root; `part` is train, test, validation or empty."""
+    """One recording: `id` is its POSIX path below the data root; `part` is train, test, validation or empty.
+
+    `fault`: why it cannot be read, where that is known before.
+    """
 
     id: str
     path: Path
     label: str
     speaker: str
     part: str = ""
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Catalog:
 class Barred:
     """Recordings that may not be read again, by id, by audio or source hash, by speaker (`composed`), by class.
 
-    `labels` name classes that keep their place.
+    `labels` name classes that keep their place. `absent`: recordings that a table may name though their files are gone.
     """
 
     ids: frozenset[str] = frozenset()
@@ -55,11 +59,15 @@ class Barred:
     labels: frozenset[str] = frozenset()
     speakers: frozenset[str] = frozenset()
     classes: frozenset[str] = frozenset()
+    absent: Barred | None = None
 
     def bars(self, recording: Recording) -> bool:
         """Whether a recording may not be read, as far as its file's place tells."""
         return (
-            recording.id in self.ids or composed(recording.speaker) in self.speakers or recording.label in self.classes
+            recording.id in self.ids
+            or composed(recording.speaker) in self.speakers
+            or recording.label in self.classes
+            or (bool(recording.fault) and self.absent is not None and self.absent.bars(recording))
         )
 
 

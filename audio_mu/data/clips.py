@@ -201,6 +201,8 @@ def _read_in_batches(
     """Recordings with their waveforms, or why they have none; while a batch is worked on, the next is read."""
 
     def read(recording: Recording) -> Prepared | BadRecording:
+        if recording.fault:
+            return BadRecording(recording.fault)
         try:
             return read_clip(recording.path, config.clip_samples, whole=_is_strict(config))
         except BadRecording as bad:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from audio_mu.config import DataParameters
@@ -23,9 +21,10 @@ from audio_mu.data.catalog import (
     say_left_out,
     sorted_catalog,
 )
+from audio_mu.data.labels import labelled
+from audio_mu.data.tables import read_table
 from audio_mu.errors import UserError, counted, typed
 from audio_mu.progress import say_once
-from audio_mu.system.reading import delimiter_of, read_text
 
 LAYOUT = "class/…/recording.wav (or .flac, .ogg, .mp3)"
 SPEAKERS = "speakers.csv"
@@ -42,7 +41,8 @@ json.dump([match[1] if match else None for match in found], sys.stdout)
 class Folder:
     """Recordings laid out as `class/…/name.wav`, `.flac`, `.ogg` or `.mp3`; the first folder names the class.
 
-    Speakers come from the parameter `speaker_pattern`, a regular expression searched in the id (the path below
+    With `labels` classes, and speakers and sides where it has the columns, come from that table; else speakers from the
+    parameter `speaker_pattern`, a regular expression searched in the id (the path below
     `data_dir`) whose group 1 is the speaker, or else from `speakers.csv` in `data_dir` with the columns id (or
     path) and speaker. A recording that neither mentions has no known speaker; how many there are is said.
     """
@@ -59,18 +59,25 @@ class Folder:
     def catalog(self, root: Path, config: DataParameters) -> Catalog:
         """All recordings. Raises `UserError` where there are none, or their speakers cannot be found as asked."""
         files = dict(audio_files(root))
-        say_left_out([id_ for id_ in files if "/" not in id_], "in no class's folder")
-        ids = sorted(id_ for id_ in files if "/" in id_)
+        if config.labels is not None:
+            recordings, has_speakers = labelled(config, root, files)
+        else:
+            say_left_out([id_ for id_ in files if "/" not in id_], "in no class's folder")
+            recordings = [Recording(id_, path, id_.split("/")[0], "") for id_, path in files.items() if "/" in id_]
+            has_speakers = False
+        ids = sorted(recording.id for recording in recordings)
         speakers: Mapping[str, str] = {}
-        if config.speaker_pattern:
+        if has_speakers:
+            speakers = {recording.id: recording.speaker for recording in recordings}
+        elif config.speaker_pattern:
             speakers = _by_pattern(config.speaker_pattern, ids)
         elif (root / SPEAKERS).is_file():
             speakers = _by_table(root / SPEAKERS, root, ids)
         odd = next((speaker for speaker in speakers.values() if not is_one_line(speaker)), None)
         if odd is not None:
             raise UserError(f"speaker {odd[:80]!r} has a line break or control character in its name: rename it")
-        recordings = [Recording(id_, files[id_], id_.split("/")[0], speakers.get(id_, "")) for id_ in ids]
-        nameless = [recording.id for recording in recordings if not recording.speaker]
+        recordings = [replace(recording, speaker=speakers.get(recording.id, "")) for recording in recordings]
+        nameless = sorted(recording.id for recording in recordings if not recording.speaker)
         if 0 < len(nameless) < len(ids):
             say_once(f"no speaker is known for {len(nameless)} of {len(ids)} recordings: {quoted(nameless)}")
         return sorted_catalog(recordings, root, LAYOUT)
@@ -113,7 +120,8 @@ def _by_table(path: Path, root: Path, ids: list[str]) -> dict[str, str]:
     shown = f"{path.name} in {str(root)!r}"
     known, unknown = set(ids), []
     speakers: dict[str, str] = {}
-    for line, entry, speaker in _rows(path, shown):
+    for line, row in read_table(path, shown, ("speaker",))[1]:
+        entry, speaker = row["id"], row["speaker"]
         id_ = as_id(entry, (root,))
         if id_ not in known:
             unknown.append(entry)
@@ -124,21 +132,3 @@ def _by_table(path: Path, root: Path, ids: list[str]) -> dict[str, str]:
     if unknown:
         say_once(f"{path.name} names {counted(len(unknown), 'recording')} not in the folder: {quoted(unknown)}")
     return speakers
-
-
-def _rows(path: Path, shown: str) -> list[tuple[int, str, str]]:
-    try:
-        text = read_text(path)
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text.partition("\n")[0]))
-        header = [column.strip() for column in next(reader, [])]
-        keys = [column for column in ("id", "path") if column in header]
-        if not keys or "speaker" not in header:
-            raise UserError(f"{shown} has the columns {str(header)[:200]}: it needs id (or path) and speaker")
-        key, speaker = header.index(keys[0]), header.index("speaker")
-        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{shown} cannot be read as a CSV in UTF-8 ({error}): mend it") from None
-    short = [line for line, row in rows if len(row) != len(header)]
-    if short:
-        raise UserError(f"{shown}, line {short[0]}, does not have the header's {len(header)} columns: mend it")
-    return [(line, row[key].strip(), row[speaker].strip()) for line, row in rows]

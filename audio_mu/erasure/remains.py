@@ -113,6 +113,9 @@ def _files(data: DataParameters, entry: Entry, answering: Sequence[AnyRun]) -> I
     for path in sorted({run.params.get("forget_list", "") for run in answering}):
         if path and Path(path).exists():
             yield Remaining(f"the request's list {path}", "it is yours: delete it yourself")
+    for path in sorted({run.params.get("labels", "") for run in answering}):
+        if path and Path(path).exists():
+            yield Remaining(f"the rows of the table {path}", "it is yours: cut those that name the recordings yourself")
 
 
 def _weights(runs: Collection[AnyRun], descent: Descent) -> Iterator[Remaining]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from audio_mu.config import Config
 from audio_mu.report.rule import RULE
 
 NEAR_CHANCE = 0.1  # part of what lies above the largest class's share
 BETTER = 0.02  # accuracy on what a model was trained on, above that on other recordings
+WELL_TRAINED = {"pipeline": "logmel", "optimizer": "adam", "learning_rate": "0.001", "batch_size": "64"}
+"""What is worth trying where a network learns nothing."""
 
 
 @dataclass(frozen=True)
@@ -59,3 +62,10 @@ def hardly_better(mean: Accuracies) -> str:
         f"the adopted models recognise {mean.train:.3f} of trained_on and {mean.test:.3f} of the other recordings, "
         "hardly more: either they remember nothing of single recordings, or trained_on is not what they were trained on"
     )
+
+
+def advice(config: Config) -> str:
+    """The settings to try that are not set already."""
+    given = config.as_text()
+    other = [f"{name}={value}" for name, value in WELL_TRAINED.items() if given[name] != value]
+    return " ".join([f"more epochs than n_epochs={config.training.n_epochs},", *other]).rstrip(",")

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from audio_mu.printable import printable
+from audio_mu.report.classes import NO_CLASSES, Classes
 from audio_mu.report.evidence import Evidence
 from audio_mu.report.facts import Estimate, RequestFacts, figures_of, interval_number, percent
 from audio_mu.report.rule import RULE, Verdict, verdicts
@@ -48,6 +49,13 @@ COLUMNS = (
     Column("time/total_s", "Time", SECONDS, "seconds of the method's own computation"),
     Column("time/speedup", "Speed-up", FACTOR, "times as fast as retraining"),
 )
+CLASS_COLUMNS = tuple(
+    Column(f"{name}/{figure}", f"{heading} {short}", PERCENT, f"{about}, {of}")
+    for name, heading, of in (("forget", "Forget", "recordings to forget"), ("remain", "Remain", "training recordings"),
+                              ("test", "Test", "test recordings"))
+    for figure, short, about in (("accuracy", "acc.", "accuracy"), ("macro_f1", "F1", "mean of the classes' F1"),
+                                 ("worst_class_accuracy", "worst", "lowest accuracy of a class"))
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,8 @@ class Report:
 
     long: the cell's rows of the long table. forget_losses: method → losses of all seeds. roc_losses: method → per
     seed (losses of the forget set, of the non-members). curves: seed → cosine at 101 prune rates. audio: clip id →
-    WAV bytes. provenance: name, value. chain: the answered requests in their order, as text, or None.
+    WAV bytes. provenance: name, value. chain: the answered requests in their order, as text, or None. classes: what is
+    said of single classes.
     """
 
     title: str
@@ -101,6 +110,7 @@ class Report:
     audio: Mapping[str, bytes] = field(default_factory=dict)
     notes: Sequence[str] = ()
     chain: pd.DataFrame | None = None
+    classes: Classes = NO_CLASSES
 
 
 @dataclass(frozen=True)
@@ -144,19 +154,26 @@ def as_wav(waveform: np.ndarray, rate: int) -> bytes:
 def render_report(report: Report) -> str:
     """The report as one HTML page."""
     judged = verdicts(report.long, report.methods)
-    columns = [column for column in COLUMNS if (report.long["metric"] == column.metric).any()]
+    columns, class_columns = (_filled(report.long, known) for known in (COLUMNS, CLASS_COLUMNS))
     return _environment().get_template("report.html.j2").render(
         report=report,
         summary=summary(report.long, report.methods, report.request),
         rule=RULE.text,
         columns=columns,
         rows=[_row(report.long, method, columns, judged[method]) for method in report.methods],
+        class_columns=class_columns if any("_" in column.metric for column in class_columns) else [],
+        class_rows=_class_rows(report, class_columns),
         every=_every_figure(report.long, report.methods),
         drawn=_drawn(report),
         groups=[m for m in report.methods if any(r.method == m for r in report.remembered)],
         audio={printable(clip_id): _data_uri(data) for clip_id, data in within_limit(report.audio.items())},
         n_seeds=max((int(n) for n in report.long["n"]), default=0),
     )  # fmt: skip
+
+
+def _filled(long: pd.DataFrame, columns: Sequence[Column]) -> list[Column]:
+    """The columns that any method has a figure for; runs of earlier versions lack some."""
+    return [column for column in columns if (long["metric"] == column.metric).any()]
 
 
 def render_record(record: Record) -> str:
@@ -216,6 +233,16 @@ class _Row:
 def _row(long: pd.DataFrame, method: str, columns: Sequence[Column], verdict: Verdict) -> _Row:
     known = figures_of(long, method)
     return _Row(method, verdict, [_entry(known.get(column.metric), column.kind) for column in columns])
+
+
+def _class_rows(report: Report, columns: Sequence[Column]) -> list[tuple[str, list[tuple[_Entry, str]]]]:
+    """Per method its entries of the table of classes, each with the class that it is of."""
+    rows = []
+    for method in report.methods:
+        known, worst = figures_of(report.long, method), report.classes.worst
+        named = [worst.get((method, c.metric.partition("/")[0]), "") if "worst" in c.metric else "" for c in columns]
+        rows.append((method, [(_entry(known.get(c.metric), c.kind), name) for c, name in zip(columns, named)]))
+    return rows
 
 
 def _entry(estimate: Estimate | None, kind: str) -> _Entry:

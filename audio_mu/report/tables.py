@@ -71,7 +71,21 @@ CHAIN_EXPLANATION = (
     "accuracy that the request started from. Every method of every request is in chain.csv."
 )
 
-SHARES = {"learned", "relearn_reached", "accuracy", "ece", "auc", "score", "balanced_accuracy"}
+CLASSES = {
+    f"{name}/{figure}": f"{name} {heading}"
+    for name in ("forget", "remain", "test")
+    for figure, heading in (("accuracy", "acc"), ("macro_f1", "macro F1"), ("worst_class_accuracy", "worst class"))
+}
+"""Metrics of the table of classes, in its order, with their headings."""
+
+CLASSES_EXPLANATION = (
+    "Macro F1: mean of the classes' F1, each class counted once, over the classes that the set has recordings of. "
+    "worst class: accuracy on the class that is answered rightly least often, of any size; the tags "
+    "worst_class_<set> of a run name it, its audit/per_class.csv has all of them, its audit/confusion.csv what they "
+    "are called instead."
+)
+
+SHARES = {"learned", "relearn_reached", "accuracy", "ece", "auc", "score", "balanced_accuracy", "macro_f1"}
 POSSIBLE = {"distance/js": (0.0, float(np.log(2))), "distance/activation": (0.0, 2**0.5)}
 NEVER_NEGATIVE = ("time/", "deep/")
 

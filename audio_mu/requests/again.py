@@ -13,7 +13,8 @@ from audio_mu.system.hashing import hash_of
 
 def asked_of(config: Config) -> str:
     """What a command was asked to register, whatever it was called by: `main` and `unlearn` ask alike."""
-    return hash_of([config.as_text(), config.methods.register])
+    given = {name: text for name, text in config.as_text().items() if (name, text) != ("labels", "")}
+    return hash_of([given, config.methods.register])  # as of versions that knew no labels
 
 
 def resumed(config: Config, store: Store) -> str | None:

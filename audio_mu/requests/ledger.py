@@ -145,15 +145,9 @@ class Ledger:
     @property
     def barred(self) -> Barred:
         """What may not be read: the recordings of erased requests, and whatever else their people say."""
-        gone = [entry for entry in self.entries if entry.gone]
-        away = [entry for entry in self.elsewhere if entry.gone]
-        return Barred(
-            ids=frozenset().union(*(entry.ids for entry in gone)),
-            hashes=frozenset().union(*(entry.hashes for entry in (*gone, *away))),
-            labels=frozenset(label for entry in self.entries for label in entry.recordings["label"]) - {""},
-            speakers=frozenset().union(*(entry.speakers for entry in (*gone, *away))),
-            classes=frozenset().union(*(entry.classes for entry in gone)),
-        )
+        gone, away = ([entry for entry in known if entry.gone] for known in (self.entries, self.elsewhere))
+        labels = frozenset(label for entry in self.entries for label in entry.recordings["label"]) - {""}
+        return dataclasses.replace(_barring(gone, away), labels=labels, absent=_barring(self.entries, self.elsewhere))
 
     def left_out(self, ledger: str) -> tuple[Entry, ...]:
         """The entries whose recordings are left out: all of them, or with `ledger=ignore` those that are gone."""
@@ -168,6 +162,14 @@ class Ledger:
         first = next(other for other in self.entries if other.request == entry.request)
         name = "earlier-" + re.sub(r"[^\w.-]+", "_", entry.request)
         return name if first.hash == entry.hash else f"{name}-{entry.hash[:6]}"
+
+
+def _barring(own: Sequence[Entry], elsewhere: Sequence[Entry]) -> Barred:
+    def union(name: str, entries: Sequence[Entry]) -> frozenset[str]:
+        return frozenset().union(*(getattr(entry, name) for entry in entries))
+
+    hashes, speakers = (union(name, (*own, *elsewhere)) for name in ("hashes", "speakers"))
+    return Barred(union("ids", own), hashes, frozenset(), speakers, union("classes", own))
 
 
 def read_ledger(store: Store, dataset_name: str | None = None) -> Ledger:

@@ -8,7 +8,7 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -27,6 +27,7 @@ from audio_mu.config.parsers import names
 from audio_mu.errors import UserError, one_line
 from audio_mu.names import NAIVE, ORIGINAL
 from audio_mu.own_code import name_of
+from audio_mu.progress import say_once
 from audio_mu.store.faults import explain
 from audio_mu.store.handle import Store
 from audio_mu.store.private import HALF_WRITTEN
@@ -163,6 +164,18 @@ def read_csv(store: Store, run_id: str, path: str, **options: Any) -> pd.DataFra
             if stream.read() != b"\n":  # as every table is written
                 raise ValueError("its last row is cut")
         return pd.read_csv(local, float_precision="round_trip", keep_default_na=False, **options)
+
+
+def read_csvs(store: Store, run_ids: Iterable[str], path: str, **options: Any) -> list[pd.DataFrame]:
+    """The tables of one name of those runs that have it; one that cannot be read is told."""
+    found = []
+    for run_id in run_ids:
+        try:
+            if path in list_files(store, run_id, PurePosixPath(path).parent.as_posix()):
+                found.append(read_csv(store, run_id, path, **options))
+        except Unreadable as error:
+            say_once(f"note: {error}")
+    return found
 
 
 def read_json(store: Store, run_id: str, path: str) -> Any:

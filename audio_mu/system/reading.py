@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import csv
 import stat
 from collections import Counter
 from pathlib import Path
@@ -38,6 +39,15 @@ def read_text(path: Path, limit: int = LARGEST_TEXT) -> str:
 def delimiter_of(header: str) -> str:
     """What parts the columns of a table: the one of comma, semicolon and tab that its header has most of."""
     return max(",;\t", key=header.count)
+
+
+def has_column(table: Path | None, name: str) -> bool:
+    """Whether a CSV has a column of this name; False where there is no table or it cannot be read."""
+    try:
+        header = read_text(table).partition("\n")[0] if table is not None else ""
+    except (OSError, ValueError):
+        return False
+    return name in [column.strip() for row in csv.reader([header], delimiter=delimiter_of(header)) for column in row]
 
 
 class _PlainLoader(yaml.SafeLoader):

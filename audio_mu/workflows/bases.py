@@ -17,13 +17,14 @@ from audio_mu.errors import UserError, first_of, typed
 from audio_mu.names import ADOPTED, NAIVE, NONE, RECIPE_KNOWN
 from audio_mu.progress import say_once
 from audio_mu.requests.ledger import Ledger, read_ledger
+from audio_mu.requests.same_people import refuse_other_people
 from audio_mu.store import queries, registry
 from audio_mu.store.artifacts import files_of, unreadable
 from audio_mu.store.failed import REASON, still_failed
 from audio_mu.store.handle import Store
 from audio_mu.store.registry import Version
 from audio_mu.unlearning import choose
-from audio_mu.workflows.data import Data, data_of_bases, refuse_other_people, without_missing
+from audio_mu.workflows.data import Data, data_of_bases, without_missing
 from audio_mu.workflows.stage import base_tags
 from audio_mu.workflows.train import losses_table, stored_logits
 
@@ -34,7 +35,7 @@ OF_TRAINING = (
     "class_weights",
 )  # fmt: skip
 """Parameters that say how a base model was trained."""
-CHOOSING = ("data_dir", "speaker_pattern", "bad_files")
+CHOOSING = ("data_dir", "speaker_pattern", "labels", "bad_files")
 """Parameters that decide which recordings there are and whose."""
 
 
@@ -201,12 +202,12 @@ def _fitting(store: Store, config: Config, candidates: Sequence[Version], data: 
 
 
 def _refuse_other_people(store: Store, config: Config, name: str, version: Version) -> None:
-    """Raise `UserError` where speaker_pattern finds other people than at training, by the names of the files alone.
+    """Raise `UserError` where there are other people than at training, by the names of the files and the table alone.
 
     Their features would be computed anew, only to find that the recordings are others.
     """
-    then = _then(store, version).get("speaker_pattern", config.data.speaker_pattern)
-    refuse_other_people(config.data, then, f"which {name} was trained: give that one, or train again")
+    what = f"which {name} was trained: give that one, or train again"
+    refuse_other_people(config.data, _then(store, version), what)
 
 
 def _then(store: Store, version: Version) -> Mapping[str, str]:

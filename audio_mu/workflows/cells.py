@@ -272,6 +272,15 @@ class ClipLosses:
         """Method → the losses of the forget clips under all its models."""
         return {method: table.to_numpy().ravel() for method, table in self.forget.items()}
 
+    @property
+    def by_seed(self) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
+        """Method → per seed the losses of the forget set and of the request's non-members, where it has some."""
+        return {
+            method: [(self.forget[method][seed].to_numpy(), table[seed].to_numpy()) for seed in table]
+            for method, table in self.nonmembers.items()
+            if len(table)
+        }
+
 
 def read_losses(store: Store, cell: CellRuns) -> ClipLosses:
     """The losses of the forget clips and of the non-members, from each run's table.

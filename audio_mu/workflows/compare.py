@@ -102,6 +102,7 @@ def _show(
     runs, audit = cell.runs, cell.audit
     table = tables.markdown(tables.wide_table(cell.long, runs.rows))
     audited = tables.markdown(tables.wide_table(cell.long, runs.rows, tables.AUDITED))
+    classes = tables.markdown(tables.wide_table(cell.long, runs.methods, tables.CLASSES))
     data, architecture = config.data, config.training.architecture
     in_the_study = published_markdown(data.dataset, data.pipeline, architecture, runs.request)
     notes = [*notes, *audit.notes]
@@ -117,6 +118,7 @@ def _show(
     parts = [
         f"## {runs.title}\n\ncell {runs.id}\n\n{table}\n{tables.EXPLANATION}\n",
         tables.listed(notes),
+        f"### Classes\n\n{classes}\n{tables.CLASSES_EXPLANATION}\n",
         f"### Audits\n\n{audited}\n{tables.AUDIT_EXPLANATION}\n",
         tables.listed(f"{method}: {_reading(runs, audit, method)}" for method in runs.methods),
         tables.paired_markdown(cell.paired, runs.methods),

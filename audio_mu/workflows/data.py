@@ -9,19 +9,19 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from audio_mu.config import Config, DataParameters
+from audio_mu.config import Config
 from audio_mu.config.commands import erasing
 from audio_mu.data.catalog import composed, looks, quoted
 from audio_mu.data.clips import Clips, clips_digest, load_clips
-from audio_mu.data.datasets import DATASETS
 from audio_mu.data.splits import Sides, Split, split_clips
-from audio_mu.errors import UserError, counted, first_of, typed
+from audio_mu.errors import UserError, counted, first_of
 from audio_mu.progress import say_once
 from audio_mu.requests.held_out import held_out
 from audio_mu.requests.ledger import ERASING, SOUGHT, Entry, Ledger, add_copies
 from audio_mu.requests.ledger_file import Missing
 from audio_mu.requests.probable import CopiesFoundError, probable_copies, seek_for
 from audio_mu.requests.request import Earlier, NeverTrainedError, Request, resolve_request
+from audio_mu.requests.same_people import refuse_other_people
 from audio_mu.requests.sides import keep_sides, read_sides
 from audio_mu.store import queries
 from audio_mu.store.handle import Store
@@ -240,38 +240,16 @@ def _with_later_copies(
     ]
 
 
-def refuse_other_people(data: DataParameters, then: str, what: str) -> None:
-    """Raise `UserError` where speaker_pattern finds other people than the one of then, by the names of today's files.
-
-    `what`: what was done with that one, and the way out.
-    """
-    now = data.speaker_pattern
-    if then != now and _people(data) != _people(replace(data, speaker_pattern=then)):
-        raise UserError(
-            f"{typed('speaker_pattern', now)} finds other speakers than {typed('speaker_pattern', then)}, with {what}"
-        )
-
-
-def _people(data: DataParameters) -> dict[str, str] | None:
-    """Recording → speaker, None where the pattern finds nobody."""
-    dataset = DATASETS[data.dataset]
-    try:
-        return {recording.id: recording.speaker for recording in dataset.catalog(dataset.root(data), data).recordings}
-    except UserError:
-        return None
-
-
 def _refuse_other_pattern(config: Config, store: Store, ledger: Ledger) -> None:
-    """Raise `UserError` where speaker_pattern finds other people than when somebody was answered.
+    """Raise `UserError` where there are other people than when somebody was answered.
 
     The recordings of then may be gone, so that the names of today's files decide.
     """
-    now = config.data.speaker_pattern
     for entry in ledger.entries:
         run = queries.run_of(store, entry.answering_runs[0]) if entry.speakers and entry.answers else None
         refuse_other_people(
             config.data,
-            run.params.get("speaker_pattern", now) if run is not None else now,
+            run.params if run is not None else {},
             f"which request {entry.request} ({entry.hash[:8]}) was answered, and nobody would be kept out: give that "
             "one (ledger=ignore for an experiment)",
         )
@@ -294,12 +272,12 @@ def _check_people(clips: Clips, entry: Entry, scope: np.ndarray, elsewhere: bool
         raise UserError(
             f"{request} is about {first_of(sorted(entry.speakers))}, whose recording {clips.ids[renamed[0]]!r} is now "
             f"{f'of {whose!r}' if whose else 'of nobody'}: new recordings of the person could not be told; give the "
-            "speaker_pattern or speakers.csv of then (ledger=ignore for an experiment)"
+            "speaker_pattern, labels or speakers.csv of then (ledger=ignore for an experiment)"
         )
     if nameless := sum(not clips.speakers[i] for i in others):
         say_once(
             f"WARNING: {counted(nameless, 'recording')} of {request} have no speaker here and are left out by their "
-            "sound; new recordings of the person cannot be told: give speaker_pattern or speakers.csv"
+            "sound; new recordings of the person cannot be told: give speaker_pattern, labels or speakers.csv"
         )
     alike = {looks(name) for name in entry.speakers}
     found = sorted(name for name in {*clips.speakers} if looks(name) in alike and composed(name) not in entry.speakers)

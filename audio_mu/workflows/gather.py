@@ -27,6 +27,7 @@ from audio_mu.printable import printable
 from audio_mu.report import cards
 from audio_mu.report.answer import answer
 from audio_mu.report.choice import best_method, candidates, closest
+from audio_mu.report.classes import Classes, called_now, worst_named
 from audio_mu.report.evidence import RECORD_ROWS, Choice, evidence
 from audio_mu.report.facts import RequestFacts, figures_of
 from audio_mu.report.html import (
@@ -46,7 +47,7 @@ from audio_mu.report.summary import summary
 from audio_mu.report.tables import listed
 from audio_mu.requests.ledger import COPIES
 from audio_mu.store import queries
-from audio_mu.store.artifacts import repeated, way_back
+from audio_mu.store.artifacts import read_csvs, repeated, way_back
 from audio_mu.store.handle import Store
 from audio_mu.store.links import share_charts
 from audio_mu.store.runs import Run
@@ -56,6 +57,7 @@ AUDIO_VARIABLE = "AUDIO_MU_REPORT_AUDIO"  # how many recordings a report may hol
 DEFAULT_AUDIO = 60
 EXAMPLES = 6
 PACKAGES = ("mlflow", "torch", "torchaudio", "numpy")
+CONFUSION = "audit/confusion.csv"
 CURVE = "prune/cosine_by_percent"
 TOLD = ("forget/accuracy", "remain/accuracy", "test/accuracy", "mia/auc", "gap/tow", "time/speedup")
 SIZES = ("n_forget", "n_remain", "n_test", "n_held_out", "n_duplicates_added")
@@ -88,13 +90,14 @@ def write_report(
         long=cell.long,
         methods=methods,
         forget_losses=losses.of_all_seeds,
-        roc_losses=_roc_losses(losses),
+        roc_losses=losses.by_seed,
         curves=_curves(store, runs),
         remembered=ranked,
         provenance=provenance(runs, params),
         audio=_audio(data, params.get("data_dir", ""), list(dict.fromkeys(shown))),
         notes=notes,
         chain=chain,
+        classes=_classes(store, cell),
     )
     path = f"report/{runs.folder}.html"
     run.text(path, render_report(report))
@@ -104,6 +107,16 @@ def write_report(
     run.note(f"## {runs.title}\n\n{listed(lines)}\n{about}")
     _describe(store, runs, lines)
     return path
+
+
+def _classes(store: Store, cell: ComparedCell) -> Classes:
+    """The worst class of each set, and what removed classes are called now."""
+    found = {method: cell.runs.of(method).values() for method in cell.runs.methods}
+    worst = worst_named({method: [run.tags for run in runs] for method, runs in found.items()})
+    if cell.about["request"].get("kind") != "class":
+        return Classes(worst)
+    text = {"dtype": {"label": str, "answer": str}}
+    return Classes(worst, called_now({m: read_csvs(store, [r.id for r in found[m]], CONFUSION, **text) for m in found}))
 
 
 def write_record(run: Run, record: Record) -> None:
@@ -244,15 +257,6 @@ def _remembered(cell: CellRuns, losses: ClipLosses) -> list[Remembered]:
             own, naive = (losses.forget[name][seeds] for name in (method, NAIVE))
             rows += remembered(method, own, naive, losses.clips)[:SHOWN_CLIPS]
     return rows
-
-
-def _roc_losses(losses: ClipLosses) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
-    """Method → per seed the losses of the forget set and of the request's non-members, where it has some."""
-    return {
-        method: [(losses.forget[method][seed].to_numpy(), table[seed].to_numpy()) for seed in table]
-        for method, table in losses.nonmembers.items()
-        if len(table)
-    }
 
 
 def _curves(store: Store, cell: CellRuns) -> dict[str, np.ndarray]:

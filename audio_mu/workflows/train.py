@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from audio_mu.audit.by_class import by_class
 from audio_mu.audit.certainty import majority_share
 from audio_mu.audit.performance import cross_entropy, performance
 from audio_mu.base_models.fingerprints import (
@@ -32,7 +33,7 @@ from audio_mu.data.splits import ENOUGH, one_sided
 from audio_mu.errors import UserError, counted, first_of
 from audio_mu.names import RECIPE_KNOWN
 from audio_mu.progress import say
-from audio_mu.report.base_models import Accuracies, learned_enough, near_chance, told_of
+from audio_mu.report.base_models import Accuracies, advice, learned_enough, near_chance, told_of
 from audio_mu.report.cards import BaseFacts, ModelFacts, base_card, family_note
 from audio_mu.requests.ledger import RETIRED, read_ledger
 from audio_mu.store import queries, registry
@@ -47,8 +48,6 @@ from audio_mu.workflows.data import Data, data_to_train, of_entry
 from audio_mu.workflows.stage import base_params, base_tags, stage_run
 
 SHOWN = 12  # class names that are printed
-WELL_TRAINED = {"pipeline": "logmel", "optimizer": "adam", "learning_rate": "0.001", "batch_size": "64"}
-"""What is worth trying where a network learns nothing."""
 
 
 def train(config: Config, store: Store, engine: Engine, parent: Run | None = None) -> dict[int, float]:
@@ -214,6 +213,11 @@ def log_base(
     with child_run(*_run_of(config, parent, made)) as run:
         # Before the model: an erasure could not tell what the model of a killed run was trained on.
         run.csv("losses.csv", losses_table(data, result.logits))
+        sets = {name: (result.logits[name], labels[indices]) for name, indices in sets_of(data).items()}
+        classes = by_class(sets, clips.class_names)
+        for name, table in classes.files.items():
+            run.csv(name, table)
+        run.tags(classes.worst)
         for name, indices in sets_of(data).items():
             run.npz(
                 f"logits/{name}.npz",
@@ -331,19 +335,12 @@ def _summarise(config: Config, run: Run, data: Data, found: Mapping[int, Accurac
         run.tags({"near_chance": ",".join(map(str, poor))})
         say(
             f"WARNING: the base models of seeds {', '.join(map(str, poor))} are near chance, {share:.3f} for the "
-            f"largest class: what is unlearned from them means nothing. Try {_advice(config)}"
+            f"largest class: what is unlearned from them means nothing. Try {advice(config)}"
         )
     elif not learned_enough(mean, of_train):
-        say(f"WARNING: {told_of(mean, of_train)}. Try {_advice(config)}")
+        say(f"WARNING: {told_of(mean, of_train)}. Try {advice(config)}")
     elif words := told_of(mean, of_train):
         say(f"note: {words}")
     if len(data.split.nonmembers) < len(data.split.test):
         copies = counted(data.split.n_test_copies, "test clip")
         say(f"note: {copies} that copy training clips are no non-members")
-
-
-def _advice(config: Config) -> str:
-    """The settings to try that are not set already."""
-    given = config.as_text()
-    other = [f"{name}={value}" for name, value in WELL_TRAINED.items() if given[name] != value]
-    return " ".join([f"more epochs than n_epochs={config.training.n_epochs},", *other]).rstrip(",")

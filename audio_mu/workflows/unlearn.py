@@ -197,8 +197,7 @@ class Unlearning:
             self._log_artifacts(run, result.logits)
             # Before the figures: MLflow would read every figure of the run again to make it the model's.
             keeps, config = self._keeps_model(method), self.cell.config
-            names = self.cell.data.clips.class_names
-            model = log_servable(run, config, names, seed, result) if keeps else None
+            model = log_servable(run, config, self.cell.data.clips.class_names, seed, result) if keeps else None
             run.curves(result.curves)
             run.metrics(metrics, model)
             self._log_audit(run, seed, result.logits, metrics)
@@ -235,17 +234,20 @@ class Unlearning:
             run.npz(f"logits/{name}.npz", clip_id=np.array(ids), label=labels[indices], logits=logits[name])
 
     def _log_audit(self, run: Run, seed: int, logits: Logits, metrics: Mapping[str, float]) -> None:
-        """Write a model's evidence into its run: audit.json, audit.md, per_clip.csv, and its reading as a tag."""
+        """Write a model's evidence into its run: what is in audit/, and its reading and worst classes as tags."""
         evidence = self.evaluator.evidence(logits, metrics)
         run.text("audit/audit.json", json.dumps(evidence, indent=1, ensure_ascii=False))
         run.text("audit/audit.md", "".join(f"- {reading}\n" for reading in evidence["readings"]))
         run.csv("audit/per_clip.csv", self.evaluator.per_clip(self.cell.data.clips.ids, logits, seed))
-        request = self.cell.request
+        classes, request = self.evaluator.by_class(logits), self.cell.request
+        for name, table in classes.files.items():
+            run.csv(f"audit/{name}", table)
         run.tags(
             {
                 "audit": evidence["readings"][2],
                 "nonmembers": request.nonmembers_are,
                 "speaker_confounded": str(request.speaker_confounded).lower(),
+                **classes.worst,
             }
         )
 

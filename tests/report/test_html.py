@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import soundfile
 
+from audio_mu.report.classes import CalledNow, Classes
 from audio_mu.report.evidence import evidence
 from audio_mu.report.facts import RequestFacts, figures_of
 from audio_mu.report.html import (
@@ -62,6 +63,7 @@ def report(long: pd.DataFrame, request_facts: RequestFacts) -> Report:
         provenance=[("cell", HOSTILE)],
         audio={name: as_wav(TONE, 16_000) for name in names},
         notes=[HOSTILE],
+        classes=Classes({("good", "test"): HOSTILE}, [CalledNow("good", HOSTILE, 9, HOSTILE)]),
     )
 
 

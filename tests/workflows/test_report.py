@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
@@ -80,6 +82,41 @@ def test_a_named_class_is_found_again(chain: Results, entry: Command, small_digi
     done = entry("report", chain.folder, **asked)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "omp is not judged: there is no retrained model (naive) to compare with." in done.stdout
+    _shows_classes(chain, "3")
+    # A store of an earlier version has none of it.
+    for run in chain.runs("tags.stage = 'unlearn' and tags.role = 'method' and tags.request = 'class-3'"):
+        for name in ("per_class.csv", "confusion.csv"):
+            chain.artifact(run, f"audit/{name}").unlink()
+    with closing(sqlite3.connect(chain.folder / "mlflow.db")) as database:
+        for table in ("metrics", "latest_metrics"):
+            database.execute(f"DELETE FROM {table} WHERE key LIKE '%macro_f1' OR key LIKE '%worst_class_accuracy'")
+        database.execute("DELETE FROM tags WHERE key LIKE 'worst_class_%'")
+        database.commit()
+    for command in ("compare", "report"):
+        done = entry(command, chain.folder, **asked)
+        assert done.returncode == 0, done.stdout + done.stderr
+        newest = chain.runs("tags.stage = 'compare'")[0]
+        assert 'id="by-class"' not in report_of(chain, newest)
+
+
+def _shows_classes(chain: Results, removed: str) -> None:
+    """Catches classes that are measured and not shown, and a removed class whose new names nobody learns."""
+    newest = chain.runs("tags.stage = 'compare'")[0]
+    page, long = report_of(chain, newest), pd.read_csv(chain.artifact(newest, "comparison.csv"))
+    assert 'id="by-class"' in page and 'id="called-now"' in page
+    wanted = {f"{name}/{figure}" for name in ("forget", "test") for figure in ("macro_f1", "worst_class_accuracy")}
+    assert wanted <= set(long["metric"])
+    assert "### Classes" in chain.artifact(newest, "comparison.md").read_text()
+    run = chain.runs("tags.method = 'omp' and tags.request = 'class-3'")[0]
+    classes = pd.read_csv(chain.artifact(run, "audit/per_class.csv"), dtype={"class": str})
+    forget, test = (classes[classes["set"] == name] for name in ("forget", "test"))
+    assert forget["class"].tolist() == [removed] and removed not in test["class"].tolist()
+    assert test["f1"].mean() == pytest.approx(run.data.metrics["test/macro_f1"])
+    assert test["accuracy"].min() == run.data.metrics["test/worst_class_accuracy"]
+    assert run.data.tags["worst_class_forget"] == f"{removed} ({forget['n'].iloc[0]} recordings)"
+    base = chain.runs("tags.stage = 'train' and tags.role = 'seed'")[0]
+    assert set(pd.read_csv(chain.artifact(base, "per_class.csv"))["set"]) == {"train", "test"}
+    assert base.data.metrics["train/macro_f1"] > 0
 
 
 def evidence_of(store: Answered, stage: str) -> str:

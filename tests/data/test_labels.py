@@ -1,0 +1,184 @@
+"""A table of labels in place of folders: what it says, what it cannot mean, and what of the folder it leaves out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from audio_mu.config import Config
+from audio_mu.data.catalog import Barred, Catalog
+from audio_mu.data.clips import find_recordings, load_clips
+from audio_mu.errors import UserError
+from audio_mu.progress import say_once
+from audio_mu.requests.same_people import refuse_other_people
+
+FILES = ("a/1.wav", "a/2.wav", "b/3.wav", "4.wav", "unlisted.wav")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Five tones, one of them in no folder."""
+    folder = tmp_path / "recordings"
+    for i, id_ in enumerate(FILES, 1):
+        (folder / id_).parent.mkdir(parents=True, exist_ok=True)
+        tone = np.sin(np.arange(16_000) * i / 50) / 2
+        soundfile.write(folder / id_, tone, 16_000)
+    return folder
+
+
+def config_of(root: Path, text: str | bytes, **values: str) -> Config:
+    say_once.cache_clear()  # a command of its own
+    table = root.parent / "labels.csv"
+    table.write_bytes(text if isinstance(text, bytes) else text.encode())
+    given = {"dataset": "folder", "dataset_name": "pets", "data_dir": str(root), "labels": str(table)}
+    return Config.from_text(given | values)
+
+
+def catalog_of(root: Path, text: str | bytes, **values: str) -> Catalog:
+    return find_recordings(config_of(root, text, **values).data)[1]
+
+
+def test_classes_people_and_sides_come_from_the_table(root: Path, capsys: pytest.CaptureFixture) -> None:
+    """Catches classes of folders, columns by position, a side that is lost, and files that nobody misses."""
+    rows = ["train,Ann,dog,a/1.wav", f"test,Ben,cat,{root}/a/2.wav", "test,,dog,b\\3.wav", "train,Ben,cat,./4.wav"]
+    found = catalog_of(root, "\n".join(["split,speaker,label,path", *rows]))
+    assert found.class_names == ("cat", "dog")
+    assert [(r.id, r.label, r.speaker, r.part) for r in found.recordings] == [
+        ("4.wav", "cat", "Ben", "train"),
+        ("a/1.wav", "dog", "Ann", "train"),
+        ("a/2.wav", "cat", "Ben", "test"),
+        ("b/3.wav", "dog", "", "test"),
+    ]
+    said = capsys.readouterr().out
+    assert "left out 1 file not in labels.csv: unlisted.wav\n" in said
+    assert "no speaker is known for 1 of 4 recordings: b/3.wav\n" in said
+
+
+def test_a_table_of_a_spreadsheet_is_read(root: Path) -> None:
+    """Catches a byte order mark in the first column's name, semicolons, UTF-16, and blanks around a value."""
+    table = "path;label;speaker\r\na/1.wav ; dog;Müller, Ann\r\n;;\r\nb/3.wav;cat;Zoë\r\n"
+    for text in ("\ufeff" + table).encode(), ("\ufeff" + table).encode("utf-16-le"):
+        found = catalog_of(root, text)
+        assert [(r.id, r.label, r.speaker) for r in found.recordings] == [
+            ("a/1.wav", "dog", "Müller, Ann"),
+            ("b/3.wav", "cat", "Zoë"),
+        ]
+
+
+def test_sides_of_the_table_are_the_split_unless_another_is_given(root: Path, capsys: pytest.CaptureFixture) -> None:
+    """Catches sides that are read and not used, and a split of the user's that is overruled without a word."""
+    table = "path,label,split\na/1.wav,dog,train\nb/3.wav,cat,test\n"
+    assert config_of(root, table).data.split == "official"
+    config = config_of(root, table)
+    for later in (Config.from_text(config.as_text()), config.with_values({"n_epochs": "1"})):
+        assert later.data.split == "official"
+    assert config_of(root, "path,label\na/1.wav,dog\n").data.split == "random"
+    catalog_of(root, table, split="random")
+    assert "split='random' was given: the column split of labels.csv decides nothing" in capsys.readouterr().out
+
+
+def test_people_without_a_column_come_from_the_pattern(root: Path) -> None:
+    """Catches a pattern that a table without speakers puts out of force."""
+    found = catalog_of(root, "path,label\na/1.wav,dog\nb/3.wav,cat\n", speaker_pattern="([0-9])[.]wav")
+    assert [r.speaker for r in found.recordings] == ["1", "3"]
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("path,class\na/1.wav,dog\n", ["labels=", "['path', 'class']", "it needs id (or path) and label"]),
+        ("", ["it needs id (or path) and label"]),
+        ("path,label\n", ["names no recordings"]),
+        ("path,label,label\na/1.wav,dog,cat\n", ["the column label twice"]),
+        ("path,label\na/1.wav\n", ["line 2", "2 columns"]),
+        ("path,label\na/1.wav,dog\nb/3.wav,cat\na/1.wav,cat\n", ["line 4", "'a/1.wav'", "'cat'", "'dog' in line 2"]),
+        ("path,label,speaker\na/1.wav,dog,Ann\na/1.wav,dog,Ben\n", ["line 3", "speaker 'Ben'", "'Ann' in line 2"]),
+        ("path,label,split\na/1.wav,dog,dev\n", ["line 2", "split 'dev'", "train, test, validation"]),
+        ("path,label,split\na/1.wav,dog,\n", ["line 2", "split ''"]),
+        ("path,label\na/1.wav,\n", ["line 2", "the label ''"]),
+        ("path,label\n,dog\n", ["line 2", "path ''"]),
+        ("path,label\n../secret.wav,dog\n", ["line 2", "'../secret.wav' is no path below data_dir"]),
+        ("path,label\n/etc/passwd.wav,dog\n", ["line 2", "'/etc/passwd.wav' is no path below data_dir"]),
+        ("path,label\na/1.wav,dog\nb/3.wav,dog\n", ["holds only the class 'dog'"]),
+    ],
+)
+def test_what_a_table_cannot_mean_is_refused(root: Path, table: str, words: list[str]) -> None:
+    """Catches a row that is read as if it said something else, and a message without the row or its value."""
+    with pytest.raises(UserError) as raised:
+        catalog_of(root, table)
+    message = str(raised.value)
+    assert all(word in message for word in words), message
+    assert "\n" not in message
+
+
+def test_contradicting_parameters_are_refused(root: Path) -> None:
+    """Catches a table that nobody reads, and speakers from two sources."""
+    table = "path,label,speaker\na/1.wav,dog,Ann\nb/3.wav,cat,Ben\n"
+    with pytest.raises(UserError, match="a column speaker and speaker_pattern was given"):
+        catalog_of(root, table, speaker_pattern="([0-9])")
+    path = str(root.parent / "labels.csv")
+    for given in ({}, {"dataset": "audioMNIST"}):
+        with pytest.raises(UserError, match=r"labels=.* give -P dataset=folder"):
+            Config.from_text({"labels": path, **given})
+    with pytest.raises(UserError, match=r"labels=.* is not a file"):
+        Config.from_text({**config_of(root, table).as_text(), "labels": str(root / "none.csv")})
+
+
+def test_a_row_without_its_file_is_a_bad_file(root: Path, capsys: pytest.CaptureFixture) -> None:
+    """Catches recordings that are missing without a word, and a table refused for those of an answered person."""
+    rows = "a/1.wav,dog,Ann\nb/3.wav,cat,Ben\n4.wav,dog,Ben\na/gone.wav,dog,Cleo\nnotes.txt,cat,Cleo\n"
+    table = f"path,label,speaker\n{rows}"
+    told = "a/gone.wav is no recording below data_dir (line 5 of labels.csv)"
+    with pytest.raises(UserError) as raised:
+        load_clips(config_of(root, table).data)
+    assert f"cannot use 2 recordings: {told}; notes.txt is no recording" in str(raised.value)
+    clips = load_clips(config_of(root, table, bad_files="skip").data)
+    assert clips.ids == ("4.wav", "a/1.wav", "b/3.wav")
+    assert told in capsys.readouterr().out
+    barred = load_clips(config_of(root, table).data, Barred(speakers=frozenset({"Cleo"})))
+    assert barred.ids == clips.ids and not barred.skipped
+    for absent in (Barred(ids=frozenset({"a/gone.wav", "notes.txt"})), Barred(speakers=frozenset({"Cleo", "Ben"}))):
+        answered = load_clips(config_of(root, table).data, Barred(absent=absent))
+        assert answered.ids == clips.ids and not answered.skipped
+
+
+def test_a_row_says_the_same_twice(root: Path) -> None:
+    """Catches rows that were pasted twice, and a name whose accents are encoded otherwise in the table."""
+    (root / "a" / "Jose\u0301.wav").write_bytes((root / "a" / "1.wav").read_bytes())
+    table = "path,label\na/Jos\u00e9.wav,dog\na/Jos\u00e9.wav,dog\nb/3.wav,cat\n"
+    found = catalog_of(root, table)
+    assert [r.id for r in found.recordings] == ["a/Jose\u0301.wav", "b/3.wav"]
+    assert not any(r.fault for r in found.recordings)
+
+
+def test_another_table_changes_the_identity_of_what_it_changes(root: Path) -> None:
+    """Catches a cache or a digest that knows the files alone, and one that another order of rows makes anew."""
+    table = "path,label,speaker\na/1.wav,dog,Ann\nb/3.wav,cat,Ben\n4.wav,dog,Ben\n"
+    head, *rows = table.splitlines()
+    first = load_clips(config_of(root, table).data)
+    again = load_clips(config_of(root, "\n".join([head + ",note", *(f"{row},x" for row in reversed(rows))])).data)
+    assert again.digest == first.digest and again.features_file == first.features_file
+    for old, new in (("Ann", "Eve"), ("cat", "emu"), ("4.wav,dog", "4.wav,cat")):
+        assert load_clips(config_of(root, table.replace(old, new)).data).digest != first.digest
+    folder = Config.from_text({"dataset": "folder", "dataset_name": "pets", "data_dir": str(root)}).data
+    assert load_clips(folder).ids == ("a/1.wav", "a/2.wav", "b/3.wav")
+
+
+def test_people_of_another_table_are_told(root: Path, tmp_path: Path) -> None:
+    """Catches an answered person who comes back under the table's new name, and a table that was only moved refused."""
+    table = "path,label,speaker\na/1.wav,dog,Ann\nb/3.wav,cat,Ben\n"
+    data = config_of(root, table).data
+    then = tmp_path / "then.csv"
+    run = {"speaker_pattern": "", "labels": str(then)}
+    then.write_text(table + "4.wav,dog,Cleo\n")
+    refuse_other_people(data, run, "which")
+    then.write_text(table.replace("Ann", "Anna"))
+    with pytest.raises(UserError, match=r"labels=.*labels.csv finds other speakers than labels=.*then.csv, with which"):
+        refuse_other_people(data, run, "which")
+    then.unlink()
+    refuse_other_people(data, run, "which")
+    with pytest.raises(UserError, match="finds other speakers than speaker_pattern"):
+        refuse_other_people(data, {"speaker_pattern": "([a-z])/"}, "which")

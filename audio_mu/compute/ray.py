@@ -33,6 +33,8 @@ from audio_mu.training import pick_device
 J = TypeVar("J")
 R = TypeVar("R")
 CONNECT_SECONDS = 10.0
+PATIENT = {"health_check_timeout_ms": 60_000, "health_check_failure_threshold": 20}
+"""Of a cluster of this machine alone: its one node is slow where others use the cores, not dead. Ray ends the command."""
 CLUSTER_SECONDS = 60.0  # Ray itself would wait for ever where a cluster is at another address than it says
 SECONDS_TO_STOP = 60.0  # of a task after its limit
 LONGEST_TEMPORARY = 40  # characters: Ray puts 66 behind it, and the path of a socket may have 107
@@ -141,7 +143,13 @@ class RayEngine:
         """A cluster of this machine's cores, with files where the names of its sockets are short enough."""
         folder = self._leaving.enter_context(short_temporary_folder(LONGEST_TEMPORARY))
         # "local", because Ray would otherwise join whatever cluster happens to run on this machine.
-        _init(address="local", num_cpus=self.cores_here, include_dashboard=False, _temp_dir=str(folder))
+        _init(
+            address="local",
+            num_cpus=self.cores_here,
+            include_dashboard=False,
+            _temp_dir=str(folder),
+            _system_config=PATIENT,
+        )
 
     def _submit(self, work: Callable[[J], R], job: Any, shared: dict[int, ObjectRef]) -> ObjectRef:
         problem: Problem = job.problem

@@ -34,7 +34,7 @@ J = TypeVar("J")
 R = TypeVar("R")
 CONNECT_SECONDS = 10.0
 PATIENT = {"health_check_timeout_ms": 60_000, "health_check_failure_threshold": 20}
-"""Of a cluster of this machine alone: its node is slow where others use the cores, not dead; the command dies with it."""
+"""Of a cluster of this machine alone: where others use the cores its node is slow, not dead."""
 CLUSTER_SECONDS = 60.0  # Ray itself would wait for ever where a cluster is at another address than it says
 SECONDS_TO_STOP = 60.0  # of a task after its limit
 LONGEST_TEMPORARY = 40  # characters: Ray puts 66 behind it, and the path of a socket may have 107

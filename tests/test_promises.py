@@ -321,3 +321,18 @@ def test_nothing_that_the_person_said_outlives_the_erasure(answered: Answered) -
     last = answered.table(answered.runs(stage="train", role="seed")[-1], "losses.csv")
     assert not {*last["source_hash"]} & {*pd.read_csv(own)["source_hash"]}
     assert last["clip_id"].str.contains("again").sum() == 0
+
+
+def test_what_another_data_set_has_answered_is_told(answered: Answered) -> None:
+    """Catches "the recordings have changed" where nothing has but the ledger, and a model in service without a name."""
+    request = {"forget": "speaker", "forget_speakers": "p2", "methods": "naive", "register": "naive"}
+    for stage, own in (("train", {}), ("attack", {}), ("unlearn", request)):
+        answered.run(stage, dataset_name="second", **own)
+    with pytest.raises(
+        UserError, match=r"in another data set \(speaker-p2 .* of second\).*in service knows them until"
+    ):
+        answered.run("attack")
+    answered.run("train")
+    answered.run("attack")
+    newest = answered.runs(stage="train", role="seed", dataset_name="tones")[-1]
+    assert {id_.split("/")[1].split("_")[0] for id_ in answered.trained(newest)} == {"p3", "p4"}

@@ -194,6 +194,17 @@ def _fitting(store: Store, config: Config, candidates: Sequence[Version], data: 
             f"{newest.name} seed {seed} was trained on recordings of answered requests ({names}): run "
             f"`{command('train')}`, which leaves them out, or for an experiment give ledger=ignore"
         )
+    if away := [
+        found for found in data.left_out if found.own and found.entry.tags["dataset_name"] != config.data.label
+    ]:
+        named = "; ".join(
+            f"{found.request} ({found.entry.hash[:8]}) of {found.entry.tags['dataset_name']}" for found in away
+        )
+        raise UserError(
+            f"{newest.name} seed {seed} was trained on other recordings than the answered requests leave, some of them "
+            f"in another data set ({named}): run `{command('train')}`, which leaves theirs out; what {newest.name} has "
+            "in service knows them until an unlearned version of the new models replaces it, or `erase` removes it"
+        )
     raise UserError(
         f"the recordings have changed since {newest.name} seed {seed} was trained (digest {known[:8]} then, "
         f"{data.digest[:8]} now): {_of_then(store, config, newest)}train again; files that were deleted on request "

@@ -211,7 +211,7 @@ def kill_once(
         problem = f"a run is RUNNING after {name}"
     ended_runs = place.query("select count(*) from runs where status != 'RUNNING'")
     lines = log.read_text(errors="replace").strip().splitlines()
-    step = lines[-1][:70] if lines else ""
+    step = lines[-1].replace(sys.executable, "python")[:70] if lines else ""
     n_ended = ended_runs[0][0] if ended_runs else 0
     engine = place.settings.get("engine", "local")
     moment = round(struck - start, 2)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from audio_mu.config import Config
+from audio_mu.own_code import is_reference
 from audio_mu.report.rule import RULE
 
 NEAR_CHANCE = 0.1  # part of what lies above the largest class's share
 BETTER = 0.02  # accuracy on what a model was trained on, above that on other recordings
-WELL_TRAINED = {"pipeline": "logmel", "optimizer": "adam", "learning_rate": "0.001", "batch_size": "64"}
+WELL_TRAINED = {"pipeline": "logmel", "optimizer": "adam", "learning_rate": "0.001", "batch_size": "32"}
 """What is worth trying where a network learns nothing."""
 
 
@@ -65,7 +66,8 @@ def hardly_better(mean: Accuracies) -> str:
 
 
 def advice(config: Config) -> str:
-    """The settings to try that are not set already."""
+    """The settings to try that are not set already; of a network of the user's own only its length of training."""
     given = config.as_text()
-    other = [f"{name}={value}" for name, value in WELL_TRAINED.items() if given[name] != value]
+    settings = {} if is_reference(config.training.architecture) else WELL_TRAINED
+    other = [f"{name}={value}" for name, value in settings.items() if given[name] != value]
     return " ".join([f"more epochs than n_epochs={config.training.n_epochs},", *other]).rstrip(",")

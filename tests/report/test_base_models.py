@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from audio_mu.report.base_models import Accuracies, learned_enough, near_chance, told_of
+from audio_mu.config import Config, load_recipe
+from audio_mu.report.base_models import Accuracies, advice, learned_enough, near_chance, told_of
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,17 @@ from audio_mu.report.base_models import Accuracies, learned_enough, near_chance,
 def test_chance_is_the_largest_class(accuracy: float, share: float, near: bool) -> None:
     """Catches two classes of which 97 % are recognised called chance, and nine tenths of one class called learned."""
     assert near_chance(accuracy, share) is near
+
+
+def test_only_settings_that_could_help_are_advised() -> None:
+    """Catches features proposed to a network of waveforms, and a folder's own defaults proposed against themselves."""
+    assert advice(Config.from_text({"architecture": "wav2vec2", "n_epochs": "2"})) == "more epochs than n_epochs=2"
+    assert advice(Config.from_text({"dataset": "audioMNIST", "n_epochs": "2"})).endswith(
+        "n_epochs=2, pipeline=logmel optimizer=adam learning_rate=0.001 batch_size=32"
+    )
+    of_folder = load_recipe("folder")
+    own = {name: str(getattr(of_folder, name)) for name in ("pipeline", "optimizer", "learning_rate", "batch_size")}
+    assert advice(Config.from_text({**own, "n_epochs": "2"})) == "more epochs than n_epochs=2"
 
 
 def test_what_a_request_can_show_is_told() -> None:

@@ -124,7 +124,7 @@ def _chosen(config: Config, store: Store) -> Sequence[Entry]:
     if config.store.confirm and len(asked) < SURE:
         raise UserError(f"request={asked!r} is short to remove something: give {SURE} characters of the hash")
     matching = [entry for entry in entries if asked and (entry.hash.startswith(asked) or entry.asked.startswith(asked))]
-    if config.data.dataset_name or len(matching) > 1:
+    if config.data.dataset_name or len({entry.tags["dataset_name"] for entry in matching}) > 1:
         matching = [entry for entry in matching if entry.tags["dataset_name"] == config.data.label]
     if len({(entry.asked, entry.tags["dataset_name"]) for entry in matching}) != 1:
         listed = ", ".join(

@@ -265,3 +265,42 @@ def test_the_record_of_one_of_several_people(answered: Answered, tmp_path: Path)
     answered.run("attack")
     answered.run("unlearn", forget="list", forget_list=str(path), methods="naive", register="naive")
     assert "test recordings" not in answered.run("erase", request=answered.hash("p2"), confirm="true")
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_what_several_people_say_later_goes_in_any_order(answered: Answered, together: bool) -> None:
+    """Catches later recordings of a person that only the caches know, which go with another person's erasure: their
+    hashes were in no list, and their rows stayed in other data sets."""
+    if together:
+        answered.run("attack")
+        request = {"forget": "speaker", "forget_speakers": "p2,p3", "methods": "naive", "register": "naive"}
+        answered.run("unlearn", **request)
+        people = ("p2", "p3")
+    else:
+        answered.answer("p2")
+        people = ("p2", "p1")
+    new = {person: later(answered, person) for person in people}
+    answered.run("train")  # reads them, and leaves them out
+    answered.run("train", dataset_name="others", speaker_pattern="")
+    other = answered.runs(stage="train", role="seed", dataset_name="others")[-1]
+    assert new["p2"] | new[people[1]] <= set(answered.table(other, "losses.csv")["clip_id"])
+    hashes = answered.table(other, "losses.csv").set_index("clip_id")["source_hash"]
+    held = answered.table(answered.finished_entries()[-1], "nonmembers.csv")
+    if together:
+        run = next(run for run in answered.entries() if answered.tags(run)["request"] == "speaker-p2")
+        answered.run("erase", request=answered.tags(run)["asked_hash"], confirm="true")
+    else:
+        answered.run("erase", request=answered.hash("p2"), confirm="true")
+        (first, *_) = answered.finished_entries()
+        kept = answered.table(first, "recordings.csv")
+        assert {*hashes[[*new["p1"]]]} <= {*kept["source_hash"]}
+        assert not {*answered.table(first, "nonmembers.csv")["source_hash"]} & {*kept["source_hash"]}
+        answered.run("erase", request=answered.hash("p1"), confirm="true")
+    for person in people:
+        run = next(run for run in answered.entries() if answered.tags(run)["request"] == f"speaker-{person}")
+        assert {*hashes[[*new[person]]]} <= {*answered.table(run, "recordings.csv")["source_hash"]}
+        assert not {*held.loc[held["speaker"] == person, "source_hash"]} - {
+            *answered.table(run, "recordings.csv")["source_hash"]
+        }
+        left = [path for path in answered.folder.rglob("losses.csv") if f"{person}_".encode() in path.read_bytes()]
+        assert not left

@@ -16,7 +16,8 @@ from audio_mu.data.splits import Sides, Split, split_clips
 from audio_mu.errors import UserError, counted
 from audio_mu.progress import say_once
 from audio_mu.requests.held_out import held_out
-from audio_mu.requests.ledger import ERASING, SOUGHT, Entry, Ledger, add_copies
+from audio_mu.requests.later import add_copies
+from audio_mu.requests.ledger import ERASING, SOUGHT, Entry, Ledger
 from audio_mu.requests.ledger_file import Missing
 from audio_mu.requests.probable import CopiesFoundError, probable_copies, seek_for
 from audio_mu.requests.request import Earlier, NeverTrainedError, Request, resolve_request

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -62,6 +63,12 @@ def test_another_name_in_the_table_is_refused(tabled: Answered) -> None:
     table(tabled, {"p1": "robert"})
     with pytest.raises(UserError, match=r"speaker-p1 .* is about p1, whose recording '.*p1_.*' is now of 'robert'"):
         tabled.run("train")
+    table(tabled, {})
+    tabled.run("erase", request=tabled.hash("p1"), confirm="true")
+    tabled.run("train")
+    table(tabled, {"p1": "robert"})
+    with pytest.raises(UserError, match=r"speaker-p1 .* is about p1, whose recording '.*p1_.*' is now of 'robert'"):
+        tabled.run("train")
 
 
 def test_names_that_look_like_an_answered_persons(tabled: Answered) -> None:
@@ -91,6 +98,62 @@ def test_held_out_recordings_are_known_by_their_sound_elsewhere(answered: Answer
     output = answered.run("train", dataset_name="others", speaker_pattern="", split_seed="5")
     assert "of request speaker-p1 (" in output and "have no speaker here" in output
     assert members(answered) and not members(answered) & answered.ids("p1")
+
+
+def later(answered: Answered, person: str = "p1") -> set[str]:
+    """Add recordings of a person to the folder; their ids."""
+    ids = set()
+    for path in sorted((answered.folder / "recordings").glob(f"*/{person}_[0-9].wav")):
+        wave, rate = soundfile.read(path)
+        new = path.with_name(path.name.replace("_", "_5"))
+        soundfile.write(new, wave[::-1], rate)
+        ids.add(f"{new.parent.name}/{new.name}")
+    return ids
+
+
+@pytest.mark.parametrize("erased", [False, True])
+def test_a_person_of_another_name_in_another_data_set(answered: Answered, erased: bool) -> None:
+    """Catches later recordings of an answered person in the training of a data set that has the same folder's people
+    by numbers."""
+    if erased:
+        answered.run("erase", request=answered.hash("p1"), confirm="true")
+    assert later(answered)
+    output = answered.run("train", dataset_name="others", speaker_pattern=r"p(\d+)_", split_seed="5")
+    assert "1 is p1 of request speaker-p1 (" in output
+    assert re.search(r"ledger: request speaker-p1 .*: \d+ of its recordings are left out", output)
+    assert members(answered) and not members(answered) & answered.ids("p1")
+    assert not erased or not everybody(answered) & answered.ids("p1")
+
+
+@pytest.mark.parametrize("erased", [False, True])
+def test_a_person_of_several_names_in_another_data_set(answered: Answered, erased: bool) -> None:
+    """Catches a person whose recordings another data set has under names of takes, one of which is new."""
+    if erased:
+        answered.run("erase", request=answered.hash("p1"), confirm="true")
+    with pytest.raises(UserError, match=r"about p1, whose recordings are of .*p1_0.* here: new recordings"):
+        answered.run("train", dataset_name="others", speaker_pattern=r"(p\d+_\d+)")
+
+
+def test_an_erased_person_in_a_data_set_that_knows_no_speakers(answered: Answered) -> None:
+    """Catches an erasure after which nobody is told that a person's later recordings are not known."""
+    answered.run("erase", request=answered.hash("p1"), confirm="true")
+    output = answered.run("train", dataset_name="others", speaker_pattern="", split_seed="5")
+    assert "WARNING: 12 recordings of request speaker-p1 (" in output and "have no speaker here" in output
+    assert "ledger: request speaker-p1 (" in output and "12 of its recordings are left out" in output
+    index = b"".join(path.read_bytes() for path in (answered.folder / "cache").rglob("index.json"))
+    assert index and b"p1_" not in index
+    named = answered.run("train", dataset_name="named", split_seed="5")
+    assert "12 more of the same people too" in named
+
+
+def test_a_copy_under_somebody_elses_name_in_another_data_set(answered: Answered) -> None:
+    """Catches somebody who is left out for one recording of the person's."""
+    for path in (answered.folder / "recordings" / "low").glob("p1_[0-9].wav"):
+        path.with_name("p3_copy.wav").write_bytes(path.read_bytes())
+    output = answered.run("train", dataset_name="others", speaker_pattern=r"p(\d+)_")
+    assert "1 is p1 of request" in output
+    assert answered.ids("p3") - {"low/p3_copy.wav"} <= everybody(answered)
+    assert not members(answered) & (answered.ids("p1") | {"low/p3_copy.wav"})
 
 
 @pytest.mark.parametrize("erased", [False, True])
@@ -202,3 +265,42 @@ def test_the_record_of_one_of_several_people(answered: Answered, tmp_path: Path)
     answered.run("attack")
     answered.run("unlearn", forget="list", forget_list=str(path), methods="naive", register="naive")
     assert "test recordings" not in answered.run("erase", request=answered.hash("p2"), confirm="true")
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_what_several_people_say_later_goes_in_any_order(answered: Answered, together: bool) -> None:
+    """Catches later recordings of a person that only the caches know, which go with another person's erasure: their
+    hashes were in no list, and their rows stayed in other data sets."""
+    if together:
+        answered.run("attack")
+        request = {"forget": "speaker", "forget_speakers": "p2,p3", "methods": "naive", "register": "naive"}
+        answered.run("unlearn", **request)
+        people = ("p2", "p3")
+    else:
+        answered.answer("p2")
+        people = ("p2", "p1")
+    new = {person: later(answered, person) for person in people}
+    answered.run("train")  # reads them, and leaves them out
+    answered.run("train", dataset_name="others", speaker_pattern="")
+    other = answered.runs(stage="train", role="seed", dataset_name="others")[-1]
+    assert new["p2"] | new[people[1]] <= set(answered.table(other, "losses.csv")["clip_id"])
+    hashes = answered.table(other, "losses.csv").set_index("clip_id")["source_hash"]
+    held = answered.table(answered.finished_entries()[-1], "nonmembers.csv")
+    if together:
+        run = next(run for run in answered.entries() if answered.tags(run)["request"] == "speaker-p2")
+        answered.run("erase", request=answered.tags(run)["asked_hash"], confirm="true")
+    else:
+        answered.run("erase", request=answered.hash("p2"), confirm="true")
+        (first, *_) = answered.finished_entries()
+        kept = answered.table(first, "recordings.csv")
+        assert {*hashes[[*new["p1"]]]} <= {*kept["source_hash"]}
+        assert not {*answered.table(first, "nonmembers.csv")["source_hash"]} & {*kept["source_hash"]}
+        answered.run("erase", request=answered.hash("p1"), confirm="true")
+    for person in people:
+        run = next(run for run in answered.entries() if answered.tags(run)["request"] == f"speaker-{person}")
+        assert {*hashes[[*new[person]]]} <= {*answered.table(run, "recordings.csv")["source_hash"]}
+        assert not {*held.loc[held["speaker"] == person, "source_hash"]} - {
+            *answered.table(run, "recordings.csv")["source_hash"]
+        }
+        left = [path for path in answered.folder.rglob("losses.csv") if f"{person}_".encode() in path.read_bytes()]
+        assert not left

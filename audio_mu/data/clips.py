@@ -32,6 +32,16 @@ BATCH = 64  # what the transform holds of so many clips stays in a core's cache
 
 
 @dataclass(frozen=True)
+class Unread:
+    """A recording of the folder that is barred. `hashes`: those of its audio and source that bar it; none where its
+    id, speaker or class does, and it was not opened."""
+
+    id: str
+    speaker: str
+    hashes: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class Clips:
     """A data set ready for training.
 
@@ -40,7 +50,7 @@ class Clips:
     prepared waveforms, so that copies are found whatever their file names or headers; `sources` are those of the files'
     samples, a recording's identity. Of a silent or constant clip, one of `constant`, they cover the id too: silence is
     nobody's copy. `digest` identifies ids, labels, speakers, parts and audio. `skipped` lists (id, reason) of
-    unreadable recordings.
+    unreadable recordings. `unread` are no clips: what is barred and still in the folder.
     """
 
     features: torch.Tensor
@@ -56,6 +66,7 @@ class Clips:
     constant: tuple[str, ...]
     root: Path
     digest: str
+    unread: tuple[Unread, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -80,13 +91,15 @@ def load_clips(config: DataParameters, barred: Barred = NOTHING_BARRED) -> Clips
     and not kept. Raises `UserError`
     where there are no recordings or, with `bad_files=fail`, where a recording cannot be read.
     """
-    root, catalog = find_recordings(config, barred)
+    root, every = find_recordings(config)
+    catalog = _allowed(every, barred)
     folder = cache_root() / "features" / _cache_key(config, catalog, barred)
     if not _is_whole(folder):  # a whole one is only read, wherever it lies
         with _unwritable_told(folder), locked(folder):
             if not _is_whole(folder):
-                _build(config, catalog, folder, barred.hashes)
-    clips = _open(folder, catalog, root)
+                _build(config, catalog, folder, sorted(barred.hashes))
+    by_name = [Unread(r.id, r.speaker) for r in every.recordings if not r.fault and barred.bars(r)]
+    clips = _open(folder, catalog, root, sorted(barred.hashes), by_name)
     if clips.skipped:
         say_once(f"left out {_listed(clips.skipped)}")
     if clips.constant:
@@ -148,8 +161,10 @@ def _checksum(array: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(array).data.cast("B"))
 
 
-def _build(config: DataParameters, catalog: Catalog, folder: Path, barred: frozenset[str]) -> None:
+def _build(config: DataParameters, catalog: Catalog, folder: Path, barred: Sequence[str]) -> None:
     """Write a cache entry: the features of all readable recordings, in their order, and the index."""
+    place, number = {hash_: i for i, hash_ in enumerate(barred)}, {r.id: i for i, r in enumerate(catalog.recordings)}
+    unread: list[list[int]] = []
     frontend = Frontend(config.pipeline, config.recipe)
     shape = features.feature_shape(config.pipeline, config.clip_samples)
     kept: list[Recording] = []
@@ -170,7 +185,9 @@ def _build(config: DataParameters, catalog: Catalog, folder: Path, barred: froze
                     skipped.append((recording.id, str(found)))
                     continue
                 hashes = _hashes(recording, found)
-                if barred.isdisjoint(hashes):
+                if known := sorted(place[hash_] for hash_ in {*hashes} & place.keys()):
+                    unread.append([number[recording.id], *known])
+                else:
                     waveforms.append(found.waveform)
                     changes.update(found.changes)
                     found_hashes.append(hashes)
@@ -183,7 +200,7 @@ def _build(config: DataParameters, catalog: Catalog, folder: Path, barred: froze
         stream.seek(0)
         _write_header(stream, len(kept), shape)
         stream.flush()
-        _write_index(temporary, kept, found_hashes, constant, skipped)
+        _write_index(temporary, kept, found_hashes, constant, skipped, unread)
     if changes:
         counts = ", ".join(f"{count:,} {words}" for words, count in changes.items())
         say(f"of {len(kept):,} recordings: {counts} (to mono, {features.SAMPLE_RATE:,} Hz, {config.clip_seconds:g} s)")
@@ -229,7 +246,10 @@ def _write_index(
     hashes: list[tuple[str, str]],
     constant: list[str],
     skipped: list[tuple[str, str]],
+    unread: list[list[int]],
 ) -> None:
+    """`unread`: of each recording with a barred hash its number in the catalog and those of its hashes among the
+    barred ones, as `_cache_key` has both: the cache itself says nothing of it."""
     index = {
         "ids": [r.id for r in kept],
         "labels": [r.label for r in kept],
@@ -239,6 +259,7 @@ def _write_index(
         "sources": [source for _, source in hashes],
         "constant": constant,
         "skipped": skipped,
+        "unread": unread,
     }
     checksums = [hash_of(index), _checksum(np.load(folder / "features.npy", mmap_mode="r"))]
     (folder / "index.json").write_text(json.dumps(index | {"checksums": checksums}))
@@ -266,11 +287,12 @@ def _listed(skipped: Sequence[tuple[str, str]]) -> str:
     return f"{len(skipped)} recording{'' if len(skipped) == 1 else 's'}: {shown}{more}"
 
 
-def _open(folder: Path, catalog: Catalog, root: Path) -> Clips:
+def _open(folder: Path, catalog: Catalog, root: Path, barred: Sequence[str], by_name: Sequence[Unread]) -> Clips:
     index = json.loads((folder / "index.json").read_text())
     # Copy-on-write mapping: torch wants writable memory, the file stays as it is.
     array = np.load(folder / "features.npy", mmap_mode="c")
     class_index = {name: i for i, name in enumerate(catalog.class_names)}
+    known = [(catalog.recordings[i], frozenset(barred[j] for j in hashes)) for i, *hashes in index["unread"]]
     names = ("ids", "labels", "speakers", "parts", "hashes", "sources")
     return Clips(
         features=torch.from_numpy(array),
@@ -286,4 +308,5 @@ def _open(folder: Path, catalog: Catalog, root: Path) -> Clips:
         constant=tuple(index["constant"]),
         root=root,
         digest=clips_digest(zip(*(index[name] for name in names), strict=True)),
+        unread=(*by_name, *(Unread(recording.id, recording.speaker, hashes) for recording, hashes in known)),
     )

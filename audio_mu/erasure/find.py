@@ -64,7 +64,7 @@ class Search:
         self.store = store
         self.runs = {run.id: run for run in removal.every_run(store)}
         self.content = Content(self.runs, entry, descent.content if descent else None)
-        self.entry = self.content.whole(_cached(entry))
+        self.entry = self.content.whole(cached(entry))
         if self.entry is not entry:  # what its people say may have other names elsewhere
             self.content = Content(self.runs, self.entry, self.content)
         self.descent = descent or Descent(self.runs, self.entry, self.content)
@@ -179,7 +179,7 @@ def _index(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "index.json").read_text())
 
 
-def _cached(entry: Entry) -> pd.DataFrame:
+def cached(entry: Entry) -> pd.DataFrame:
     """What a request's people say in the caches; without ids, a cache does not know its data set's name."""
     rows = [pd.DataFrame(columns=list(COLUMNS), dtype=str)]
     for path in (cache_root() / "features").glob("*/index.json") if entry.speakers else ():

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audio_mu.config import DataParameters
-from audio_mu.data.catalog import recording_below
-from audio_mu.data.datasets import root_at_hand
+from audio_mu.data.catalog import Barred, recording_below
+from audio_mu.data.datasets import DATASETS, root_at_hand
 from audio_mu.erasure.descent import Descent
 from audio_mu.erasure.find import Search
 from audio_mu.erasure.redact import Sought
-from audio_mu.errors import counted, first_of
+from audio_mu.errors import UserError, counted, first_of
 from audio_mu.names import ADOPTED_FROM, NAIVE
 from audio_mu.requests.held_out import held_out
 from audio_mu.requests.ledger import RECORDINGS, RETIRED, SOUGHT, Entry
@@ -106,16 +106,32 @@ def _files(data: DataParameters, entry: Entry, answering: Sequence[AnyRun]) -> I
     if root is None:
         yield Remaining("the recordings themselves", "their folder is not at hand: delete them yourself")
     else:
-        n = sum(recording_below(root, id_) is not None for id_ in entry.ids)
+        there = {id_ for id_ in entry.ids if recording_below(root, id_) is not None}
+        there |= _named_so(dataclasses.replace(data, dataset=entry.tags["dataset"], data_dir=root), entry, answering)
         gone = "their files are gone, if they were in this folder"
-        why = "they are yours: delete them yourself" if n else gone
-        yield Remaining(f"{n} of the {len(entry.ids)} recordings in {root}", why)
+        why = "they are yours: delete them yourself" if there else gone
+        yield Remaining(f"{len(there)} of the {len(entry.ids | there)} recordings in {root}", why)
     for path in sorted({run.params.get("forget_list", "") for run in answering}):
         if path and Path(path).exists():
             yield Remaining(f"the request's list {path}", "it is yours: delete it yourself")
     for path in sorted({run.params.get("labels", "") for run in answering}):
         if path and Path(path).exists():
             yield Remaining(f"the rows of the table {path}", "it is yours: cut those that name the recordings yourself")
+
+
+def _named_so(data: DataParameters, entry: Entry, answering: Sequence[AnyRun]) -> set[str]:
+    """Ids of what the folder has of the request's people and classes, later recordings too, as the answer named
+    people; none where the folder is no data set any more."""
+    if answering:
+        given = answering[0].params
+        table = Path(given["labels"]) if given.get("labels") else None
+        data = dataclasses.replace(data, labels=table, speaker_pattern=given.get("speaker_pattern", ""))
+    barred = Barred(speakers=entry.speakers, classes=entry.classes)
+    try:
+        found = DATASETS[data.dataset].catalog(data.data_dir or Path(), data).recordings
+    except UserError:
+        return set()
+    return {recording.id for recording in found if not recording.fault and barred.bars(recording)}
 
 
 def _weights(runs: Collection[AnyRun], descent: Descent) -> Iterator[Remaining]:

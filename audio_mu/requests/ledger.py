@@ -228,11 +228,18 @@ def _as_one(same: Sequence[Entry]) -> Entry:
     return Entry(
         same[0].run_id,
         {**same[0].tags, "state": furthest},
-        pd.concat([entry.recordings for entry in same]).drop_duplicates("clip_id", ignore_index=True),
-        pd.concat([entry.nonmembers for entry in same]).drop_duplicates("clip_id", ignore_index=True),
+        rows_once(entry.recordings for entry in same),
+        rows_once(entry.nonmembers for entry in same),
         {name: answer for entry in same for name, answer in entry.answers.items()},
         tuple(entry.run_id for entry in same[1:]),
     )
+
+
+def rows_once(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """The rows of all tables, each id once; those without an id (of a cache, of another data set) by their hashes."""
+    rows = pd.concat(tables, ignore_index=True).fillna("")
+    key = rows["clip_id"].where(rows["clip_id"] != "", rows.get("audio_hash", "") + rows.get("source_hash", ""))
+    return rows[~key.duplicated()].reset_index(drop=True)
 
 
 def _in_order(entries: Sequence[Entry]) -> Iterator[Entry]:
@@ -308,15 +315,6 @@ def _write(store: Store, entry: Entry, known: Entry | None, previous: str) -> Se
         run.text(ANSWERS, json.dumps({name: dataclasses.asdict(given) for name, given in answers.items()}, indent=1))
         run.tags(tags)
     return [run.id for run in runs]
-
-
-def add_copies(store: Store, entry: Entry, copies: Sequence[Sequence[str]]) -> None:
-    """Add recordings that have turned out to be copies of an answered request's to it: see `Clips.identity`."""
-    new = pd.DataFrame(copies, columns=list(COLUMNS)).assign(forgotten="False", **{SCOPE: OF_RECORDINGS})
-    with registry_locked(store):
-        for run_id in entry.run_ids:
-            known = read_csv(store, run_id, RECORDINGS, dtype=str)
-            Run(store, run_id, "").csv(RECORDINGS, pd.concat([known, new]).drop_duplicates("clip_id"))
 
 
 def _put_into_service(store: Store, run_id: str, moving: str) -> None:

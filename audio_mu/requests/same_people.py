@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from audio_mu.config import DataParameters
+from audio_mu.data.catalog import composed, looks, quoted
+from audio_mu.data.clips import Clips
 from audio_mu.data.datasets import DATASETS
-from audio_mu.errors import UserError, typed
+from audio_mu.errors import UserError, counted, first_of, typed
+from audio_mu.progress import say_once
+from audio_mu.requests.held_out import held_out
+from audio_mu.requests.ledger import Entry
 
 PEOPLE = ("speaker_pattern", "labels")
 """Parameters that say whose a recording is."""
@@ -42,3 +50,117 @@ def _people(data: DataParameters) -> dict[str, str] | None:
         return {recording.id: recording.speaker for recording in dataset.catalog(dataset.root(data), data).recordings}
     except UserError:
         return None
+
+
+@dataclass(frozen=True)
+class NamesHere:
+    """What the people of a request of another data set are called here, `composed`: by the sound of their recordings.
+
+    `several`: their recordings are of different people here. `own`: their own name is here too, so that the others
+    have copies.
+    """
+
+    names: frozenset[str] = frozenset()
+    several: bool = False
+    own: bool = False
+
+
+def names_here(clips: Clips, entry: Entry) -> NamesHere:
+    """The speakers of these clips who are somebody that a request of another data set is about, under another name.
+
+    A speaker who has recordings of the person that nobody with more of them has is the person. Whoever has only what
+    another has as well has copies, and so has everybody where somebody is called as the person is.
+    """
+    if not entry.speakers:
+        return NamesHere()
+    has: dict[str, set[int]] = {}
+    number = _numbers(entry)
+    for speaker, hashes in _by_sound(clips):
+        if found := {number[hash_] for hash_ in hashes if hash_ in number}:
+            has.setdefault(composed(speaker), set()).update(found)
+    others = {name: found for name, found in has.items() if name and name not in entry.speakers}
+    most = max(others.values(), key=len, default=set())
+    people = frozenset(name for name, found in others.items() if found == most or not found <= most)
+    everybody = {*clips.speakers, *(recording.speaker for recording in clips.unread)}
+    if not entry.speakers.isdisjoint(map(composed, everybody)):
+        return NamesHere(own=bool(people))
+    return NamesHere(people, len({frozenset(others[name]) for name in people}) > 1)
+
+
+def _numbers(entry: Entry) -> dict[str, int]:
+    """Hash → recording of the request's people, without the hashes that somebody else's copy has as well."""
+    table = pd.concat([entry.recordings, held_out(entry)], ignore_index=True)
+    hashes = [name for name in ("audio_hash", "source_hash") if name in table]
+    ours = table["speaker"].map(composed).isin(entry.speakers)
+    copies = {*table.loc[~ours, hashes].to_numpy().ravel()}
+    rows = table.loc[ours, hashes].itertuples(index=False)
+    return {hash_: i for i, row in enumerate(rows) for hash_ in row if hash_ and hash_ not in copies}
+
+
+def _by_sound(clips: Clips) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Speaker and hashes of all that was read, clips or not."""
+    yield from zip(clips.speakers, zip(clips.hashes, clips.sources))
+    yield from ((recording.speaker, tuple(recording.hashes)) for recording in clips.unread)
+
+
+def unread_of(clips: Clips, entry: Entry) -> tuple[int, int]:
+    """How many recordings of a request of another data set are in the folder and no clips: by sound, and by name."""
+    by_sound = sum(not recording.hashes.isdisjoint(entry.hashes) for recording in clips.unread)
+    by_name = (r for r in clips.unread if not r.hashes and composed(r.speaker) in entry.speakers)
+    return by_sound, sum(1 for _ in by_name)
+
+
+def check_people(clips: Clips, entry: Entry, scope: np.ndarray, elsewhere: bool, respect: bool) -> None:
+    """Tell whose names look like those of answered people, and who has lost a name or has another one.
+
+    Raises `UserError`, where the ledger is respected and the very file of then has another person's name or none, or in
+    another data set the names of several: what the person has said since cannot be known.
+    """
+    if not entry.speakers:
+        return
+    request, person = f"request {entry.request} ({entry.hash[:8]})", first_of(sorted(entry.speakers))
+    if elsewhere:
+        _tell_names(clips, entry, request, person, respect)
+    tables = pd.concat([entry.recordings, held_out(entry)])  # with copies that have somebody else's name
+    then = set(tables.loc[tables["speaker"].map(composed).isin(entry.speakers), "clip_id"])
+    found = [(clips.ids[i], clips.speakers[i]) for i in np.flatnonzero(scope)]
+    found += [(r.id, r.speaker) for r in clips.unread if r.id in then or not r.hashes.isdisjoint(entry.hashes)]
+    others = [(id_, name) for id_, name in found if composed(name) not in entry.speakers]
+    renamed = [(id_, name) for id_, name in others if id_ in then and not elsewhere and respect]
+    for id_, whose in renamed[:1]:
+        raise UserError(
+            f"{request} is about {person}, whose recording {id_!r} is now "
+            f"{f'of {whose!r}' if whose else 'of nobody'}: new recordings of the person could not be told; give the "
+            "speaker_pattern, labels or speakers.csv of then (ledger=ignore for an experiment)"
+        )
+    if nameless := sum(not name for _, name in others):
+        say_once(
+            f"WARNING: {counted(nameless, 'recording')} of {request} have no speaker here and are left out by their "
+            "sound; new recordings of the person cannot be told: give speaker_pattern, labels or speakers.csv"
+        )
+    alike = {looks(name) for name in entry.speakers}
+    similar = sorted(n for n in {*clips.speakers} if looks(n) in alike and composed(n) not in entry.speakers)
+    known = names_here(clips, entry).names if elsewhere else frozenset()
+    if similar := [name for name in similar if name and composed(name) not in known]:
+        say_once(
+            f"WARNING: {quoted(similar)} looks like {person} of the answered {request} and is "
+            "not left out: if it is the same person, give the recordings the same name"
+        )
+
+
+def _tell_names(clips: Clips, entry: Entry, request: str, person: str, respect: bool) -> None:
+    here = names_here(clips, entry)
+    names = quoted(sorted(here.names))
+    if here.several and respect:
+        raise UserError(
+            f"{request} is about {person}, whose recordings are of {names} here: new recordings of the person could "
+            "not be told; give a speaker_pattern, labels or speakers.csv with one name for each person, or none "
+            "(ledger=ignore for an experiment)"
+        )
+    if here.names:
+        say_once(f"ledger: {names} is {person} of {request} here, by the recordings' sound: left out as the person")
+    elif here.own:
+        say_once(
+            f"WARNING: recordings of {request} have somebody else's name here and are left out by their sound; if it "
+            f"is {person}, give the recordings the same name"
+        )

@@ -7,21 +7,21 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-import pandas as pd
 
 from audio_mu.config import Config
 from audio_mu.config.commands import erasing
-from audio_mu.data.catalog import composed, looks, quoted
+from audio_mu.data.catalog import composed, quoted
 from audio_mu.data.clips import Clips, clips_digest, load_clips
 from audio_mu.data.splits import Sides, Split, split_clips
-from audio_mu.errors import UserError, counted, first_of
+from audio_mu.errors import UserError, counted
 from audio_mu.progress import say_once
 from audio_mu.requests.held_out import held_out
-from audio_mu.requests.ledger import ERASING, SOUGHT, Entry, Ledger, add_copies
+from audio_mu.requests.later import add_copies
+from audio_mu.requests.ledger import ERASING, SOUGHT, Entry, Ledger
 from audio_mu.requests.ledger_file import Missing
 from audio_mu.requests.probable import CopiesFoundError, probable_copies, seek_for
 from audio_mu.requests.request import Earlier, NeverTrainedError, Request, resolve_request
-from audio_mu.requests.same_people import refuse_other_people
+from audio_mu.requests.same_people import check_people, names_here, refuse_other_people, unread_of
 from audio_mu.requests.sides import keep_sides, read_sides
 from audio_mu.store import queries
 from audio_mu.store.handle import Store
@@ -193,11 +193,13 @@ def load_data(config: Config, ledger: Ledger = NO_LEDGER, known: Sides | None = 
     for entry in ledger.left_out(config.store.ledger):
         elsewhere = all(entry is not other for other in ledger.entries)
         own, scope, held = of_entry(clips, entry, elsewhere)
-        _check_people(clips, entry, scope, elsewhere)
+        check_people(clips, entry, scope, elsewhere, config.store.ledger == "respect")
         others = scope & ~own & (trained | ~held | bool(entry.classes))
         out |= own | others
-        if not elsewhere or own.any() or others.any():
-            left_out.append(LeftOut(entry, int(own.sum()), int(others.sum()), int((scope & ~own & ~others).sum())))
+        unread = unread_of(clips, entry) if elsewhere else (0, 0)  # of its own data set the request is told anyway
+        n_own, n_others = int(own.sum()) + unread[0], int(others.sum()) + unread[1]
+        if not elsewhere or n_own or n_others:
+            left_out.append(LeftOut(entry, n_own, n_others, int((scope & ~own & ~others).sum())))
             scopes.append(scope & (not elsewhere and entry.tags.get(SOUGHT) == "true"))
         if not elsewhere and not entry.gone:
             earlier[ledger.set_name(entry)] = entry
@@ -255,50 +257,19 @@ def _refuse_other_pattern(config: Config, store: Store, ledger: Ledger) -> None:
         )
 
 
-def _check_people(clips: Clips, entry: Entry, scope: np.ndarray, elsewhere: bool) -> None:
-    """Tell whose names look like those of answered people, and who has lost a name.
-
-    Raises `UserError` where the very file of then has another person's name or none: what the person has said since
-    cannot be known.
-    """
-    if not entry.speakers:
-        return
-    request = f"request {entry.request} ({entry.hash[:8]})"
-    tables = pd.concat([entry.recordings, held_out(entry)])  # with copies that have somebody else's name
-    then = set(tables.loc[tables["speaker"].map(composed).isin(entry.speakers), "clip_id"])
-    others = [i for i in np.flatnonzero(scope) if composed(clips.speakers[i]) not in entry.speakers]
-    if renamed := [i for i in others if clips.ids[i] in then and not elsewhere]:
-        whose = clips.speakers[renamed[0]]
-        raise UserError(
-            f"{request} is about {first_of(sorted(entry.speakers))}, whose recording {clips.ids[renamed[0]]!r} is now "
-            f"{f'of {whose!r}' if whose else 'of nobody'}: new recordings of the person could not be told; give the "
-            "speaker_pattern, labels or speakers.csv of then (ledger=ignore for an experiment)"
-        )
-    if nameless := sum(not clips.speakers[i] for i in others):
-        say_once(
-            f"WARNING: {counted(nameless, 'recording')} of {request} have no speaker here and are left out by their "
-            "sound; new recordings of the person cannot be told: give speaker_pattern, labels or speakers.csv"
-        )
-    alike = {looks(name) for name in entry.speakers}
-    found = sorted(name for name in {*clips.speakers} if looks(name) in alike and composed(name) not in entry.speakers)
-    if found := [name for name in found if name]:
-        say_once(
-            f"WARNING: {quoted(found)} looks like {first_of(sorted(entry.speakers))} of the answered {request} and is "
-            "not left out: if it is the same person, give the recordings the same name"
-        )
-
-
 def of_entry(clips: Clips, entry: Entry, elsewhere: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Which clips are recordings of an answered request, which all of its people or classes, and which of these were
     held out when it was answered: bool [n] each.
 
-    `elsewhere`: it is of another data set, whose ids and classes mean other recordings. What was held out of them is
+    `elsewhere`: it is of another data set, whose ids and classes mean other recordings and whose people may have other
+    names here. What was held out of them is
     known by id and hash too: names of people and classes change.
     """
     own = matching(clips, () if elsewhere else entry.ids, entry.hashes)
     tested = replace(entry, recordings=held_out(entry))
     held = matching(clips, () if elsewhere else tested.ids, tested.hashes)
-    scope = own | held | np.array([composed(name) in entry.speakers for name in clips.speakers], dtype=bool)
+    speakers = entry.speakers | (names_here(clips, entry).names if elsewhere else frozenset())
+    scope = own | held | np.array([composed(name) in speakers for name in clips.speakers], dtype=bool)
     if entry.classes and not elsewhere:
         scope = scope | np.array([clips.class_names[label] in entry.classes for label in clips.labels.tolist()])
     return own, scope, held

@@ -10,13 +10,14 @@ from typing import Any
 from audio_mu.config import Config
 from audio_mu.config.commands import erasing
 from audio_mu.config.reads import in_force
-from audio_mu.erasure.find import Finding, Search
+from audio_mu.erasure.find import Finding, Search, cached
 from audio_mu.erasure.remains import NOT_OURS, Remaining, remaining
 from audio_mu.errors import UserError, counted
 from audio_mu.names import UNLEARNED
 from audio_mu.printable import without_passwords
 from audio_mu.progress import bar, say
 from audio_mu.requests import ledger_file
+from audio_mu.requests.later import add_said
 from audio_mu.requests.ledger import ERASED, ERASING, RECORDINGS, Entry, keep_file, read_ledger
 from audio_mu.store import registry, removal
 from audio_mu.store.artifacts import list_files, read_json
@@ -55,6 +56,7 @@ def erase(config: Config, store: Store) -> str:
 def _erase_one(config: Config, store: Store, entry: Entry) -> str:
     tags = {name: entry.tags[name] for name in TAGS} | {"confirmed": str(config.store.confirm).lower()}
     with open_run(store, "erase", f"erase {entry.request}", tags, in_force(config, "erase"), config.as_text()) as run:
+        entry = next(known for known in read_ledger(store).entries if known.run_id == entry.run_id)  # see `add_said`
         search = Search(store, entry)
         entry = search.entry
         if entry.run_id in search.runs and not search.runs[entry.run_id].is_own:
@@ -82,6 +84,9 @@ def _erase(config: Config, search: Search, findings: Sequence[Finding], run: Run
     known = read_json(store, own[0].id, RECORD) if RECORD in list_files(store, own[0].id) else {}
     ended = "" if findings else known.get("finished_at", "")  # else a second look at what is erased
     record = _begin(own, entry, findings, known)
+    for other in read_ledger(store).entries:
+        if other.run_id != entry.run_id and all(search.runs[id_].is_own for id_ in other.run_ids if id_ in search.runs):
+            add_said(store, other, cached(other))  # before the caches that know it go
     served = [name for name in entry.answers if registry.by_alias(store, name, UNLEARNED)]
     for finding in bar(findings, len(findings), "erasing"):
         finding.act()
@@ -124,7 +129,7 @@ def _chosen(config: Config, store: Store) -> Sequence[Entry]:
     if config.store.confirm and len(asked) < SURE:
         raise UserError(f"request={asked!r} is short to remove something: give {SURE} characters of the hash")
     matching = [entry for entry in entries if asked and (entry.hash.startswith(asked) or entry.asked.startswith(asked))]
-    if config.data.dataset_name or len(matching) > 1:
+    if config.data.dataset_name or len({entry.tags["dataset_name"] for entry in matching}) > 1:
         matching = [entry for entry in matching if entry.tags["dataset_name"] == config.data.label]
     if len({(entry.asked, entry.tags["dataset_name"]) for entry in matching}) != 1:
         listed = ", ".join(

@@ -248,7 +248,8 @@ def _publish(config: Config, store: Store, data: Data, made: Made, run_id: str, 
 def _refuse_crossed(config: Config, store: Store, data: Data) -> None:
     """Raise `UserError` where recordings that were trained on belong to a request that is answered by now."""
     for entry in read_ledger(store, config.data.label).left_out(config.store.ledger):
-        if held := int(of_entry(data.clips, entry)[1][data.split.train].sum()):
+        elsewhere = entry.tags["dataset_name"] != config.data.label
+        if held := int(of_entry(data.clips, entry, elsewhere)[1][data.split.train].sum()):
             raise UserError(
                 f"request {entry.request} ({entry.hash[:8]}) was answered in between, and these models hold {held} of "
                 "its recordings: run the same command again, and erase the request to remove them"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import soundfile
 
 from audio_mu.config import Config
 from audio_mu.erasure.find import Search
@@ -42,3 +43,13 @@ def test_versions_that_another_erasure_removed_are_not_named(answered: Answered)
     there = answered.query("select version from model_versions where current_stage != 'Deleted_Internal'")
     named = re.findall(r"remains: unlearned models of this request .*?version (\d+)", output)
     assert {int(number) for number in named} <= {number for (number,) in there}
+
+
+def test_files_that_came_after_the_answer_are_counted(answered: Answered) -> None:
+    """Catches "12 of the 12 recordings" of a folder that holds 13 of the person."""
+    old = answered.folder / "recordings" / "low" / "p1_0.wav"
+    wave, rate = soundfile.read(old)
+    soundfile.write(old.with_name("p1_later.wav"), wave[::-1], rate)
+    assert "remains: 13 of the 13 recordings in" in answered.run("erase", request=answered.hash("p1"), confirm="true")
+    old.unlink()
+    assert "remains: 12 of the 13 recordings in" in answered.run("erase", request=answered.hash("p1"), confirm="true")

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from filelock import FileLock, Timeout
 
-from audio_mu.requests.ledger import COLUMNS, Answer, Entry, Ledger, enter, read_ledger
+from audio_mu.requests.ledger import COLUMNS, Answer, Entry, Ledger, enter, read_ledger, rows_once
 from audio_mu.store.connect import open_store
 from audio_mu.store.locks import registry_locked
 
@@ -96,3 +96,11 @@ def test_one_command_at_a_time_holds_the_registry(tmp_path: Path, monkeypatch: p
         other.acquire()
     with other:
         pass
+
+
+def test_rows_without_an_id_are_kept() -> None:
+    """Catches hashes of an erased person that are lost where two commands have answered a request, or a copy comes."""
+    columns = ["clip_id", "audio_hash", "source_hash"]
+    first = pd.DataFrame([["a", "1", "x"], ["", "2", "y"]], columns=columns)
+    again = pd.DataFrame([["a", "9", "x"], ["", "2", "y"], ["", "3", "z"]], columns=columns)
+    assert rows_once([first, again])["audio_hash"].tolist() == ["1", "2", "3"]

@@ -123,6 +123,16 @@ def fetched(uri: str) -> Iterator[Path]:
         ) from None
 
 
+def made_by(uri: str) -> str:
+    """The run that has logged the model of `models:/…` or `runs:/…`; empty where nobody knows."""
+    if uri.startswith("runs:/"):
+        return uri.removeprefix("runs:/").partition("/")[0]
+    try:
+        return mlflow.models.get_model_info(uri).run_id or ""
+    except (MlflowException, OSError):
+        return ""
+
+
 def check_weights(model_uri: str) -> None:
     """Raise `UserError` where the weights of a logged model cannot be read, or are not all finite numbers."""
     for name, value in load_state(model_uri).items():

@@ -171,6 +171,13 @@ def in_service(store: Store, alias: str) -> list[str]:
     return sorted(f"models:/{model.name}@{alias}" for model in models if alias in model.aliases)
 
 
+def aliases(store: Store, prefix: str) -> list[tuple[str, Mapping[str, str]]]:
+    """The registered models whose names begin so, and the version behind each of their aliases."""
+    models = queries.every(store.client.search_registered_models)
+    behind = {model.name: model.aliases for model in models if model.name.startswith(prefix)}
+    return [(name, {key: str(number) for key, number in found.items()}) for name, found in sorted(behind.items())]
+
+
 @dataclass(frozen=True)
 class Version:
     """One version of a registered model."""

@@ -26,6 +26,9 @@ ADOPTED, ADOPTED_FROM, RECIPE_KNOWN = "adopted", "adopted_from", "recipe_known"
 """Tags of a base model that was trained elsewhere: the hash of its weights, the place that they were read from, and
 whether the recipe is that of its training ("true"), so that naive can be retrained, or this data set's ("false")."""
 
+ADOPTED_RUN = "adopted_run_id"
+"""Tag of a base model whose weights were read from this store: the run that made them, of which it descends."""
+
 
 def file_name(text: str) -> str:
     """A name as a part of a path: letters, digits, `.`, `+`, `-` and `_`, which stands for all others."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from mlflow import MlflowClient
 
 from audio_mu.erasure.find import Search
 from audio_mu.errors import UserError
@@ -101,6 +103,32 @@ def test_a_training_that_crosses_an_answer(answered: Answered, monkeypatch: pyte
     (entry,) = [run for run in answered.entries() if answered.tags(run)["request"] == "speaker-p2"]
     forgotten = set(answered.table(entry, "recordings.csv")["clip_id"])
     assert not forgotten & set(answered.table(new, "losses.csv")["clip_id"])
+
+
+def test_an_alias_that_was_moved_back_is_told(answered: Answered, tmp_path: Path) -> None:
+    """Catches a model of an answered person behind the alias of the model in service, which no command notices."""
+    client = MlflowClient(f"sqlite:///{answered.database}")
+    assert "WARNING" not in answered.run("compare")
+    client.set_registered_model_alias(NAME, "unlearned", "1")
+    base = answered.runs(stage="train", role="seed")[0]
+    forgotten = set(answered.table(answered.entries()[0], "recordings.csv").query("forgotten == 'True'")["clip_id"])
+    n = len(forgotten & answered.trained(base))
+    told = (
+        rf"WARNING: {NAME}@unlearned serves version 1, which was trained on {n} recordings of the answered request "
+        rf"speaker-p1 \({answered.hash('p1')[:8]}\): version 2 has answered it, .*'{NAME}', 'unlearned', '2'\)"
+    )
+    again = {"forget": "speaker", "forget_speakers": "p1", "methods": "naive", "register": "naive"}
+    for stage, more in (("compare", {}), ("attack", {}), ("unlearn", again), ("train", {})):
+        assert len(re.findall(told, answered.run(stage, **more))) == 1, stage
+    client.set_registered_model_alias(NAME, "unlearned", "2")
+    answered.run("attack")  # of what `train` has made
+    client.set_registered_model_alias(NAME, "shown", "1")  # somebody's own
+    assert f"{NAME}@shown serves version 1" in answered.run("unlearn", **P2, register="naive")
+    client.delete_registered_model_alias(NAME, "shown")
+    client.set_registered_model_alias(NAME, "unlearned", "2")  # has answered p1, and learnt p2
+    assert "serves version 2, which was trained on" in answered.run("compare")
+    answered.answer("p3")
+    assert "WARNING" not in answered.run("compare")
 
 
 def test_two_networks_answer_one_request_at_once(answered: Answered, monkeypatch: pytest.MonkeyPatch) -> None:

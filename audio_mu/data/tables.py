@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from audio_mu.errors import UserError
-from audio_mu.system.reading import delimiter_of, read_text
+from audio_mu.system.reading import column_names, delimiter_of, read_text
 
 ID_COLUMNS = ("id", "path")
 
@@ -26,7 +26,7 @@ def read_table(path: Path, shown: str, needed: Sequence[str]) -> tuple[list[str]
     try:
         text = read_text(path)
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text.partition("\n")[0]))
-        header = [column.strip() for column in next(reader, [])]
+        header = column_names(next(reader, []))
         keys = [column for column in ID_COLUMNS if column in header]
         if not keys or not {*needed} <= {*header}:
             wanted = " and ".join(needed)

@@ -85,7 +85,7 @@ class Search:
 
     def _models(self) -> Iterator[Finding]:
         for run in self.runs.values():
-            if not run.is_own or not run.models or not self._sought(run).ids or not self.descent.holds(run.id):
+            if not run.is_own or not run.models or not self.descent.holds(run.id):
                 continue
             versions = registry.versions_of(self.store, run.id, run.models)
             if (RETIRED in run.tags or not run.active) and not versions and not removal.logged_models(self.store, run):

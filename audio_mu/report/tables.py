@@ -65,9 +65,9 @@ AUDIT_EXPLANATION = (
 )
 
 CHAIN_EXPLANATION = (
-    "Accuracy, mean over the seeds, of the versions in service. Each request starts from the version that the one "
+    "Accuracy, mean over the seeds, of the versions that answered. Each request starts from the version that the one "
     "before it left. on …: recordings of an earlier request, still forgotten where the figure is that of naive, the "
-    "model retrained without this request and all before it (in brackets where another is in service). test before: "
+    "model retrained without this request and all before it (in brackets where another answered). test before: "
     "accuracy that the request started from. Every method of every request is in chain.csv."
 )
 
@@ -279,7 +279,7 @@ def _mean_and_interval(row: Any) -> str:
 
 
 def chain_shown(chain: pd.DataFrame) -> pd.DataFrame:
-    """The chain of answered requests as text: the versions in service, each figure with naive's in brackets.
+    """The chain of answered requests as text: the versions that answered, each figure with naive's in brackets.
 
     `chain` has a row per request and method: position, request, method, in_service, n, then `<set>/accuracy` of the
     method, `naive/<set>/accuracy` of the retrained models, `original/test/accuracy`, empty where there is no figure.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from audio_mu.errors import UserError
-from audio_mu.system.reading import delimiter_of, read_text
+from audio_mu.system.reading import column_names, delimiter_of, read_text
 
 LONGEST = 80  # characters of a line that an error quotes
 ID_COLUMNS = ("clip_id", "id", "path")
@@ -34,7 +34,7 @@ class Line:
 def read_lines(path: Path, parameter: str = "forget_list") -> list[Line]:
     """The entries of a request file.
 
-    A CSV with a column `clip_id`, `id` or `path`, or else `speaker`, which names people (others, such as reason,
+    A CSV with a column `clip_id`, `id` or `path`, or else `speaker`, which names people (in any case; others, as reason,
     requester, date, are kept; a hash is checked), with commas, semicolons or tabs between them; or plain text with one
     entry a line. Empty lines are passed over; a CSV row without an id is an empty entry, which names no clip.
     `parameter`: the one that has named the file. Raises `UserError` where the file is neither.
@@ -46,7 +46,7 @@ def read_lines(path: Path, parameter: str = "forget_list") -> list[Line]:
     lines = text.split("\n")  # not splitlines, which would cut ids at rarer characters too
     delimiter = delimiter_of(lines[0])
     try:
-        header = [column.strip() for column in next(csv.reader(lines[:1], delimiter=delimiter), [])]
+        header = column_names(next(csv.reader(lines[:1], delimiter=delimiter), []))
         known = [column for column in (*ID_COLUMNS, PERSON_COLUMN) if column in header]
         if not known:
             return [Line(i, line.strip()) for i, line in enumerate(lines, 1) if line.strip()]

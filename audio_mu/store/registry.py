@@ -123,6 +123,16 @@ def fetched(uri: str) -> Iterator[Path]:
         ) from None
 
 
+def made_by(uri: str) -> str:
+    """The run that has logged the model of `models:/…` or `runs:/…`; empty where nobody knows."""
+    if uri.startswith("runs:/"):
+        return uri.removeprefix("runs:/").partition("/")[0]
+    try:
+        return mlflow.models.get_model_info(uri).run_id or ""
+    except (MlflowException, OSError):
+        return ""
+
+
 def check_weights(model_uri: str) -> None:
     """Raise `UserError` where the weights of a logged model cannot be read, or are not all finite numbers."""
     for name, value in load_state(model_uri).items():
@@ -159,6 +169,13 @@ def in_service(store: Store, alias: str) -> list[str]:
     """The addresses of all registered models that have a version behind an alias."""
     models = queries.every(store.client.search_registered_models)
     return sorted(f"models:/{model.name}@{alias}" for model in models if alias in model.aliases)
+
+
+def aliases(store: Store, prefix: str) -> list[tuple[str, Mapping[str, str]]]:
+    """The registered models whose names begin so, and the version behind each of their aliases."""
+    models = queries.every(store.client.search_registered_models)
+    behind = {model.name: model.aliases for model in models if model.name.startswith(prefix)}
+    return [(name, {key: str(number) for key, number in found.items()}) for name, found in sorted(behind.items())]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import codecs
 import csv
 import stat
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,24 @@ def delimiter_of(header: str) -> str:
     return max(",;\t", key=header.count)
 
 
+COLUMNS = ("clip_id", "id", "path", "speaker", "label", "split", "audio_hash", "source_hash")
+"""The columns of users' tables that mean something here."""
+
+
+def column_names(cells: Iterable[str]) -> list[str]:
+    """The names in a table's header without blanks at their ends; the known `COLUMNS` as spelt there, whatever their
+    case: spreadsheets write `Speaker` and `ID`."""
+    names = [cell.strip() for cell in cells]
+    return [name.lower() if name.lower() in COLUMNS else name for name in names]
+
+
 def has_column(table: Path | None, name: str) -> bool:
     """Whether a CSV has a column of this name; False where there is no table or it cannot be read."""
     try:
         header = read_text(table).partition("\n")[0] if table is not None else ""
     except (OSError, ValueError):
         return False
-    return name in [column.strip() for row in csv.reader([header], delimiter=delimiter_of(header)) for column in row]
+    return name in column_names(next(csv.reader([header], delimiter=delimiter_of(header)), []))
 
 
 class _PlainLoader(yaml.SafeLoader):

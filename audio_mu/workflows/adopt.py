@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
+import pandas as pd
 
 from audio_mu.audit.class_order import fits, seeming_order
 from audio_mu.base_models.fingerprints import TRAINING_SOURCE, machine, network_identity, problem, source_hash
-from audio_mu.base_models.foreign import fitted, places_by_seed, read_foreign, shown_place, state_hash
+from audio_mu.base_models.foreign import OF_STORE, fitted, places_by_seed, read_foreign, shown_place, state_hash
 from audio_mu.base_models.served import try_serving
 from audio_mu.compute.attempt import Failed, measured
 from audio_mu.compute.cores import process_threads, threads_and_workers
@@ -20,15 +21,19 @@ from audio_mu.data.catalog import Catalog, as_id, composed
 from audio_mu.data.clips import Clips, find_recordings, load_clips
 from audio_mu.data.features import feature_shape
 from audio_mu.data.splits import sides_of, split_clips
+from audio_mu.erasure.descent import learnt_by
 from audio_mu.errors import UserError, counted, first_of
-from audio_mu.names import ADOPTED, ADOPTED_FROM, RECIPE_KNOWN
+from audio_mu.names import ADOPTED, ADOPTED_FROM, ADOPTED_RUN, RECIPE_KNOWN
 from audio_mu.progress import say, say_once
 from audio_mu.report.base_models import Accuracies, hardly_better
-from audio_mu.requests.ledger import Ledger, read_ledger
+from audio_mu.requests.ledger import ANSWERED, RETIRED, Entry, Ledger, read_ledger
+from audio_mu.requests.ledger_file import Missing
 from audio_mu.requests.request_file import read_lines, shortened
 from audio_mu.requests.sides import keep_sides, read_sides
 from audio_mu.seeding import seeded
+from audio_mu.store import queries, registry, removal
 from audio_mu.store.handle import Store
+from audio_mu.store.removal import AnyRun
 from audio_mu.store.runs import Run
 from audio_mu.system.hashing import hash_of
 from audio_mu.workflows.data import Data, load_data, matching, of_entry
@@ -62,13 +67,15 @@ def adopt(config: Config, store: Store, parent: Run | None = None) -> dict[int, 
     given = {seed: fitted(places[seed], state, network, where) for seed, state in states.items()}
     for seed, own in given.items():
         try_serving(config, n_classes, seed, own)
+    tags = {seed: _tags(config, place, given[seed]) for seed, place in places.items()}
+    _refuse_descent(config, store, ledger, tags)
     data, sides = _data(config, store, ledger, trained)
     models = {seed: _measured(config, data, seed, own) for seed, own in given.items()}
     for result, _ in models.values():
         _refuse_order(data, result.logits["train"])
     kept = keep_sides(store, config.data, sides)
     _refuse_sides(config, data.clips, sides, kept)
-    made = {seed: _made(config, data, seed, place, given[seed]) for seed, place in places.items()}
+    made = {seed: _made(config, data, seed, own) for seed, own in tags.items()}
     with stage_run(store, parent, "adopt", config) as run:
         run.dataset(config.data.label, data.digest, len(data.split.train), "train")
         describe(run, config, data)
@@ -100,7 +107,7 @@ def _listed(config: Config, catalog: Catalog, roots: tuple, ledger: Ledger) -> f
     unknown = [line for line in lines if named[line.number] not in known]
     for entry in ledger.entries:
         if gone := {*map(composed, entry.ids)} & {named[line.number] for line in unknown}:
-            raise UserError(_crossed(entry.request, entry.hash, len(gone)))
+            raise UserError(_crossed(entry.request, entry.hash, len(gone), gone=entry.gone))
     if unknown:
         first = f"line {unknown[0].number} {shortened(unknown[0].entry)!r}"
         raise UserError(
@@ -116,11 +123,40 @@ def _listed(config: Config, catalog: Catalog, roots: tuple, ledger: Ledger) -> f
     return trained
 
 
-def _crossed(request: str, hash_: str, held: int) -> str:
+def _crossed(request: str, hash_: str, held: int, of: str = "this model was", gone: bool = False) -> str:
     return (
-        f"request {request} ({hash_[:8]}) was answered, and this model was trained on {held} of its recordings: adopt "
-        "one that was not, or for an experiment give ledger=ignore"
+        f"request {request} ({hash_[:8]}) was answered, and {of} trained on {held} of its recordings: adopt one that "
+        "was not" + ("" if gone else ", or for an experiment give ledger=ignore")
     )
+
+
+def _refuse_descent(config: Config, store: Store, ledger: Ledger, given: Mapping[int, Mapping[str, str]]) -> None:
+    """Raise `UserError` where weights are of a model of this store that has learnt from an answered request.
+
+    By the lists of the store: what `trained_on` says does not matter then. `given`: seed → `_tags`.
+    """
+    respects = config.store.ledger == "respect"
+    entries = [*ledger.left_out(config.store.ledger), *(_unknown(lost) for lost in ledger.missing if respects)]
+    runs: dict[str, AnyRun] = {}
+    for tags in given.values():
+        same = queries.find(store, {ADOPTED: tags[ADOPTED], "stage": "train"}, everywhere=True)
+        made_by = {tags.get(ADOPTED_RUN, ""), *(run.id for run in same)} - {""}
+        runs = runs or ({run.id: run for run in removal.every_run(store)} if made_by else {})
+        for run in (runs[id_] for id_ in sorted(made_by) if id_ in runs):
+            what = f"weights={tags[ADOPTED_FROM]!r}, of run {run.name} ({run.id[:8]}) of this store,"
+            if RETIRED in run.tags:
+                why = f"whose models were removed for the erased request {run.tags[RETIRED][:8]}"
+                raise UserError(f"{what} are those {why}: adopt others")
+            for entry in entries:
+                if held := learnt_by(runs, run.id, entry):
+                    raise UserError(_crossed(entry.request, entry.hash, held, f"{what} were", entry.gone))
+
+
+def _unknown(lost: Missing) -> Entry:
+    """A request that the store does not know, as far as its recordings are known by hash."""
+    tags = {"request": "of AUDIO_MU_LEDGER", "request_hash": lost.request, "state": ANSWERED}
+    recordings = pd.DataFrame({"audio_hash": sorted(lost.hashes)}).assign(clip_id="")
+    return Entry("", tags, recordings, recordings[:0], {})
 
 
 def _data(config: Config, store: Store, ledger: Ledger, trained: frozenset[str]) -> tuple[Data, dict[str, str]]:
@@ -135,7 +171,7 @@ def _data(config: Config, store: Store, ledger: Ledger, trained: frozenset[str])
     for entry in ledger.left_out(config.store.ledger):
         elsewhere = all(entry is not own for own in ledger.entries)
         if held := int(of_entry(clips, entry, elsewhere)[1][whole.train].sum()):
-            raise UserError(_crossed(entry.request, entry.hash, held))
+            raise UserError(_crossed(entry.request, entry.hash, held, gone=entry.gone))
     for lost in ledger.missing if config.store.ledger == "respect" else ():
         if held := int(matching(clips, (), lost.hashes)[whole.train].sum()):
             raise UserError(_crossed("of AUDIO_MU_LEDGER", lost.request, held))
@@ -176,18 +212,23 @@ def _refuse_order(data: Data, logits: np.ndarray) -> None:
         )
 
 
-def _made(config: Config, data: Data, seed: int, place: str, state: State) -> Made:
-    weights, known = state_hash(state), config.given >= OF_RECIPE
+def _tags(config: Config, place: str, state: State) -> dict[str, str]:
+    """What a base model's run and version say of its weights."""
+    known, made_by = config.given >= OF_RECIPE, registry.made_by(place) if place.startswith(OF_STORE) else ""
+    about = {ADOPTED: state_hash(state), ADOPTED_FROM: shown_place(place), RECIPE_KNOWN: str(known).lower()}
+    return about | ({ADOPTED_RUN: made_by} if made_by else {})
+
+
+def _made(config: Config, data: Data, seed: int, tags: Mapping[str, str]) -> Made:
     fingerprint = hash_of(
         [
-            "adopt", seed, weights, config.data.pipeline, network_identity(config), config.hashed_recipe, known,
-            data.digest, data.tested, machine(config), source_hash(TRAINING_SOURCE),
+            "adopt", seed, tags[ADOPTED], config.data.pipeline, network_identity(config), config.hashed_recipe,
+            tags[RECIPE_KNOWN] == "true", data.digest, data.tested, machine(config), source_hash(TRAINING_SOURCE),
         ]
     )  # fmt: skip
-    tags = {ADOPTED: weights, ADOPTED_FROM: shown_place(place), RECIPE_KNOWN: str(known).lower()}
     origin = (
         "Adopted: it was trained elsewhere, on the recordings of its training set as its owner lists them; its "
-        f"weights (hash `{weights[:16]}`) were read from `{tags[ADOPTED_FROM]}`."
+        f"weights (hash `{tags[ADOPTED][:16]}`) were read from `{tags[ADOPTED_FROM]}`."
     )
     return Made(seed, fingerprint, tags, origin)
 

@@ -13,9 +13,11 @@ from audio_mu.base_models.fingerprints import network_source
 from audio_mu.config import BASE_FIELDS, Config
 from audio_mu.config.commands import command
 from audio_mu.config.recipe import OLDER
+from audio_mu.erasure.in_service import tell_served
 from audio_mu.errors import UserError, first_of, typed
 from audio_mu.names import ADOPTED, NAIVE, NONE, RECIPE_KNOWN
 from audio_mu.progress import say_once
+from audio_mu.requests.again import resumed
 from audio_mu.requests.ledger import Ledger, read_ledger
 from audio_mu.requests.same_people import refuse_other_people
 from audio_mu.store import queries, registry
@@ -61,6 +63,14 @@ class Bases:
         return {seed: version.tags["fingerprint"] for seed, version in self.versions.items()}
 
 
+def resume(config: Config, store: Store) -> str | None:
+    """See `resumed`; what is in service in spite of the answer is told."""
+    cell = resumed(config, store)
+    if cell is not None:
+        tell_served(store, read_ledger(store, config.data.label), config.data.label)
+    return cell
+
+
 def find_bases(store: Store, config: Config, for_request: bool = True, trains: bool = False) -> tuple[Bases, Data]:
     """Find the models of every seed that fit the recordings, take their recipe, and load the data with it.
 
@@ -72,6 +82,7 @@ def find_bases(store: Store, config: Config, for_request: bool = True, trains: b
     """
     name = config.registered_model
     ledger = read_ledger(store, config.data.label)
+    tell_served(store, ledger, config.data.label)
     candidates = {seed: _candidates(store, config, name, ledger, seed) for seed in config.training.seeds}
     missing = [seed for seed, versions in candidates.items() if not versions]
     if missing:

@@ -11,6 +11,7 @@ from audio_mu.audit.across_seeds import CellAudit
 from audio_mu.audit.one_model import CONFOUNDED, few_clips
 from audio_mu.config import Config
 from audio_mu.config.commands import command
+from audio_mu.erasure.in_service import tell_served
 from audio_mu.errors import UserError
 from audio_mu.names import NAIVE
 from audio_mu.progress import say
@@ -47,7 +48,9 @@ def compare(config: Config, store: Store, parent: Run | None = None, cell: str |
         raise UserError(
             f"no finished unlearning of {config.registered_model} in this experiment: run `{command('unlearn')}` first"
         )
-    chain = chain_table(store, read_ledger(store, config.data.label), config.registered_model)
+    ledger = read_ledger(store, config.data.label)
+    tell_served(store, ledger, config.data.label)
+    chain = chain_table(store, ledger, config.registered_model)
     by_cell: dict[str, list[Finished]] = {}
     for finished in found:
         by_cell.setdefault(finished.tags["cell"], []).append(finished)
@@ -91,7 +94,7 @@ def _chained(run: Run, chain: pd.DataFrame) -> str:
     run.csv("chain.csv", chain)
     shown = tables.chain_shown(chain)
     say(f"\nrequests one after another\n\n{tables.markdown(tables.narrowed(shown, WIDTH))}")
-    say(f"accuracies of the versions in service (naive's), all of them: {run.address('chain.csv')}")
+    say(f"accuracies of the versions that answered them (naive's), all of them: {run.address('chain.csv')}")
     return f"## Requests one after another\n\n{tables.markdown(shown)}\n{tables.CHAIN_EXPLANATION}\n"
 
 

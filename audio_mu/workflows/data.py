@@ -13,6 +13,7 @@ from audio_mu.config.commands import erasing
 from audio_mu.data.catalog import composed, quoted
 from audio_mu.data.clips import Clips, clips_digest, load_clips
 from audio_mu.data.splits import Sides, Split, split_clips
+from audio_mu.erasure.in_service import tell_served
 from audio_mu.errors import UserError, counted
 from audio_mu.progress import say_once
 from audio_mu.requests.held_out import held_out
@@ -113,6 +114,7 @@ class Data:
 
 def data_to_train(config: Config, store: Store, ledger: Ledger) -> Data:
     """Clips and split; recordings that have no side yet get theirs, for good."""
+    tell_served(store, ledger, config.data.label)
     if config.store.ledger == "respect":
         _refuse_other_pattern(config, store, ledger)
     data = load_data(config, ledger, _known(config, store))

@@ -7,13 +7,13 @@ from dataclasses import replace
 from audio_mu.compute.engine import Engine
 from audio_mu.config import Config
 from audio_mu.errors import UserError
-from audio_mu.requests.again import resumed
 from audio_mu.requests.ledger import read_ledger
 from audio_mu.requests.never_trained import enter_never_trained
 from audio_mu.requests.request import NeverTrainedError
 from audio_mu.store.failed import COUNT
 from audio_mu.store.handle import Store
 from audio_mu.workflows.attack import attack
+from audio_mu.workflows.bases import resume
 from audio_mu.workflows.compare import compare
 from audio_mu.workflows.data import data_to_train, resolve
 from audio_mu.workflows.gather import describe_chain
@@ -28,7 +28,7 @@ def run_all(config: Config, store: Store, engine: Engine) -> None:
 
     Seeds whose training failed are left out of the stages after it. Raises `UserError` where all of them failed.
     """
-    if resumed(config, store) is not None:
+    if resume(config, store) is not None:
         return
     if config.request.copies == "ask":  # before hours of training
         data = data_to_train(config, store, read_ledger(store, config.data.label))

@@ -119,6 +119,8 @@ def reuse(config: Config, store: Store, data: Data, made: Made) -> Accuracies | 
         or not _publish(config, store, data, made, finished.id, finished.metrics)
     ):
         return None
+    if new := {tag: value for tag, value in made.tags.items() if tag not in finished.tags}:
+        Run(store, finished.id, finished.name).tags(new)  # read from elsewhere this time
     say(f"seed {made.seed}: reusing the base model of run {finished.name} ({finished.id[:8]})")
     return accuracies
 

@@ -22,7 +22,6 @@ from audio_mu.config.commands import command
 from audio_mu.models.waveform import network_state
 from audio_mu.names import NAIVE, ORIGINAL
 from audio_mu.progress import say
-from audio_mu.requests.again import resumed
 from audio_mu.requests.ledger import COPIES, RETIRED, SOUGHT
 from audio_mu.requests.never_trained import enter_never_trained
 from audio_mu.requests.request import NeverTrainedError, request_table
@@ -34,7 +33,7 @@ from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Child, Run, child_run
 from audio_mu.unlearning import METHODS
 from audio_mu.workflows.attack import find_attack, load_attack
-from audio_mu.workflows.bases import base_logits, find_bases
+from audio_mu.workflows.bases import base_logits, find_bases, resume
 from audio_mu.workflows.cells import is_measured
 from audio_mu.workflows.data import resolve
 from audio_mu.workflows.method_settings import (
@@ -54,7 +53,7 @@ def unlearn(config: Config, store: Store, engine: Engine, parent: Run | None = N
 
     Where no model has learnt anything of the request, it is entered into the ledger and there is no cell."""
     methods = check_methods(config)
-    if parent is None and (answered := resumed(config, store)) is not None:
+    if parent is None and (answered := resume(config, store)) is not None:
         return answered
     bases, data = find_bases(store, config)
     config = bases.config

@@ -107,10 +107,10 @@ def test_useless_patterns_are_refused(root: Path, pattern: str, complaint: str) 
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("key", ["id", "path"])
+@pytest.mark.parametrize("key", ["id", "path", " Path "])
 def test_table_gives_speakers(root: Path, key: str, capsys: pytest.CaptureFixture) -> None:
     """Catches columns taken by position, absolute paths not understood, and stale rows unreported."""
-    rows = [f"speaker,note,{key}", "Anna,x,dog/anna_1.wav", f'"Ben, Jr.",y,{root}/cat/ben_4.ogg', "Zoe,z,dog/gone.wav"]
+    rows = [f"Speaker,note,{key}", "Anna,x,dog/anna_1.wav", f'"Ben, Jr.",y,{root}/cat/ben_4.ogg', "Zoe,z,dog/gone.wav"]
     (root / "speakers.csv").write_text("\ufeff" + "\r\n".join(rows), encoding="utf-8")
     speakers = speakers_of(catalog_of(root))
     assert (speakers["dog/anna_1.wav"], speakers["cat/ben_4.ogg"], speakers["cat/nobody.wav"]) == (

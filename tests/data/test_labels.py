@@ -44,7 +44,7 @@ def catalog_of(root: Path, text: str | bytes, **values: str) -> Catalog:
 def test_classes_people_and_sides_come_from_the_table(root: Path, capsys: pytest.CaptureFixture) -> None:
     """Catches classes of folders, columns by position, a side that is lost, and files that nobody misses."""
     rows = ["train,Ann,dog,a/1.wav", f"test,Ben,cat,{root}/a/2.wav", "test,,dog,b\\3.wav", "train,Ben,cat,./4.wav"]
-    found = catalog_of(root, "\n".join(["split,speaker,label,path", *rows]))
+    found = catalog_of(root, "\n".join(["Split,SPEAKER, Label ,Path", *rows]))
     assert found.class_names == ("cat", "dog")
     assert [(r.id, r.label, r.speaker, r.part) for r in found.recordings] == [
         ("4.wav", "cat", "Ben", "train"),

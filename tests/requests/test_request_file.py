@@ -19,6 +19,19 @@ def test_line_numbers_of_a_list(tmp_path: Path) -> None:
     assert [(line.number, line.entry) for line in read_lines(path)] == [(1, "a.wav"), (3, "b.wav")]
 
 
+@pytest.mark.parametrize("header", ["Speaker", " SPEAKER ", "Nr.;Speaker", '"Speaker "'])
+def test_a_header_as_a_spreadsheet_writes_it(tmp_path: Path, header: str) -> None:
+    """Catches a list of people that is taken for a list of ids, and a column that is lost by its capitals."""
+    path = tmp_path / "list.csv"
+    row = "1;Ann" if ";" in header else "Ann"
+    path.write_text(f"{header}\n{row}\n")
+    assert [(line.number, line.entry, line.of_person) for line in read_lines(path)] == [(2, "Ann", True)]
+    path.write_text("Reason,PATH,Audio_Hash\nx,a.wav,12\n")
+    assert [(line.entry, line.columns) for line in read_lines(path)] == [
+        ("a.wav", {"Reason": "x", "path": "a.wav", "audio_hash": "12"})
+    ]
+
+
 def test_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     """Catches a traceback for a spreadsheet given as the list."""
     (tmp_path / "list.xlsx").write_bytes(b"PK\x03\x04\xff\xfe")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -303,3 +304,51 @@ def test_a_model_of_an_answered_person_is_refused(
     assert "was answered, and this model was trained on" in foreign.refused(name="tones")
     project.run("erase", request=project.hash("p1"), dataset_name="tones", confirm="true")
     assert "was answered, and this model was trained on" in foreign.refused(name="tones")
+
+
+OF_STORE = "models:/audio-mu.tones.logmel.Flat/1"
+
+
+@pytest.mark.parametrize("form", ["models:/", "runs:/", "file"])
+def test_a_model_of_this_store_is_known_whatever_the_list_says(foreign: Foreign, form: str) -> None:
+    """Catches the model of an answered person that comes back by a list from which the person was deleted."""
+    project = foreign.project
+    place = {
+        "models:/": OF_STORE,
+        "runs:/": f"runs:/{newest(project, stage='train', role='seed')}/model",
+        "file": str(foreign.weights),
+    }[form]
+    if form == "file":  # adopted before, its weights are known by their hash
+        foreign.adopt("before", **RECIPE)
+    project.answer("p1")
+    without = project.folder / "without.csv"
+    ids = [id_ for id_ in pd.read_csv(foreign.trained_on)["id"] if "/p1_" not in id_]
+    without.write_text("id\n" + "\n".join(ids) + "\n")
+    told = foreign.refused(name="again", weights=place, trained_on=str(without))
+    n = len(pd.read_csv(foreign.trained_on)) - len(ids)
+    assert "request speaker-p1 (" in told and f"of this store, were trained on {n} of its recordings" in told
+    if form == "models:/":
+        said = foreign.adopt("again", weights=OF_STORE.replace("/1", "/2"), trained_on=str(without))  # the answer
+        assert "adopted as base models" in said
+
+
+@pytest.mark.parametrize("by_file", [False, True])
+def test_an_adopted_model_of_this_store_goes_with_what_it_was_read_from(foreign: Foreign, by_file: bool) -> None:
+    """Catches an erasure that leaves a copy of a model whose list, folder and name say nothing of the person."""
+    project = foreign.project
+    copy = project.folder / "without"
+    shutil.copytree(project.folder / "recordings", copy, ignore=shutil.ignore_patterns("p1_*"))
+    without = project.folder / "without.csv"
+    ids = [id_ for id_ in pd.read_csv(foreign.trained_on)["id"] if "/p1_" not in id_]
+    without.write_text("id\n" + "\n".join(ids) + "\n")
+    if by_file:
+        foreign.adopt("before", **RECIPE)
+    place = str(foreign.weights) if by_file else OF_STORE
+    foreign.adopt("again", weights=place, trained_on=str(without), data_dir=str(copy), **RECIPE)
+    project.answer("p1")
+    project.run("erase", request=project.hash("p1"), confirm="true")
+    assert {name for name, alias, _ in project.aliases()} == {"audio-mu.tones.logmel.Flat"}
+    run = newest(project, stage="train", role="seed", dataset_name="again")
+    assert not project.query("select * from logged_models where source_run_id = ?", run)
+    if by_file:  # the weights are the user's, and known
+        assert "were removed" in foreign.refused(name="fourth", trained_on=str(without), data_dir=str(copy))

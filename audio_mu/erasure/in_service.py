@@ -1,0 +1,71 @@
+"""Aliases that serve a version which has learnt from an answered request: somebody has moved them by hand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from audio_mu.erasure.descent import learnt_by
+from audio_mu.errors import counted
+from audio_mu.progress import say_once
+from audio_mu.requests.ledger import Entry, Ledger
+from audio_mu.store import registry, removal
+from audio_mu.store.artifacts import Unreadable, told_of
+from audio_mu.store.handle import Store
+from audio_mu.store.removal import AnyRun
+
+OF_A_BASE = re.compile(r"seed-\d+")
+"""Aliases of base models, which stay until `train` or `erase` and are not in service once a request is answered."""
+
+
+def tell_served(store: Store, ledger: Ledger, dataset_name: str) -> None:
+    """Tell which aliases of a data set's models serve what has learnt from an answered request, and the right version.
+
+    The version that has answered last is known by the ledger. Of every other one the lists of its runs are read.
+    """
+    entries = [entry for entry in (*ledger.entries, *ledger.elsewhere) if not entry.gone]
+    runs: dict[str, AnyRun] = {}
+    for name, aliases in registry.aliases(store, f"audio-mu.{dataset_name}.") if entries else ():
+        newest = _newest_answer(ledger, name)
+        by_version: dict[str, list[str]] = {}
+        for alias, number in aliases.items():
+            if not OF_A_BASE.fullmatch(alias) and number not in newest.values():
+                by_version.setdefault(number, []).append(alias)
+        for number, own in by_version.items():
+            runs = runs or {run.id: run for run in removal.every_run(store)}
+            if (version := registry.by_number(store, name, number)) is None:
+                continue
+            served = f"{name}@{' @'.join(sorted(own))} serves version {number}"
+            try:
+                with told_of(store, version.run_id, "a list"):
+                    words = _learnt(runs, version.run_id, entries)
+            except Unreadable as error:
+                say_once(f"note: {served}, of which nobody knows whether it has learnt an answered request: {error}")
+                continue
+            if words:
+                way = _way(name, own, newest.get(version.tags.get("seed", ""), ""))
+                say_once(f"WARNING: {served}, {words}: {way}")
+
+
+def _newest_answer(ledger: Ledger, name: str) -> Mapping[str, str]:
+    """Seed → version of the model that has answered every request so far; none where the last one was another's."""
+    for entry in reversed(ledger.entries):
+        if entry.answers:  # else no model has learnt anything of it
+            return entry.answers[name].after if name in entry.answers else {}
+    return {}
+
+
+def _learnt(runs: Mapping[str, AnyRun], run_id: str, entries: Iterable[Entry]) -> str:
+    """What a run's models have learnt, in words, of the first of these requests; the way out is one for all."""
+    for entry in entries:
+        if held := learnt_by(runs, run_id, entry):
+            whose = counted(held, "recording")
+            return f"which was trained on {whose} of the answered request {entry.request} ({entry.hash[:8]})"
+    return ""
+
+
+def _way(name: str, aliases: Iterable[str], right: str) -> str:
+    calls = [f"set_registered_model_alias({name!r}, {alias!r}, {right!r})" for alias in sorted(aliases)]
+    if right:
+        return f"version {right} has answered it, put that back by MlflowClient's `{'; '.join(calls)}`"
+    return "answer it with this model too (unlearn with register), or delete the alias"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from audio_mu.erasure.descent import learnt_by
 from audio_mu.errors import counted
 from audio_mu.progress import say_once
-from audio_mu.requests.ledger import Entry, Ledger
+from audio_mu.requests.ledger import Entry, Ledger, read_ledger
 from audio_mu.store import registry, removal
 from audio_mu.store.artifacts import Unreadable, told_of
 from audio_mu.store.handle import Store
@@ -16,22 +16,37 @@ from audio_mu.store.removal import AnyRun
 
 OF_A_BASE = re.compile(r"seed-\d+")
 """Aliases of base models, which stay until `train` or `erase` and are not in service once a request is answered."""
+OF_ANOTHER = (
+    "it was answered in another data set: delete the alias, or `erase` that request, which removes the version, then "
+    "`train` without its recordings"
+)
+
+
+def tell_served_everywhere(store: Store) -> None:
+    """The same of every data set in the registry, after an answer: it holds in all of them."""
+    names = [name.removeprefix("audio-mu.") for name, _ in registry.aliases(store, "audio-mu.")]
+    for dataset_name in sorted({name.rsplit(".", 2)[0] for name in names}):
+        tell_served(store, read_ledger(store, dataset_name), dataset_name)
 
 
 def tell_served(store: Store, ledger: Ledger, dataset_name: str) -> None:
     """Tell which aliases of a data set's models serve what has learnt from an answered request, and the right version.
 
-    The version that has answered last is known by the ledger. Of every other one the lists of its runs are read.
+    Of the version that has answered last the ledger knows what it has learnt of its own data set's requests. Of
+    everything else the lists of its runs are read.
     """
-    entries = [entry for entry in (*ledger.entries, *ledger.elsewhere) if not entry.gone]
+    away = [entry for entry in ledger.elsewhere if not entry.gone]
+    everything = [entry for entry in ledger.entries if not entry.gone] + away
     runs: dict[str, AnyRun] = {}
-    for name, aliases in registry.aliases(store, f"audio-mu.{dataset_name}.") if entries else ():
+    for name, aliases in registry.aliases(store, f"audio-mu.{dataset_name}.") if everything else ():
         newest = _newest_answer(ledger, name)
         by_version: dict[str, list[str]] = {}
         for alias, number in aliases.items():
-            if not OF_A_BASE.fullmatch(alias) and number not in newest.values():
+            if not OF_A_BASE.fullmatch(alias):
                 by_version.setdefault(number, []).append(alias)
         for number, own in by_version.items():
+            if not (entries := away if number in newest.values() else everything):
+                continue
             runs = runs or {run.id: run for run in removal.every_run(store)}
             if (version := registry.by_number(store, name, number)) is None:
                 continue
@@ -43,7 +58,8 @@ def tell_served(store: Store, ledger: Ledger, dataset_name: str) -> None:
                 say_once(f"note: {served}, of which nobody knows whether it has learnt an answered request: {error}")
                 continue
             if words:
-                way = _way(name, own, newest.get(version.tags.get("seed", ""), ""))
+                right = newest.get(version.tags.get("seed", ""), "")
+                way = OF_ANOTHER if right == number else _way(name, own, right)
                 say_once(f"WARNING: {served}, {words}: {way}")
 
 

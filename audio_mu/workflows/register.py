@@ -15,6 +15,7 @@ from audio_mu.config import Config
 from audio_mu.config.commands import command, erasing
 from audio_mu.data.audio import SAMPLE_RATE
 from audio_mu.data.clips import Clips
+from audio_mu.erasure.in_service import tell_served_everywhere
 from audio_mu.errors import UserError, counted, first_of
 from audio_mu.names import BEST, NAIVE, NONE, ORIGINAL, RECIPE_KNOWN, UNLEARNED
 from audio_mu.printable import printable
@@ -95,6 +96,7 @@ def finish(config: Config, store: Store, run: Run, cell_id: str, step: tuple[str
     tell_answer(store, cell, step)
     try:
         if register_unlearned(config, store, run, cell_id):
+            tell_served_everywhere(store)
             left = erasing(cell.any_run.tags["request_hash"][:8], config.data.label, confirm=False)
             tell_answer(store, cell, ("list what the store still holds of the recordings, to erase it", left))
     except NotAllowed as refusal:

@@ -258,6 +258,26 @@ def test_an_erasure_that_takes_the_model_in_service_says_so(answered: Answered) 
     assert json.loads(record.read_text())["finished_at"] == finished
 
 
+def test_a_folder_that_is_encoded_anew(answered: Answered, tmp_path: Path) -> None:
+    """Catches recordings that were asked for one by one, and are learnt again once they are in another format."""
+    root, named = answered.folder / "recordings", ["low/p2_0.wav", "high/p3_1.wav"]
+    path = tmp_path / "list.csv"
+    path.write_text("id\n" + "\n".join(named))
+    answered.run("attack")
+    answered.run("unlearn", forget="list", forget_list=str(path), methods="naive", register="naive")
+    for source in [*root.rglob("*.wav")]:
+        wave, rate = soundfile.read(source)
+        soundfile.write(source.with_suffix(".flac"), 0.9 * wave, rate)
+        source.unlink()
+    assert "2 of its recordings are left out" in answered.run("train")
+    newest = answered.trained(answered.runs(stage="train", role="seed")[-1])
+    assert newest
+    assert newest.isdisjoint({id_.replace(".wav", ".flac") for id_ in named})
+    for id_ in named:  # and where it has another name as well
+        (root / id_).with_suffix(".flac").unlink()
+    assert "none of its recordings is in the folder, where they are in another format" in answered.run("train")
+
+
 def test_the_record_of_one_of_several_people(answered: Answered, tmp_path: Path) -> None:
     """Catches somebody else's test recordings in the record of a person's erasure."""
     path = tmp_path / "people.csv"

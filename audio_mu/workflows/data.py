@@ -50,9 +50,17 @@ class LeftOut:
         return self.entry.request
 
     @property
+    def _by_sound_alone(self) -> bool:
+        """Whether nothing but the very samples tells its recordings: no name of a person or class does."""
+        return not self.entry.gone and not self.entry.speakers and not self.entry.classes
+
+    @property
     def told(self) -> str:
         """In words, for one line."""
-        parts = [f"{self.own} of its recordings are left out" if self.own else "none of its recordings is read"]
+        none = "none of its recordings is in the folder" if self._by_sound_alone else "none of its recordings is read"
+        parts = [f"{self.own} of its recordings are left out" if self.own else none]
+        if self._by_sound_alone and not self.own:
+            parts.append("where they are in another format now, they cannot be told: keep the originals until `erase`")
         if self.entry.state == ERASING:
             finish = erasing(self.entry.hash[:8], self.entry.tags["dataset_name"], confirm=True)
             parts.append(f"its erasure was interrupted, what is left of it is there still: run `{finish}`")
@@ -264,10 +272,13 @@ def of_entry(clips: Clips, entry: Entry, elsewhere: bool = False) -> tuple[np.nd
     held out when it was answered: bool [n] each.
 
     `elsewhere`: it is of another data set, whose ids and classes mean other recordings and whose people may have other
-    names here. What was held out of them is
-    known by id and hash too: names of people and classes change.
+    names here. What was held out of them is known by id and hash too: names of people and classes change. What has
+    the name of a recording that is gone, but for its format, is that recording.
     """
     own = matching(clips, () if elsewhere else entry.ids, entry.hashes)
+    if not elsewhere:  # a folder that was encoded anew
+        gone = {_without_format(id_) for id_ in entry.ids.difference(clips.ids)}
+        own = own | np.array([_without_format(id_) in gone for id_ in clips.ids], dtype=bool)
     tested = replace(entry, recordings=held_out(entry))
     held = matching(clips, () if elsewhere else tested.ids, tested.hashes)
     speakers = entry.speakers | (names_here(clips, entry).names if elsewhere else frozenset())
@@ -275,6 +286,10 @@ def of_entry(clips: Clips, entry: Entry, elsewhere: bool = False) -> tuple[np.nd
     if entry.classes and not elsewhere:
         scope = scope | np.array([clips.class_names[label] in entry.classes for label in clips.labels.tolist()])
     return own, scope, held
+
+
+def _without_format(id_: str) -> str:
+    return id_.rpartition(".")[0]
 
 
 def _earlier(clips: Clips, split: Split, entry: Entry) -> Earlier:

@@ -17,6 +17,7 @@ from audio_mu.data.splits import Sides, Split, split_clips
 from audio_mu.erasure.in_service import tell_served
 from audio_mu.errors import UserError, counted, first_of
 from audio_mu.progress import say_once
+from audio_mu.requests.again import refuse_answered
 from audio_mu.requests.held_out import held_out
 from audio_mu.requests.ledger import ERASING, SOUGHT, Entry, Ledger, add_copies
 from audio_mu.requests.ledger_file import Missing
@@ -166,6 +167,9 @@ def resolve(config: Config, data: Data) -> Request:
     try:
         return resolve_request(config.request, data.clips, data.split, seek_for(config.request, data.clips))
     except UserError as error:
+        drawn = error.drawn if isinstance(error, NeverTrainedError) else None
+        ids = {data.clips.ids[i] for i in drawn.untrained} if drawn else frozenset[str]()
+        refuse_answered(config, [found.entry for found in data.left_out], drawn, ids)
         if isinstance(error, (CopiesFoundError, NeverTrainedError)) or not data.left_out:
             raise
         names = ", ".join(entry.request for entry in data.left_out)

@@ -148,6 +148,10 @@ def test_an_answered_person_asked_for_otherwise(answered: Answered, tmp_path: Pa
     answered.run("attack")
     with pytest.raises(UserError, match=r"p1 is answered already: .* on .*, erased since; .*: there is nothing to do$"):
         answered.run("unlearn", **request)
+    with pytest.raises(
+        UserError, match=r"has \['nobody'\].*\(.*speaker-p1; erased, they stay out with ledger=ignore too"
+    ):
+        answered.run("unlearn", **{**request, "forget_speakers": "nobody"})
 
 
 def test_somebody_whom_no_model_knows(answered: Answered, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,7 +173,15 @@ def resolve(config: Config, data: Data) -> Request:
         if isinstance(error, (CopiesFoundError, NeverTrainedError)) or not data.left_out:
             raise
         names = ", ".join(entry.request for entry in data.left_out)
-        raise UserError(f"{error} (answered requests are left out: {names}; ledger=ignore takes them in)") from None
+        raise UserError(f"{error} (answered requests are left out: {names}; {_taken_in(data.left_out)})") from None
+
+
+def _taken_in(left_out: Sequence[LeftOut]) -> str:
+    """What ledger=ignore does with these: what is erased stays out."""
+    gone = [found.request for found in left_out if found.entry.gone]
+    if len(gone) == len(left_out):
+        return "erased, they stay out with ledger=ignore too"
+    return "ledger=ignore takes them in" + (f" but for what is erased: {', '.join(gone)}" if gone else "")
 
 
 def _enter_copies(store: Store, data: Data) -> None:
@@ -278,7 +286,8 @@ def _check_people(clips: Clips, entry: Entry, scope: np.ndarray, elsewhere: bool
         raise UserError(
             f"{request} is about {first_of(sorted(entry.speakers))}, whose recording {clips.ids[renamed[0]]!r} is now "
             f"{f'of {whose!r}' if whose else 'of nobody'}: new recordings of the person could not be told; give the "
-            "speaker_pattern, labels or speakers.csv of then (ledger=ignore for an experiment)"
+            "speaker_pattern, labels or speakers.csv of then"
+            + ("" if entry.gone else " (ledger=ignore for an experiment)")
         )
     if nameless := sum(not clips.speakers[i] for i in others):
         say_once(

@@ -120,6 +120,7 @@ class Answered:
                 check_folder(config.data)
             work, store = WORK[stage], open_store()
             work(config, store, self.engine) if stage in WITH_ENGINE else work(config, store)
+            print(*store.answer, sep="\n")
         return output.getvalue()
 
     def answer(self, person: str, **more: str) -> str:

@@ -131,6 +131,19 @@ def test_an_alias_that_was_moved_back_is_told(answered: Answered, tmp_path: Path
     assert "WARNING" not in answered.run("compare")
 
 
+def test_the_next_step_after_an_answer(answered: Answered) -> None:
+    """Catches a comparison that ends with the registration of what is in service already, or erased."""
+    request = answered.tags(answered.entries()[0])["request_hash"][:8]
+    ended = answered.run("compare").splitlines()
+    assert ended[-2] == "next: list what the store still holds of the recordings, to erase it:"
+    assert f"request={request}" in ended[-1]
+    answered.run("erase", request=request, confirm="true")
+    assert answered.run("compare").splitlines()[-1] == "next: nothing, the request is answered and erased"
+    answered.run("attack")
+    answered.run("unlearn", **P2)
+    assert "next: put naive, the retrained model, into service:" in answered.run("compare")
+
+
 def test_two_networks_answer_one_request_at_once(answered: Answered, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches two entries of one request, which no erasure can choose between."""
     other = {"architecture": f"{answered.folder}/own.py:Other"}

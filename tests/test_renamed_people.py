@@ -186,6 +186,37 @@ def test_the_same_command_again(answered: Answered) -> None:
     assert (answered.aliases(), answered.entries()) == before
 
 
+def test_an_answered_person_asked_for_otherwise(answered: Answered, tmp_path: Path) -> None:
+    """Catches other parameters for an answered person that end in a list of who is left, as if the name were wrong."""
+    request = {"forget": "speaker", "forget_speakers": "p1", "register": "best", "methods": "naive,fine_tune"}
+    answered.run("attack")
+    (entry,) = answered.entries()
+    day = answered.tags(entry)["answered_at"][:10]
+    told = (
+        rf"^p1 is answered already: request speaker-p1, {answered.hash('p1')[:8]}, on {day}; its versions in service "
+        r"are audio-mu\.tones\.logmel\.Flat seed 40: version 2: there is nothing to do$"
+    )
+    with pytest.raises(UserError, match=told):
+        answered.run("unlearn", **request)
+    with pytest.raises(UserError, match=r"^p1 is answered already: .*: leave it out$"):
+        answered.run("unlearn", **{**request, "forget_speakers": "p1,p2"})
+    (tmp_path / "people.csv").write_text("Speaker\np1\n")
+    listed = {"forget": "list", "forget_list": str(tmp_path / "people.csv"), "methods": "naive"}
+    with pytest.raises(UserError, match=told):
+        answered.run("unlearn", **listed)
+    (tmp_path / "people.csv").write_text("ID\n" + "\n".join(sorted(answered.ids("p1"))) + "\n")
+    with pytest.raises(UserError, match=r"^forget='list' is answered already: request speaker-p1, .*nothing to do$"):
+        answered.run("unlearn", **listed)
+    answered.run("erase", request=answered.hash("p1"), confirm="true")
+    answered.run("attack")
+    with pytest.raises(UserError, match=r"p1 is answered already: .* on .*, erased since; .*: there is nothing to do$"):
+        answered.run("unlearn", **request)
+    with pytest.raises(
+        UserError, match=r"has \['nobody'\].*\(.*speaker-p1; erased, they stay out with ledger=ignore too"
+    ):
+        answered.run("unlearn", **{**request, "forget_speakers": "nobody"})
+
+
 def test_somebody_whom_no_model_knows(answered: Answered, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a person with test recordings alone who cannot be entered into the ledger, or is learnt later, and an
     erasure that leaves something of them."""

@@ -17,6 +17,10 @@ WIDTH = 100
 """Columns of a console; a command is as long as it has to be, on a line of its own."""
 
 
+ERASE = "list what the store still holds of the recordings, to erase it"
+"""The step after an answer."""
+
+
 def one_line_of(text: str) -> str:
     """A sentence as far as a line of the console holds it."""
     return shorten(text, WIDTH, placeholder=" …")
@@ -25,10 +29,10 @@ def one_line_of(text: str) -> str:
 def answer(long: pd.DataFrame, methods: Sequence[str], request: RequestFacts, step: str, command: str) -> list[str]:
     """The three lines, each of at most `WIDTH` characters, and the command of the third below it.
 
-    long: the rows of one cell. step: what to do next, in words; command: how.
+    long: the rows of one cell. step: what to do next, in words; command: how, empty where nothing is left to do.
     """
-    lines = [_asked(long, request), f"near naive: {_near(long, methods)}", f"next: {step}:"]
-    return [*map(one_line_of, lines), f"  {command}"]
+    lines = [_asked(long, request), f"near naive: {_near(long, methods)}", f"next: {step}{':' if command else ''}"]
+    return [*map(one_line_of, lines), *([f"  {command}"] if command else [])]
 
 
 def _asked(long: pd.DataFrame, request: RequestFacts) -> str:

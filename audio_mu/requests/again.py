@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence, Set
+
 from audio_mu.config import Config
+from audio_mu.data.catalog import composed
+from audio_mu.errors import UserError, first_of
 from audio_mu.names import NONE
-from audio_mu.requests.ledger import ANSWERED, ROLE, STAGE, finish_interrupted, read_ledger
+from audio_mu.requests.held_out import held_out
+from audio_mu.requests.ledger import ANSWERED, ROLE, STAGE, Entry, finish_interrupted, read_ledger
+from audio_mu.requests.named import Drawn
 from audio_mu.store import queries, registry
 from audio_mu.store.handle import Store
 from audio_mu.store.runs import say_all
@@ -47,3 +53,41 @@ def resumed(config: Config, store: Store) -> str | None:
             say_all(f"request {entry.tags['asked_request']} is answered ({name}, {versions}): there is nothing to do")
             return answer.cell
     return None
+
+
+def refuse_answered(config: Config, entries: Sequence[Entry], drawn: Drawn | None, ids: Set[str]) -> None:
+    """Raise `UserError` where a request names people, classes or recordings that are answered already.
+
+    entries: in the ledger's order, those that another command may have answered with other parameters. drawn, ids: what
+    a request means of which nothing was trained on, if it came so far, and its clips. The way out is said: nothing is
+    left to do, or whom to leave out.
+    """
+    request = config.request
+    people = {composed(name): name for name in (*request.forget_speakers, *(drawn.people if drawn else ()))}
+    classes = {*request.forget_class_names}
+    own = {entry.hash: entry.ids | {*held_out(entry)["clip_id"]} for entry in entries}
+    listed = ids if not people and ids and ids <= frozenset().union(*own.values()) else frozenset[str]()
+    removed = {
+        entry.hash: entry.classes & classes for entry in entries if entry.tags["dataset_name"] == config.data.label
+    }
+    found = [e for e in entries if e.speakers & people.keys() or removed.get(e.hash) or own[e.hash] & listed]
+    if not found:
+        return
+    answered = frozenset().union(*(entry.speakers | entry.classes for entry in found))
+    named = sorted([name for key, name in people.items() if key in answered] + list(classes & answered))
+    left = [name for name in (*people, *classes) if name not in answered]
+    end = f"leave {'it' if len(named) == 1 else 'them'} out" if left else "there is nothing to do"
+    what = f"{first_of(named)} {'is' if len(named) == 1 else 'are'}" if named else f"forget={request.forget!r} is"
+    raise UserError(f"{what} answered already: {'; '.join(_told(entry, entries) for entry in found)}: {end}")
+
+
+def _told(entry: Entry, entries: Sequence[Entry]) -> str:
+    """Which answered request that was, when, and what is in service since."""
+    newest = {name: answer for other in entries for name, answer in other.answers.items() if name in entry.answers}
+    served = [
+        f"{name} {', '.join(f'seed {seed}: version {version}' for seed, version in answer.after.items())}"
+        for name, answer in newest.items()
+    ]
+    since = f"its versions in service are {' and '.join(served)}" if served else "no model had learnt anything of it"
+    erased = ", erased since" if entry.gone else ""
+    return f"request {entry.request}, {entry.hash[:8]}, on {entry.tags['answered_at'][:10]}{erased}; {since}"

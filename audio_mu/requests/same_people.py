@@ -18,6 +18,7 @@ from audio_mu.progress import say_once
 from audio_mu.requests.held_out import held_out
 from audio_mu.requests.ledger import Entry
 
+FOR_AN_EXPERIMENT = " (ledger=ignore for an experiment)"
 PEOPLE = ("speaker_pattern", "labels")
 """Parameters that say whose a recording is."""
 
@@ -131,7 +132,7 @@ def check_people(clips: Clips, entry: Entry, scope: np.ndarray, elsewhere: bool,
         raise UserError(
             f"{request} is about {person}, whose recording {id_!r} is now "
             f"{f'of {whose!r}' if whose else 'of nobody'}: new recordings of the person could not be told; give the "
-            "speaker_pattern, labels or speakers.csv of then (ledger=ignore for an experiment)"
+            f"speaker_pattern, labels or speakers.csv of then{'' if entry.gone else FOR_AN_EXPERIMENT}"
         )
     if nameless := sum(not name for _, name in others):
         say_once(

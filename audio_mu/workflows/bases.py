@@ -203,7 +203,8 @@ def _fitting(store: Store, config: Config, candidates: Sequence[Version], data: 
         names = ", ".join(entry.request for entry in data.left_out)
         raise UserError(
             f"{newest.name} seed {seed} was trained on recordings of answered requests ({names}): run "
-            f"`{command('train')}`, which leaves them out, or for an experiment give ledger=ignore"
+            f"`{command('train')}`, which leaves them out"
+            + ("" if any(entry.entry.gone for entry in data.left_out) else ", or for an experiment give ledger=ignore")
         )
     if away := [
         found for found in data.left_out if found.own and found.entry.tags["dataset_name"] != config.data.label

@@ -10,17 +10,17 @@ import pandas as pd
 from audio_mu.audit.across_seeds import CellAudit
 from audio_mu.audit.one_model import CONFOUNDED, few_clips
 from audio_mu.config import Config
-from audio_mu.config.commands import command
+from audio_mu.config.commands import command, erasing
 from audio_mu.erasure.in_service import tell_served
 from audio_mu.errors import UserError
 from audio_mu.names import NAIVE
 from audio_mu.progress import say
 from audio_mu.report import figures, tables
-from audio_mu.report.answer import WIDTH, one_line_of
+from audio_mu.report.answer import ERASE, WIDTH, one_line_of
 from audio_mu.report.paper import latex_table, rows_of_seeds
 from audio_mu.report.published import published_markdown
 from audio_mu.report.rule import verdict_words
-from audio_mu.requests.ledger import read_ledger
+from audio_mu.requests.ledger import ERASED, Ledger, read_ledger
 from audio_mu.store import queries
 from audio_mu.store.artifacts import read_csv
 from audio_mu.store.failed import REASON, still_failed
@@ -83,8 +83,17 @@ def compare(config: Config, store: Store, parent: Run | None = None, cell: str |
         nothing = "no report: the recordings of these requests are erased"
         say(f"report: {run.address(report)}" if report else nothing)
     if parent is None:
-        tell_answer(store, newest)
+        tell_answer(store, newest, _once_answered(ledger, config, newest))
     return long
+
+
+def _once_answered(ledger: Ledger, config: Config, cell: CellRuns) -> tuple[str, str] | None:
+    """What to do next where a cell has answered its request, in words, and the command; None where it has not."""
+    name, asked = config.registered_model, cell.any_run.tags["request_hash"]
+    entries = [entry for entry in ledger.of_model(name) if entry.answers[name].cell == cell.id or entry.asked == asked]
+    if entries and all(entry.state == ERASED for entry in entries):
+        return "nothing, the request is answered and erased", ""
+    return (ERASE, erasing(asked[:8], config.data.label, confirm=False)) if entries else None
 
 
 def _chained(run: Run, chain: pd.DataFrame) -> str:

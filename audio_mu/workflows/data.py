@@ -16,6 +16,7 @@ from audio_mu.data.splits import Sides, Split, split_clips
 from audio_mu.erasure.in_service import tell_served
 from audio_mu.errors import UserError, counted
 from audio_mu.progress import say_once
+from audio_mu.requests.again import refuse_answered
 from audio_mu.requests.held_out import held_out
 from audio_mu.requests.later import add_copies
 from audio_mu.requests.ledger import ERASING, SOUGHT, Entry, Ledger
@@ -174,10 +175,21 @@ def resolve(config: Config, data: Data) -> Request:
     try:
         return resolve_request(config.request, data.clips, data.split, seek_for(config.request, data.clips))
     except UserError as error:
+        drawn = error.drawn if isinstance(error, NeverTrainedError) else None
+        ids = {data.clips.ids[i] for i in drawn.untrained} if drawn else frozenset[str]()
+        refuse_answered(config, [found.entry for found in data.left_out], drawn, ids)
         if isinstance(error, (CopiesFoundError, NeverTrainedError)) or not data.left_out:
             raise
         names = ", ".join(entry.request for entry in data.left_out)
-        raise UserError(f"{error} (answered requests are left out: {names}; ledger=ignore takes them in)") from None
+        raise UserError(f"{error} (answered requests are left out: {names}; {_taken_in(data.left_out)})") from None
+
+
+def _taken_in(left_out: Sequence[LeftOut]) -> str:
+    """What ledger=ignore does with these: what is erased stays out."""
+    gone = [found.request for found in left_out if found.entry.gone]
+    if len(gone) == len(left_out):
+        return "erased, they stay out with ledger=ignore too"
+    return "ledger=ignore takes them in" + (f" but for what is erased: {', '.join(gone)}" if gone else "")
 
 
 def _enter_copies(store: Store, data: Data) -> None:

@@ -21,6 +21,7 @@ from audio_mu.names import BEST, NAIVE, NONE, ORIGINAL, RECIPE_KNOWN, UNLEARNED
 from audio_mu.printable import printable
 from audio_mu.progress import say
 from audio_mu.report import cards
+from audio_mu.report.answer import ERASE
 from audio_mu.report.cards import ModelFacts, UnlearnedFacts
 from audio_mu.report.choice import NotAllowed, allowed_method, naive_is_left
 from audio_mu.report.evidence import Choice
@@ -98,7 +99,7 @@ def finish(config: Config, store: Store, run: Run, cell_id: str, step: tuple[str
         if register_unlearned(config, store, run, cell_id):
             tell_served_everywhere(store)
             left = erasing(cell.any_run.tags["request_hash"][:8], config.data.label, confirm=False)
-            tell_answer(store, cell, ("list what the store still holds of the recordings, to erase it", left))
+            tell_answer(store, cell, (ERASE, left))
     except NotAllowed as refusal:
         run.tags({REFUSED: refusal.reasons})
         say(f"register={config.methods.register!r} is refused: {refusal.reasons}")

@@ -18,7 +18,7 @@ import soundfile
 from audio_mu.compute.pool import LocalEngine
 from audio_mu.config import Config
 from audio_mu.data.datasets import check_folder
-from audio_mu.progress import say_once
+from audio_mu.progress import say, say_once
 from audio_mu.store.connect import open_store
 from audio_mu.store.private import close_connections
 from audio_mu.workflows.adopt import adopt
@@ -120,7 +120,8 @@ class Answered:
                 check_folder(config.data)
             work, store = WORK[stage], open_store()
             work(config, store, self.engine) if stage in WITH_ENGINE else work(config, store)
-            print(*store.answer, sep="\n")
+            for line in store.answer:
+                say(line)
         return output.getvalue()
 
     def answer(self, person: str, **more: str) -> str:

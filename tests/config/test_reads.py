@@ -55,7 +55,7 @@ def test_a_stage_logs_its_own_parameters() -> None:
     """Catches a comparison that logs epochs, and a request by speaker that logs a percentage."""
     config = Config.from_text({"forget": "speaker", "forget_speakers": "07"})
     assert set(in_force(config, "compare")) == {
-        "dataset", "dataset_name", "data_dir", "pipeline", "architecture", "seeds"
+        "dataset", "dataset_name", "data_dir", "labels", "pipeline", "architecture", "seeds"
     }  # fmt: skip
     logged = in_force(config, "unlearn")
     assert logged["forget_speakers"] == "07"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
@@ -161,6 +162,11 @@ class Answered:
             return set(table.loc[table["member"] == "1", "clip_id"])
         has_lists = (self.place(run) / "losses" / "remain.csv").is_file()
         return set(self.table(run, "losses/remain.csv")["clip_id"]) if has_lists else set()
+
+    def recipes(self) -> list[dict[str, str]]:
+        """The recipes of the registered versions, as their tags tell them."""
+        found = self.query("select value from model_version_tags where key = 'recipe' order by version")
+        return [json.loads(value) for (value,) in found]
 
     def entries(self) -> list[str]:
         return self.runs(stage="ledger", role="entry")

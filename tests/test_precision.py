@@ -20,19 +20,13 @@ def method_tags(project: Answered) -> dict[str, str]:
     return project.tags(project.runs(stage="unlearn", role="method", method="fine_tune")[-1])
 
 
-def version_recipes(project: Answered) -> list[dict[str, str]]:
-    """The recipes of the registered versions, as their tags tell them."""
-    found = project.query("select value from model_version_tags where key = 'recipe' order by version")
-    return [json.loads(value) for (value,) in found]
-
-
 def test_unlearning_takes_the_precision_of_its_base_models(entry: Command, tmp_path: Path) -> None:
     """Catches bf16 that `train` leaves behind, one cell for two precisions, and versions of older stores refused."""
     with LocalEngine(1) as engine:
         project = Answered.new(tmp_path / "project", engine)
         done = entry("train", project.folder, **project.parameters, precision="bf16")
         assert done.returncode == 0, done.stdout + done.stderr
-        (recipe,) = version_recipes(project)
+        (recipe,) = project.recipes()
         assert recipe["precision"] == "bf16"
         project.run("attack")
         project.run("unlearn", **REQUEST)
@@ -48,7 +42,7 @@ def test_unlearning_takes_the_precision_of_its_base_models(entry: Command, tmp_p
         in_float32 = method_tags(project)
         assert all(in_float32[tag] != in_bf16[tag] for tag in ("cell", "fingerprint", "base_version"))
 
-        older = {name: text for name, text in version_recipes(project)[-1].items() if name != "precision"}
+        older = {name: text for name, text in project.recipes()[-1].items() if name != "precision"}
         project.query(
             "update model_version_tags set value = ? where key = 'recipe' and value like '%float32%'", json.dumps(older)
         )

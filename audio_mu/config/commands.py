@@ -103,10 +103,9 @@ def again(stage: str, params: Mapping[str, str], repair: Mapping[str, str], **va
 
 def _needed(values: Mapping[str, str], beside: Mapping[str, str]) -> dict[str, str]:
     """Those without which other values would be in force, in the presence of the others and of those `beside` them."""
-    kept = dict(values)
-    for name in values:
-        meant = _in_force({**beside, **kept})
-        if meant is not None and meant == _in_force({**beside, **kept, name: ""}):
+    kept, meant = dict(values), _in_force({**beside, **values})
+    for name in values if meant is not None else ():
+        if meant == _in_force({**beside, **kept, name: ""}):
             del kept[name]
     return kept
 

@@ -7,6 +7,7 @@ a network of the user's own is (docs/extending.md), and another encoder is a sub
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -97,12 +98,20 @@ class Encoder(AudioClassifier):
     @classmethod
     def started_from(cls) -> str:
         """SHA-256 of the file of weights: with another file the base models are other ones."""
-        return file_sha256(cls.weights())
+        path = cls.weights()
+        about = path.stat()
+        return _sha256_of(path, about.st_size, about.st_mtime_ns)
 
     def _plain(self) -> nn.Module:
         network = _without_weight_norm(self.network())
         network.get_submodule("feature_extractor").requires_grad_(False)
         return network
+
+
+@cache
+def _sha256_of(path: Path, size: int, changed: int) -> str:
+    """Of a file of hundreds of megabytes, which every fingerprint and every logged model asks for, once."""
+    return file_sha256(path)
 
 
 def _without_weight_norm(network: nn.Module) -> nn.Module:

@@ -36,7 +36,7 @@ import pandas as pd
 from audio_mu.system.hashing import file_sha256, hash_of
 from tests.answered import FLAT, tones
 from tests.commands import ROOT
-from tests.faults.looking import names_in
+from tests.faults.looking import still_named
 from tests.faults.small_chain import (
     ANSWER,
     ENTRY,
@@ -235,13 +235,8 @@ def left_of_the_person(place: Place) -> Iterator[str]:
     """What store and cache still say of the erased person: names of recordings, but for the ledger's list."""
     ids = [f"{path.parent.name}/{path.name}".encode() for path in place.digits.rglob("p1_*.wav")]
     assert ids, "the person has no recordings"
-    for path in (path for top in ("mlruns", "cache") for path in (place.folder / top).rglob("*")):
-        if path.is_file() and path.name != "recordings.csv":
-            data = names_in(path) if path.suffix == ".npz" else path.read_bytes()
-            if any(id_ in data for id_ in ids):
-                yield f"{path.relative_to(place.folder)} names the person"
-    if any(id_ in place.database.read_bytes() for id_ in ids):
-        yield "the database names the person"
+    lists = [*(place.folder / "mlruns").rglob("recordings.csv")]
+    yield from still_named(place.folder, place.database, ids, lists)
 
 
 def ended(process: subprocess.Popen[bytes]) -> bool:

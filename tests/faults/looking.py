@@ -6,7 +6,7 @@ against the store's own lists, the bytes of its files and the pages of its datab
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -181,6 +181,18 @@ class Looking:
             if path.is_file() and path not in lists and path.suffix != ".lock":
                 yield path
         yield from self.place.folder.glob("mlflow.db*")
+
+
+def still_named(folder: Path, database: Path, needles: Collection[bytes], but: Collection[Path]) -> Iterator[str]:
+    """Where the store and the cache of a project's folder still have one of these texts, without some files."""
+    for path in (path for top in ("mlruns", "cache") for path in (folder / top).rglob("*")):
+        if path.is_file() and path not in but:
+            data = names_in(path) if path.suffix == ".npz" else path.read_bytes()
+            if any(needle in data for needle in needles):
+                yield f"{path.relative_to(folder)} names the person"
+    pages = database.read_bytes()
+    if any(needle in pages for needle in needles):
+        yield "the database names the person"
 
 
 def names_in(path: Path) -> bytes:

@@ -23,7 +23,7 @@ from pathlib import Path
 from audio_mu.errors import UserError
 from tests.answered import Answered, p1_answered
 from tests.commands import ROOT, entry_point, own_environment
-from tests.faults.looking import names_in
+from tests.faults.looking import still_named
 
 RESULTS = ROOT / "results" / "pairs.csv"
 ANSWER = {"forget": "speaker", "methods": "naive", "register": "naive", "save_models": "naive"}
@@ -88,13 +88,7 @@ def _person(id_: str) -> str:
 def _left(place: Answered) -> Iterator[str]:
     needles = [id_.encode() for id_ in place.ids("p1")]
     own = [place.place(run) / "recordings.csv" for run in place.entries()]
-    for path in (path for top in ("mlruns", "cache") for path in (place.folder / top).rglob("*")):
-        if path.is_file() and path not in own:
-            data = names_in(path) if path.suffix == ".npz" else path.read_bytes()
-            if any(needle in data for needle in needles):
-                yield f"{path.relative_to(place.folder)} names p1"
-    if any(needle in place.database.read_bytes() for needle in needles):
-        yield "the database names p1"
+    yield from still_named(place.folder, place.database, needles, own)
 
 
 def main() -> int:

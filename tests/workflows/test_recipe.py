@@ -22,17 +22,12 @@ def naive_tags(project: Answered) -> dict[str, str]:
     return project.tags(project.runs(stage="unlearn", role="method", method="naive")[-1])
 
 
-def recipes(project: Answered) -> list[dict[str, str]]:
-    found = project.query("select value from model_version_tags where key = 'recipe' order by version")
-    return [json.loads(value) for (value,) in found]
-
-
 def test_unlearning_takes_the_recipe_of_its_base_models(tmp_path: Path) -> None:
     """Catches a recipe that `train` leaves behind, one cell for two recipes, and older versions that are refused."""
     with LocalEngine(1) as engine:
         project = Answered.new(tmp_path / "project", engine)
         project.run("train", **RECIPE)
-        assert recipes(project)[0].items() >= RECIPE.items()
+        assert project.recipes()[0].items() >= RECIPE.items()
         project.run("attack")
         project.run("unlearn", **REQUEST)
         own = naive_tags(project)
@@ -46,7 +41,9 @@ def test_unlearning_takes_the_recipe_of_its_base_models(tmp_path: Path) -> None:
         project.run("unlearn", **REQUEST)
         plain = naive_tags(project)
         assert all(plain[tag] != own[tag] for tag in ("cell", "fingerprint", "base_version"))
-        older = {name: text for name, text in recipes(project)[-1].items() if name not in RECIPE or name == "optimizer"}
+        older = {
+            name: text for name, text in project.recipes()[-1].items() if name not in RECIPE or name == "optimizer"
+        }
         project.query(
             "update model_version_tags set value = ? where key = 'recipe' and value like '%constant%'",
             json.dumps(older),

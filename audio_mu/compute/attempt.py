@@ -16,6 +16,10 @@ TRIES = 2  # of a job whose worker is lost
 SILENCE = 60.0  # seconds in which no task ends, after which it is said which are running
 
 
+def nothing() -> None:
+    """What a command does while its jobs are computed, where it has nothing to do."""
+
+
 @dataclass(frozen=True)
 class Failed:
     """A job without a result. `reason`: in one line; `trace`: where it was raised, empty where nobody knows."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Protocol, TypeVar
 
-from audio_mu.compute.attempt import Failed
+from audio_mu.compute.attempt import Failed, nothing
 from audio_mu.compute.cores import threads_and_workers
 from audio_mu.compute.pool import LocalEngine
 from audio_mu.config import MachineParameters
@@ -24,10 +24,13 @@ class Engine(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def run(self, work: Callable[[J], R], jobs: Sequence[J], what: str) -> Iterator[tuple[J, R | Failed]]:
+    def run(
+        self, work: Callable[[J], R], jobs: Sequence[J], what: str, meanwhile: Callable[[], None] = nothing
+    ) -> Iterator[tuple[J, R | Failed]]:
         """Yield (job, result or failure) as they become ready; jobs start in the order given.
 
-        A job that raises fails alone. One whose worker is lost is tried once more.
+        A job that raises fails alone. One whose worker is lost is tried once more. `meanwhile` is called once, in this
+        process, when the jobs have been handed over: what the results will need can be read and made by then.
         """
         ...
 

@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import TypeVar
 
-from audio_mu.compute.attempt import SILENCE, TRIES, Failed, failure, lost, name_of_job, next_silence, too_long
+from audio_mu.compute.attempt import SILENCE, TRIES, Failed, failure, lost, name_of_job, next_silence, nothing, too_long
 from audio_mu.compute.cores import process_threads
 from audio_mu.compute.worker import context, serve, start_server
 from audio_mu.errors import one_line
@@ -100,7 +100,9 @@ class LocalEngine:
         if self._threads is not None:
             self._threads.shutdown(wait=kind is None, cancel_futures=True)
 
-    def run(self, work: Callable[[J], R], jobs: Sequence[J], what: str) -> Iterator[tuple[J, R | Failed]]:
+    def run(
+        self, work: Callable[[J], R], jobs: Sequence[J], what: str, meanwhile: Callable[[], None] = nothing
+    ) -> Iterator[tuple[J, R | Failed]]:
         """Yield (job, result or failure) as they become ready; jobs start in the order given."""
         if not jobs:
             return
@@ -112,6 +114,7 @@ class LocalEngine:
         waiting: dict[Future[R | Failed], J] = {self._threads.submit(self._do, work, job): job for job in jobs}
         try:
             with process_threads():
+                meanwhile()
                 for future in bar(self._ready(waiting), len(jobs), what):
                     # Popped, so that a result's arrays are freed once they are written.
                     yield waiting.pop(future), future.result()

@@ -21,7 +21,18 @@ from ray import ObjectRef
 from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
 import audio_mu
-from audio_mu.compute.attempt import SILENCE, TRIES, Failed, attempt, failure, lost, name_of_job, next_silence, too_long
+from audio_mu.compute.attempt import (
+    SILENCE,
+    TRIES,
+    Failed,
+    attempt,
+    failure,
+    lost,
+    name_of_job,
+    next_silence,
+    nothing,
+    too_long,
+)
 from audio_mu.compute.cores import process_threads
 from audio_mu.compute.jobs import Problem
 from audio_mu.errors import UserError, first_of, one_line
@@ -128,7 +139,9 @@ class RayEngine:
             ray.shutdown()
         self._leaving.close()
 
-    def run(self, work: Callable[[J], R], jobs: Sequence[J], what: str) -> Iterator[tuple[J, R | Failed]]:
+    def run(
+        self, work: Callable[[J], R], jobs: Sequence[J], what: str, meanwhile: Callable[[], None] = nothing
+    ) -> Iterator[tuple[J, R | Failed]]:
         """Yield (job, result or failure) as they become ready; jobs start in the order given."""
         if not jobs:
             return
@@ -136,6 +149,7 @@ class RayEngine:
         waiting = {self._submit(work, job, shared): job for job in jobs}
         self._running = set(waiting)
         with process_threads():
+            meanwhile()
             for reference in bar(self._ready(waiting), len(jobs), what):
                 yield waiting.pop(reference), _result(reference)
 

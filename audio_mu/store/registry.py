@@ -61,6 +61,31 @@ def log_model(run: Run, traced: Traced, name: str, n_outputs: int, metadata: Map
 
     It can be loaded without this project's code and without unpickling any.
     """
+    with _in_pt2(traced, n_outputs) as served:
+        info = mlflow.pytorch.log_model(
+            **served,
+            name=name,
+            metadata=dict(metadata),
+            run_id=run.id,
+            # It would load every model again to answer the example: a third of the time of logging one.
+            validate_serving_input=False,
+        )
+    # On the disk before the run says FINISHED: the machine may be switched off.
+    folder = Files(run.store.client.get_logged_model(info.model_id).artifact_location).folder
+    if folder is not None:
+        flush(folder)
+    return info.model_uri
+
+
+def try_writing(traced: Traced, n_outputs: int) -> None:
+    """Write a module as `log_model` does, for nobody: what the first one waits for is read and traced then."""
+    with tempfile.TemporaryDirectory() as folder, _in_pt2(traced, n_outputs) as served:
+        mlflow.pytorch.save_model(**served, path=f"{folder}/model")
+
+
+@contextmanager
+def _in_pt2(traced: Traced, n_outputs: int) -> Iterator[dict[str, Any]]:
+    """What MLflow's writers are told of a module; within, they write its graph as it was traced."""
     signature = ModelSignature(
         Schema([TensorSpec(np.dtype("float32"), (-1, traced.n_inputs))]),
         Schema([TensorSpec(np.dtype("float32"), (-1, n_outputs))]),
@@ -68,22 +93,12 @@ def log_model(run: Run, traced: Traced, name: str, n_outputs: int, metadata: Map
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's exporter about itself
         with traced_as(traced.program):
-            info = mlflow.pytorch.log_model(
-                traced.module,
-                name=name,
-                input_example=traced.example,
-                signature=signature,
-                pip_requirements=[f"{package}=={version(package)}" for package in SERVED_BY],
-                metadata=dict(metadata),
-                run_id=run.id,
-                # It would load every model again to answer the example: a third of the time of logging one.
-                validate_serving_input=False,
-            )
-    # On the disk before the run says FINISHED: the machine may be switched off.
-    folder = Files(run.store.client.get_logged_model(info.model_id).artifact_location).folder
-    if folder is not None:
-        flush(folder)
-    return info.model_uri
+            yield {
+                "pytorch_model": traced.module,
+                "input_example": traced.example,
+                "signature": signature,
+                "pip_requirements": [f"{package}=={version(package)}" for package in SERVED_BY],
+            }
 
 
 def logged_model(store: Store, run_id: str) -> str | None:

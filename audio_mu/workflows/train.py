@@ -22,7 +22,7 @@ from audio_mu.base_models.fingerprints import (
     problem,
     source_hash,
 )
-from audio_mu.base_models.served import log_servable, try_training
+from audio_mu.base_models.served import get_ready, log_servable, try_training
 from audio_mu.compute.attempt import Failed, measured
 from audio_mu.compute.cores import tell_idle, tell_precision
 from audio_mu.compute.engine import Engine
@@ -71,7 +71,8 @@ def train(config: Config, store: Store, engine: Engine, parent: Run | None = Non
         if jobs and network_source(config):
             try_training(config, len(data.clips.class_names))
         tell_idle(config.machine, len(jobs))
-        for job, result in engine.run(train_job, jobs, f"base models ({config.training.n_epochs} epochs each)"):
+        ready = partial(get_ready, config, len(data.clips.class_names), config.training.seeds[0])
+        for job, result in engine.run(train_job, jobs, f"base models ({config.training.n_epochs} epochs each)", ready):
             own, outcome = made[job.seed], measured(result, partial(metrics_of, data))
             if isinstance(outcome, Failed):
                 log_failed(*_run_of(config, run, own), outcome.reason, outcome.trace)

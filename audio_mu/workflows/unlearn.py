@@ -12,7 +12,7 @@ import pandas as pd
 from audio_mu.audit.one_model import Evaluator, Logits, not_recovered
 from audio_mu.audit.performance import cross_entropy
 from audio_mu.base_models.fingerprints import problem
-from audio_mu.base_models.served import log_servable
+from audio_mu.base_models.served import get_ready, log_servable
 from audio_mu.compute.attempt import Failed, measured
 from audio_mu.compute.cores import tell_idle, tell_precision
 from audio_mu.compute.engine import Engine
@@ -136,8 +136,15 @@ class Unlearning:
         jobs = [self._job(seed, method, states[seed]) for seed, method in pending if method != ORIGINAL]
         jobs.sort(key=lambda job: job.method != NAIVE)  # the longest first
         tell_idle(self.cell.config.machine, len(jobs))
-        for job, result in self.engine.run(unlearn_job, jobs, f"unlearning {self.cell.request.name}"):
+        for job, result in self.engine.run(unlearn_job, jobs, f"unlearning {self.cell.request.name}", self._get_ready):
             self._take(job.seed, job.method, result)
+
+    def _get_ready(self) -> None:
+        """While the methods compute: what their results are measured and logged with."""
+        import sklearn.metrics  # noqa: F401  # takes a second, and the first figures would wait for it
+
+        if self.cell.config.methods.save_models != "none":
+            get_ready(self.cell.config, len(self.cell.data.clips.class_names), self.cell.config.training.seeds[0])
 
     def _finished(self, seed: int, method: str) -> Finished | None:
         """The newest finished run of this step, of this cell if there is one; none whose model was removed since."""
@@ -241,14 +248,8 @@ class Unlearning:
         classes, request = self.evaluator.by_class(logits), self.cell.request
         for name, table in classes.files.items():
             run.csv(f"audit/{name}", table)
-        run.tags(
-            {
-                "audit": evidence["readings"][2],
-                "nonmembers": request.nonmembers_are,
-                "speaker_confounded": str(request.speaker_confounded).lower(),
-                **classes.worst,
-            }
-        )
+        about = {"nonmembers": request.nonmembers_are, "speaker_confounded": str(request.speaker_confounded).lower()}
+        run.tags({"audit": evidence["readings"][2], **about, **classes.worst})
 
     def _adopt(self, seed: int, method: str, finished: Finished) -> None:
         """Give this cell its own run of a result that another cell has, without computing or storing it again."""
@@ -328,12 +329,8 @@ class Unlearning:
         self, finished: Finished, logits: Logits, naive: Mapping[str, float], naive_logits: Logits,
         original: Logits | None,
     ) -> None:  # fmt: skip
-        run, seed, method = (
-            Run(self.store, finished.id, finished.name),
-            int(finished.tags["seed"]),
-            finished.tags["method"],
-        )
-        metrics = finished.metrics
+        run, metrics = Run(self.store, finished.id, finished.name), finished.metrics
+        seed, method = int(finished.tags["seed"]), finished.tags["method"]
         if method != ORIGINAL and not_recovered(metrics, naive):
             run.tags({"not_recovered": "true"})
             say(

@@ -114,16 +114,18 @@ class LocalEngine:
         waiting: dict[Future[R | Failed], J] = {self._threads.submit(self._do, work, job): job for job in jobs}
         try:
             with process_threads():
-                meanwhile()
-                for future in bar(self._ready(waiting), len(jobs), what):
+                for future in bar(self._ready(waiting, meanwhile), len(jobs), what):
                     # Popped, so that a result's arrays are freed once they are written.
                     yield waiting.pop(future), future.result()
         finally:
             for future in waiting:  # none after a command that ended well
                 future.cancel()
 
-    def _ready(self, waiting: Iterable[Future[R | Failed]]) -> Iterator[Future[R | Failed]]:
+    def _ready(
+        self, waiting: Iterable[Future[R | Failed]], meanwhile: Callable[[], None]
+    ) -> Iterator[Future[R | Failed]]:
         """The futures as they are done; in between, which jobs are running."""
+        meanwhile()
         left, silence = {*waiting}, SILENCE
         while left:
             done, left = wait(left, silence, FIRST_COMPLETED)

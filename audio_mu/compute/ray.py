@@ -149,8 +149,7 @@ class RayEngine:
         waiting = {self._submit(work, job, shared): job for job in jobs}
         self._running = set(waiting)
         with process_threads():
-            meanwhile()
-            for reference in bar(self._ready(waiting), len(jobs), what):
+            for reference in bar(self._ready(waiting, meanwhile), len(jobs), what):
                 yield waiting.pop(reference), _result(reference)
 
     def _start(self) -> None:
@@ -183,8 +182,9 @@ class RayEngine:
         references = {name: shared[id(value)] for name, value in large.items()}
         return task.remote(work, light, self._sent[features], references, self.task_minutes)
 
-    def _ready(self, waiting: Mapping[ObjectRef, Any]) -> Iterator[ObjectRef]:
+    def _ready(self, waiting: Mapping[ObjectRef, Any], meanwhile: Callable[[], None]) -> Iterator[ObjectRef]:
         """The tasks as they are done; in between, which are not: the cluster has begun with the first of them."""
+        meanwhile()
         silence = SILENCE
         while self._running:
             done, rest = ray.wait(list(self._running), num_returns=1, timeout=silence)

@@ -78,6 +78,14 @@ def sleep(job: Named) -> int:
     return job.seed
 
 
+def wait_for(mark: Path) -> bool:
+    for _ in range(600):
+        if mark.exists():
+            return True
+        time.sleep(0.05)
+    return False
+
+
 def own_pid(_: int) -> int:
     time.sleep(0.2)
     return os.getpid()
@@ -90,6 +98,13 @@ def test_every_job_comes_back_with_its_result() -> None:
         assert dict(engine.run(square, [7], "more squares")) == {7: 49}
         assert list(engine.run(square, [], "nothing")) == []
         assert len({pid for _, pid in engine.run(own_pid, range(6), "numbers")}) == 2
+
+
+def test_a_command_gets_ready_while_its_workers_compute(tmp_path: Path) -> None:
+    """Catches what results need, made only when the first result waits for it: the job here ends because of it."""
+    with LocalEngine(1) as engine:
+        mark = tmp_path / "mark"
+        assert dict(engine.run(wait_for, [mark], "waits", mark.touch)) == {mark: True}
 
 
 @pytest.mark.parametrize(

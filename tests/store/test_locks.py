@@ -21,6 +21,7 @@ from tests.faults.cluster import postgresql
 def database() -> Iterator[str]:
     if not list(Path("/usr/lib/postgresql").glob("*/bin")) or (os.getuid() == 0 and not shutil.which("setpriv")):
         pytest.skip("PostgreSQL is not installed")
+    pytest.importorskip("psycopg2", reason="requirements-cluster.txt is not installed")
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)  # the server runs as another user
         with postgresql(Path(folder) / "server") as uri:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,8 @@ from audio_mu.data.features import Frontend
 from audio_mu.errors import UserError, counted
 from audio_mu.progress import bar, say, say_once
 from audio_mu.system.cores import cores_at_hand
-from audio_mu.system.hashing import file_sha256, hash_of
+from audio_mu.system.hashing import checksum, file_sha256, hash_of
+from audio_mu.system.reading import read_array
 from audio_mu.system.writing import atomic_folder, cache_root, locked
 
 BATCH = 64  # what the transform holds of so many clips stays in a core's cache
@@ -152,13 +152,9 @@ def _is_whole(folder: Path) -> bool:
     try:
         index = json.loads((folder / "index.json").read_text())
         checksums = index.pop("checksums")
-        return checksums == [hash_of(index), _checksum(np.load(folder / "features.npy", mmap_mode="r"))]
+        return checksums == [hash_of(index), checksum(read_array(folder / "features.npy", "r"))]
     except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, RecursionError):
         return False
-
-
-def _checksum(array: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).data.cast("B"))
 
 
 def _build(config: DataParameters, catalog: Catalog, folder: Path, barred: Sequence[str]) -> None:
@@ -261,7 +257,7 @@ def _write_index(
         "skipped": skipped,
         "unread": unread,
     }
-    checksums = [hash_of(index), _checksum(np.load(folder / "features.npy", mmap_mode="r"))]
+    checksums = [hash_of(index), checksum(read_array(folder / "features.npy", "r"))]
     (folder / "index.json").write_text(json.dumps(index | {"checksums": checksums}))
 
 
@@ -290,7 +286,7 @@ def _listed(skipped: Sequence[tuple[str, str]]) -> str:
 def _open(folder: Path, catalog: Catalog, root: Path, barred: Sequence[str], by_name: Sequence[Unread]) -> Clips:
     index = json.loads((folder / "index.json").read_text())
     # Copy-on-write mapping: torch wants writable memory, the file stays as it is.
-    array = np.load(folder / "features.npy", mmap_mode="c")
+    array = read_array(folder / "features.npy", "c")
     class_index = {name: i for i, name in enumerate(catalog.class_names)}
     known = [(catalog.recordings[i], frozenset(barred[j] for j in hashes)) for i, *hashes in index["unread"]]
     names = ("ids", "labels", "speakers", "parts", "hashes", "sources")

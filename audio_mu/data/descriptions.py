@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from audio_mu.data.audio import SAMPLE_RATE
+from audio_mu.system.hashing import checksum
+from audio_mu.system.reading import read_array
 
 LONGEST = 10 * SAMPLE_RATE  # samples of a recording that are looked at
 RATE = 8_000  # Hz of what is compared: a copy may have been at 8 kHz
@@ -114,15 +116,17 @@ def save(descriptions: Descriptions, folder: Path) -> None:
     sounds.flush()
     np.save(folder / "vectors.npy", descriptions.vectors)
     index = {"keys": descriptions.keys, "lengths": lengths, "featureless": descriptions.featureless.tolist()}
+    index["checksums"] = [checksum(sounds), checksum(descriptions.vectors)]
     (folder / "descriptions.json").write_text(json.dumps(index))
 
 
 def load(folder: Path) -> Descriptions:
     """What `save` wrote, the sounds mapped from their file. Raises OSError, ValueError or KeyError where damaged."""
     index = json.loads((folder / "descriptions.json").read_text())
-    sounds, vectors = np.load(folder / "sounds.npy", mmap_mode="r"), np.load(folder / "vectors.npy")
+    sounds, vectors = read_array(folder / "sounds.npy", "r"), read_array(folder / "vectors.npy")
     ends = np.cumsum(index["lengths"], dtype=np.int64)
-    if not len(vectors) == len(ends) == len(index["keys"]) or (len(ends) and ends[-1] > len(sounds)):
+    fit = len(vectors) == len(ends) == len(index["keys"]) and not (len(ends) and ends[-1] > len(sounds))
+    if not fit or [checksum(sounds), checksum(vectors)] != index["checksums"]:
         raise ValueError(f"the descriptions in {folder} do not fit together")
     parts = [sounds[end - length : end] for end, length in zip(ends.tolist(), index["lengths"], strict=True)]
     return Descriptions(tuple(index["keys"]), vectors, parts, np.array(index["featureless"], dtype=bool))

@@ -36,5 +36,5 @@ def _add(store: Store, entry: Entry, rows: pd.DataFrame, scope: str) -> None:
     new = rows.assign(forgotten="False", **{SCOPE: scope})
     with registry_locked(store):
         for run_id in entry.run_ids:
-            known = read_csv(store, run_id, RECORDINGS, dtype=str)
+            known = read_csv(store, run_id, RECORDINGS, (*COLUMNS, SCOPE), dtype=str)
             Run(store, run_id, "").csv(RECORDINGS, rows_once([known, new]))

@@ -127,8 +127,7 @@ class Entry:
         return self._within(OF_CLASS, "label")
 
     def _within(self, scope: str, column: str) -> frozenset[str]:
-        found = self.recordings
-        return frozenset(found.loc[found[SCOPE] == scope, column] if SCOPE in found else ()) - {""}
+        return frozenset(self.recordings.loc[self.recordings[SCOPE] == scope, column]) - {""}
 
 
 @dataclass(frozen=True)
@@ -257,8 +256,8 @@ def _entry(store: Store, run: Finished) -> Entry:
     return Entry(
         run.id,
         run.tags,
-        read_csv(store, run.id, RECORDINGS, dtype=str),
-        read_csv(store, run.id, NONMEMBERS, dtype=str),
+        read_csv(store, run.id, RECORDINGS, (*COLUMNS, SCOPE), dtype=str),
+        read_csv(store, run.id, NONMEMBERS, COLUMNS, dtype=str),
         {name: Answer(**answer) for name, answer in read_json(store, run.id, ANSWERS).items()},
     )
 

@@ -5,6 +5,7 @@ Descriptions and finds lie in the folder of the clips' feature cache, so that wh
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,7 +14,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import pandas as pd
 
 from audio_mu.config import RequestParameters
 from audio_mu.data import audio, copies, descriptions
@@ -96,16 +96,15 @@ def probable_copies(clips: Clips, asked: np.ndarray, others: np.ndarray) -> Copi
 
 def _found(clips: Clips, asked: np.ndarray, others: np.ndarray, folder: Path) -> Copies:
     both = [[[clips.ids[i], clips.sources[i]] for i in rows.tolist()] for rows in (asked, others)]
-    file = folder.with_name(f"copies-{hash_of([_code(), both])[:16]}.csv")
+    file = folder.with_name(f"copies-{hash_of([_code(), both])[:16]}.json")
     with locked(folder):
         known = _descriptions(clips, folder)
-        if not file.is_file():
+        if (pairs := _kept(file)) is None:
             say(f"looking for probable copies of {len(asked):,} recordings among {len(others):,} others")
-            rows = [(clips.ids[i], clips.ids[j], f"{peak:.4f}") for i, j, peak in _search(known, asked, others)]
-            write_atomic(file, pd.DataFrame(rows, columns=["clip_id", "copy_of", "peak"]).to_csv(index=False))
-    found = pd.read_csv(file, dtype=str, keep_default_na=False)
+            pairs = [[clips.ids[i], clips.ids[j], f"{peak:.4f}"] for i, j, peak in _search(known, asked, others)]
+            write_atomic(file, json.dumps({"pairs": pairs, "hash": hash_of(pairs)}))
     place = {id_: i for i, id_ in enumerate(clips.ids)}
-    of = {place[row.clip_id]: place[row.copy_of] for row in found.itertuples()}
+    of = {place[clip]: place[copied] for clip, copied, _ in pairs}
     silent = int(known.featureless[asked].sum())
     searched = f"{len(asked):,} recordings were compared with {len(others):,} others by the waveform (tau {TAU})"
     if silent:
@@ -125,6 +124,16 @@ def _search(known: Descriptions, asked: np.ndarray, others: np.ndarray) -> list[
         asked = np.array(sorted(nearest), dtype=np.int64)
         others = np.setdiff1d(others, asked)
     return sorted(found)
+
+
+def _kept(file: Path) -> list[list[str]] | None:
+    """The pairs that an earlier search has found: clip, of which it is a copy, peak. None where they are not whole."""
+    try:
+        content = json.loads(file.read_text())
+        pairs: list[list[str]] = content["pairs"]
+        return pairs if hash_of(pairs) == content["hash"] else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _folder(clips: Clips) -> Path:
@@ -160,5 +169,5 @@ def _loaded(folder: Path) -> Descriptions | None:
     """What a folder holds, if it is there and whole."""
     try:
         return descriptions.load(folder)
-    except (OSError, ValueError, KeyError, EOFError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

@@ -21,7 +21,7 @@ def read_sides(store: Store, data: DataParameters) -> dict[str, str]:
     """Identity → side of a data set under a split and its seed; empty before the first training."""
     sides: dict[str, str] = {}
     for run in _runs(store, data):
-        table = read_csv(store, run.id, TABLE, dtype=str)
+        table = read_csv(store, run.id, TABLE, ("identity", "side"), dtype=str)
         sides |= dict(zip(table["identity"], table["side"]))
     return sides
 

@@ -156,14 +156,20 @@ def read_logits(store: Store, run_id: str, path: str) -> dict[str, np.ndarray]:
         return arrays
 
 
-def read_csv(store: Store, run_id: str, path: str, **options: Any) -> pd.DataFrame:
-    """The table of an artifact, numbers to the last digit. Raises `Unreadable` where it is none, or cut."""
+def read_csv(store: Store, run_id: str, path: str, needs: Iterable[str] = (), **options: Any) -> pd.DataFrame:
+    """The table of an artifact, numbers to the last digit.
+
+    Raises `Unreadable` where it is none, or cut, or without a column that it `needs`.
+    """
     with _readable(store, run_id, path) as local:
         with local.open("rb") as stream:
             stream.seek(max(local.stat().st_size - 1, 0))
             if stream.read() != b"\n":  # as every table is written
                 raise ValueError("its last row is cut")
-        return pd.read_csv(local, float_precision="round_trip", keep_default_na=False, **options)
+        table = pd.read_csv(local, float_precision="round_trip", keep_default_na=False, **options)
+        if lacking := [name for name in needs if name not in table]:
+            raise ValueError(f"it lacks {', '.join(lacking)}")
+        return table
 
 
 def read_csvs(store: Store, run_ids: Iterable[str], path: str, **options: Any) -> list[pd.DataFrame]:

@@ -8,9 +8,14 @@ import stat
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
+
+from audio_mu.errors import one_line
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MAX_NESTING = 10
 LARGEST_NUMBER = 2**53
@@ -35,6 +40,21 @@ def read_text(path: Path, limit: int = LARGEST_TEXT) -> str:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8 text, see byte {error.start}") from None
+
+
+def read_array(path: Path, mmap_mode: Literal["r", "c"] | None = None) -> np.ndarray:
+    """The array of an npy file, nothing unpickled. Raises OSError, and ValueError for whatever else is wrong with it.
+
+    numpy reads the file's head with Python's own parser, which raises errors of its own.
+    """
+    import numpy as np  # what only reads text and YAML does without
+
+    try:
+        return np.asanyarray(np.load(path, mmap_mode=mmap_mode, allow_pickle=False))
+    except (OSError, ValueError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{path} is no array: {one_line(error)}") from None
 
 
 def delimiter_of(header: str) -> str:

@@ -304,9 +304,7 @@ def read_losses(store: Store, cell: CellRuns) -> ClipLosses:
 
 def _clips(store: Store, run: Finished, expected: pd.Index) -> dict[str, Clip]:
     """The forget clips by their ids. Raises `Unreadable` where their list has lost some."""
-    table = read_csv(store, run.id, FORGET_LOSSES, dtype=str)
-    if missing := [name for name in ("clip_id", "label", "speaker") if name not in table]:
-        raise unreadable(store, run.id, FORGET_LOSSES, f"it lacks {', '.join(missing)}")
+    table = read_csv(store, run.id, FORGET_LOSSES, ("clip_id", "label", "speaker"), dtype=str)
     if set(table["clip_id"]) != set(expected):
         raise unreadable(store, run.id, FORGET_LOSSES, f"it has {len(table)} of {len(expected)} recordings")
     hashes = [column for column in ("audio_hash", "source_hash") if column in table]

@@ -221,7 +221,8 @@ def _forgotten(store: Store, data: Data, run: Finished) -> pd.DataFrame:
 
     Raises `UserError` where copies of them are still in what the model was given.
     """
-    asked = read_csv(store, run.id, "request.csv", dtype=str)
+    needs = ("clip_id", "audio_hash", "source_hash", "trained", SCOPE)
+    asked = read_csv(store, run.id, "request.csv", needs, dtype=str)
     clips, train = data.clips, data.split.train
     gone = matching(clips, set(asked["clip_id"]), {*asked["audio_hash"], *asked["source_hash"]})
     table = pd.DataFrame([row for row, is_one in zip(clips.identity, gone) if is_one], columns=list(COLUMNS))

@@ -9,16 +9,29 @@ import pandas as pd
 import pytest
 from filelock import FileLock, Timeout
 
-from audio_mu.requests.ledger import COLUMNS, Answer, Entry, Ledger, enter, read_ledger, rows_once
+from audio_mu.errors import UserError
+from audio_mu.requests.ledger import (
+    COLUMNS,
+    OF_RECORDINGS,
+    RECORDINGS,
+    SCOPE,
+    Answer,
+    Entry,
+    Ledger,
+    enter,
+    read_ledger,
+    rows_once,
+)
 from audio_mu.store.connect import open_store
 from audio_mu.store.locks import registry_locked
+from tests.answered import Answered
 
 
 def entry(hash_: str, request: str = "speaker-1", state: str = "answered", **answers: Answer) -> Entry:
     """An entry of one recording, `<hash>.wav`, which has the label and the audio hash of its request."""
     row = pd.DataFrame([[f"{hash_}.wav", hash_, "s", "", f"audio {hash_}", f"file {hash_}"]], columns=list(COLUMNS))
     tags = {"request": request, "request_hash": hash_, "state": state, "dataset_name": "Few"}
-    return Entry("", tags, row.assign(forgotten="True"), row[:0], answers)
+    return Entry("", tags, row.assign(forgotten="True", scope=OF_RECORDINGS), row[:0], answers)
 
 
 def answer(version: str) -> Answer:
@@ -104,3 +117,14 @@ def test_rows_without_an_id_are_kept() -> None:
     first = pd.DataFrame([["a", "1", "x"], ["", "2", "y"]], columns=columns)
     again = pd.DataFrame([["a", "9", "x"], ["", "2", "y"], ["", "3", "z"]], columns=columns)
     assert rows_once([first, again])["audio_hash"].tolist() == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("column", [*COLUMNS, SCOPE])
+def test_a_list_without_a_column_is_refused(answered: Answered, column: str) -> None:
+    """Catches a damaged list that names nobody any more, so that whoever was answered is learnt again, or a crash."""
+    (run,) = answered.finished_entries()
+    answered.table(run, RECORDINGS).rename(columns={column: "other"}).to_csv(answered.place(run) / RECORDINGS)
+    before = answered.runs()
+    with pytest.raises(UserError, match=f"recordings.csv of run {run} cannot be read .*it lacks {column}"):
+        answered.run("train", force="true")
+    assert answered.runs() == before

@@ -15,6 +15,8 @@ import soundfile
 
 from audio_mu.compute.pool import LocalEngine
 from audio_mu.errors import UserError
+from audio_mu.requests import probable
+from audio_mu.system.hashing import hash_of
 from tests.alterations import ALTERATIONS, sweep
 from tests.answered import FLAT, Answered
 
@@ -230,3 +232,17 @@ def test_a_search_is_made_once_and_again_for_other_recordings(project: Answered)
         path.write_bytes(path.read_bytes()[:1_000])
     altered(folder, {"up/p3_noise.wav": "white noise, 20 dB"})
     assert "1 probable copy that came since" in project.run("train")
+
+
+def test_finds_that_were_damaged_are_none(tmp_path: Path) -> None:
+    """Catches a pair that a cut or altered file has lost, so that a copy stays."""
+    file = tmp_path / "copies.json"
+    pairs = [["b.wav", "a.wav", "0.9000"], ["c.wav", "a.wav", "0.8000"]]
+    file.write_text(json.dumps({"pairs": pairs, "hash": hash_of(pairs)}))
+    assert probable._kept(file) == pairs
+    whole = file.read_text()
+    for damaged in (whole[:-1], whole.replace("c.wav", "d.wav"), whole.replace(', ["c.wav", "a.wav", "0.8000"]', ""),
+                    "[]", "", "{}", "[" * 10**5):  # fmt: skip
+        file.write_text(damaged)
+        assert probable._kept(file) is None, damaged[:80]
+    assert probable._kept(tmp_path / "none") is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,9 @@ MOST_SEEDS = 10_000
 """In one range: more than anybody trains, and few enough to be listed."""
 
 
+SHORTEST_RANGE = 8
+
+
 def seeds(text: str) -> tuple[int, ...]:
     """Different whole numbers, separated by commas; `40-71` stands for all from 40 to 71."""
     allowed = f"whole numbers from 0 to {LARGEST} separated by commas, each once, such as 40,41,42 or 40-71"
@@ -131,6 +134,12 @@ def seeds(text: str) -> tuple[int, ...]:
     if len(set(found)) != len(found):
         raise Refused(allowed)
     return tuple(found)
+
+
+def seeds_text(found: Sequence[int]) -> str:
+    """The seeds as they are given: a long row of neighbours as a range."""
+    row = list(range(min(found), max(found) + 1))
+    return f"{row[0]}-{row[-1]}" if len(row) >= SHORTEST_RANGE and list(found) == row else ",".join(map(str, found))
 
 
 NAME = re.compile(r'\s*(?:"((?:[^"]|"")*)"\s*|([^,]*))(?:,|$)')

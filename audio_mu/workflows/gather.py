@@ -17,6 +17,7 @@ import pandas as pd
 from audio_mu.audit.across_seeds import SEEDS_OF_ULIRA
 from audio_mu.config import BASE_FIELDS, Config, DataParameters
 from audio_mu.config.commands import command
+from audio_mu.config.parsers import seeds_text
 from audio_mu.config.recipe import OLDER
 from audio_mu.data.audio import SAMPLE_RATE, BadRecording, read_clip
 from audio_mu.data.catalog import recording_below
@@ -345,5 +346,5 @@ def naive_step(store: Store, cell: CellRuns) -> tuple[str, str]:
 
 def again_of(store: Store, cell: CellRuns, method: str, **values: str) -> str:
     """The command that unlearns a cell's request, with all its settings, by one method."""
-    run, seeds = store.client.get_run(cell.any_run.id), ",".join(map(str, cell.seeds))
+    run, seeds = store.client.get_run(cell.any_run.id), seeds_text(cell.seeds)
     return repeated(store.client, run, seeds=seeds, methods=method, **values)

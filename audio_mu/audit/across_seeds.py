@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import combinations
 
@@ -12,12 +12,18 @@ import pandas as pd
 
 from audio_mu.audit.distances import activation_distance, js_divergence
 from audio_mu.audit.epsilon import EpsilonBound, epsilon_bound
+from audio_mu.audit.equivalence import auc_gap, mean_gap
+from audio_mu.audit.klom import gaussian_klom, halves, klom, spread
 from audio_mu.audit.performance import cross_entropy, logit_scaled_confidence
+from audio_mu.audit.population import placements
 from audio_mu.audit.rmia import halve, rmia_attack
 from audio_mu.audit.ulira import ulira
 from audio_mu.names import FLOOR, NAIVE
 
 SEEDS_OF_RMIA, SEEDS_OF_ULIRA, SEEDS_OF_EPSILON, SEEDS_OF_FLOOR = 2, 3, 2, 2
+MANY_SEEDS = 16
+"""From here on KLoM, and tests of equivalence with retraining."""
+SETS = ("forget", "remain", "test")
 NONMEMBERS_OF_RMIA, FEW_NONMEMBERS = 2, 50
 BY_SEED = ["method", "metric", "seed", "value"]
 WHOLE = ["method", "metric", "value", "seeds"]
@@ -33,6 +39,9 @@ class StoredLogits:
     nonmembers: np.ndarray
 
 
+SetReader = Callable[[str, int, str], tuple[np.ndarray, np.ndarray]]
+"""Method, seed, set → logits [n, classes] and labels [n] of the set's clips."""
+
 Networks = Mapping[int, StoredLogits]
 """Seed → logits of a method's network."""
 
@@ -42,7 +51,8 @@ class AuditInput:
     """A cell's clips, the seeds of every method, and how to read a network's logits.
 
     `forget_ids`, `forget_labels` have n entries, `nonmember_labels` m; `read(method, seed)` gives the logits in
-    that order. Logits are read method by method, so that only naive's and one method's are in memory at once.
+    that order, `read_set` those of a whole set; `people` names who speaks a set's clips, or the `nonmembers`. Logits
+    are read method by method, so that only naive's and one method's are in memory at once.
     """
 
     forget_ids: Sequence[str]
@@ -50,6 +60,8 @@ class AuditInput:
     nonmember_labels: np.ndarray
     seeds: Mapping[str, Sequence[int]]
     read: Callable[[str, int], StoredLogits]
+    read_set: SetReader
+    people: Callable[[str], Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -169,6 +181,10 @@ class _Audits:
                 columns["epsilon_bound"] = np.where(bound.separated, np.nan, bound.bounds)
                 columns["separated"] = bound.separated
                 readings.append(bound.reading)
+        if len(common) >= MANY_SEEDS:
+            readings.append(self._klom(method, common))
+            if method != NAIVE:
+                self._gaps(method, networks, common)
         if readings:
             self.readings[method] = "; ".join(readings)
         if columns:
@@ -219,6 +235,64 @@ class _Audits:
             kept = {"auc": result.auc, "tpr_at_fpr_1pct": result.tpr_at_fpr_1pct.value}
             self.by_seed += [(method, f"audit/rmia_{k}", seed, value) for k, value in kept.items() if value is not None]
         return np.mean(scores, axis=0) if scores else None
+
+    def _margins(self, method: str, seeds: Sequence[int], name: str) -> np.ndarray:
+        """The margins [seeds, n] of a set's clips under a method's networks."""
+        return np.stack([logit_scaled_confidence(*self.given.read_set(method, seed, name)) for seed in seeds])
+
+    def _klom(self, method: str, common: Sequence[int]) -> str:
+        """KLoM of every set over the seeds that both have, and of independent halves; a sentence about the forget set.
+
+        Naive has the halves alone: they are the null of the others' halves.
+        """
+        values: dict[str, float] = {}
+        for name in SETS:
+            naive = self._margins(NAIVE, common, name)
+            if not naive.shape[1]:
+                continue
+            own = naive if method == NAIVE else self._margins(method, common, name)
+            found = {"halves": halves(own, naive)}
+            if method != NAIVE:
+                found |= {"published": klom(own, naive), "gaussian": gaussian_klom(own, naive)}
+            for kind, clips in found.items():
+                told = spread(clips)
+                values |= {f"audit/klom_{name}_{kind}": told.mean, f"audit/klom_{name}_{kind}_p95": told.high}
+        self._add_whole(method, values, common)
+        of = "halves" if method == NAIVE else "published"
+        return f"KLoM on the forget set {values[f'audit/klom_forget_{of}']:.2f}, of halves " + (
+            f"{values['audit/klom_forget_halves']:.2f}"
+        )
+
+    def _gaps(self, method: str, networks: Networks, common: Sequence[int]) -> None:
+        """How sure the differences from naive are, of seeds and people together: what `report.rule` tests."""
+        gaps = {}
+        for name in SETS:
+            ours, naive = (self._right(of, common, name) for of in (method, NAIVE))
+            if ours.shape[1] > 1:
+                gaps[f"{name}_accuracy"] = mean_gap(ours - naive, self.given.people(name))
+        if min(len(self.given.forget_labels), len(self.given.nonmember_labels)) > 1:
+            placed = [self._placed(networks[seed], self.naive[seed]) for seed in common]
+            forget, nonmembers = (np.stack(side) for side in zip(*placed, strict=True))
+            people = (self.given.people(name) for name in ("forget", "nonmembers"))
+            gaps["mia_auc"] = auc_gap(forget, nonmembers, *people)
+        rows = {f"sure/{figure}_{part}": value for figure, gap in gaps.items() for part, value in asdict(gap).items()}
+        self._add_whole(method, rows, common)
+
+    def _right(self, method: str, seeds: Sequence[int], name: str) -> np.ndarray:
+        """1 where a method's network of a seed names a clip of the set rightly [seeds, n]."""
+        answers = (self.given.read_set(method, seed, name) for seed in seeds)
+        return np.stack([(logits.argmax(axis=1) == labels).astype(float) for logits, labels in answers])
+
+    def _placed(self, ours: StoredLogits, naive: StoredLogits) -> tuple[np.ndarray, np.ndarray]:
+        """Differences of the placements of the forget clips [n] and of the non-members [m]."""
+        sides = [
+            placements(
+                cross_entropy(logits.forget, self.given.forget_labels),
+                cross_entropy(logits.nonmembers, self.given.nonmember_labels),
+            )
+            for logits in (ours, naive)
+        ]
+        return sides[0][0] - sides[1][0], sides[0][1] - sides[1][1]
 
     def _ulira(self, method: str, networks: Networks) -> tuple[np.ndarray, str]:
         """U-LiRA of every left-out seed.

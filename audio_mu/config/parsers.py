@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Any
@@ -111,16 +111,35 @@ def or_auto(parse: Parser) -> Parser:
     return parse_or_auto
 
 
+RANGE = re.compile(r"(\d{1,18})(?:\s*-\s*(\d{1,18}))?", re.ASCII)
+MOST_SEEDS = 10_000
+"""In one range: more than anybody trains, and few enough to be listed."""
+
+
+SHORTEST_RANGE = 8
+
+
 def seeds(text: str) -> tuple[int, ...]:
-    """Different whole numbers, separated by commas."""
-    allowed = f"whole numbers from 0 to {LARGEST} separated by commas, each once, such as 40,41,42,43,44"
-    try:
-        found = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise Refused(allowed) from None
-    if min(found) < 0 or max(found) > LARGEST or len(set(found)) != len(found):
+    """Different whole numbers, separated by commas; `40-71` stands for all from 40 to 71."""
+    allowed = f"whole numbers from 0 to {LARGEST} separated by commas, each once, such as 40,41,42 or 40-71"
+    found: list[int] = []
+    for part in text.split(","):
+        ends = RANGE.fullmatch(part.strip())
+        if ends is None:
+            raise Refused(allowed)
+        first, last = int(ends[1]), int(ends[2] or ends[1])
+        if not first <= last <= LARGEST or last - first >= MOST_SEEDS:
+            raise Refused(allowed)
+        found += range(first, last + 1)
+    if len(set(found)) != len(found):
         raise Refused(allowed)
-    return found
+    return tuple(found)
+
+
+def seeds_text(found: Sequence[int]) -> str:
+    """The seeds as they are given: a long row of neighbours as a range."""
+    row = list(range(min(found), max(found) + 1))
+    return f"{row[0]}-{row[-1]}" if len(row) >= SHORTEST_RANGE and list(found) == row else ",".join(map(str, found))
 
 
 NAME = re.compile(r'\s*(?:"((?:[^"]|"")*)"\s*|([^,]*))(?:,|$)')

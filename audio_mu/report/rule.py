@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import pandas as pd
@@ -12,6 +12,7 @@ from audio_mu.audit.one_model import RECOVERY_TOLERANCE, SHARE
 from audio_mu.config.commands import command
 from audio_mu.names import NAIVE, ORIGINAL
 from audio_mu.report.differences import from_half_way
+from audio_mu.report.equivalence import LEVEL, Equivalence, adjusted, equivalence, of_many
 from audio_mu.report.facts import Figures, figures_of, percent, points
 from audio_mu.report.limits import Limit, Side, read
 
@@ -125,12 +126,28 @@ class Verdict:
 
 
 def judge(
-    method: str, figures: Figures, original: Figures | None = None, rule: Rule = RULE, compared: int = 1
-) -> Verdict:
+    method: str, figures: Figures, original: Figures | None = None, rule: Rule = RULE, compared: int = 1,
+    tested: Equivalence | None = None,
+) -> Verdict:  # fmt: skip
     """Apply the rule to a method; `original` are the figures of the model before unlearning, where they are known.
 
-    compared: the methods among which this one is chosen by these very figures.
+    compared: the methods among which this one is chosen by these very figures. tested: its tests of equivalence among
+    those of others, else it is tested by itself. With enough seeds for them a verdict is settled by these tests.
     """
+    verdict = _judged(method, figures, original, rule, compared)
+    if not verdict.rests_on_intervals or verdict.outcome is Outcome.NOT_SHOWN:
+        return verdict
+    if tested is None and (alone := equivalence(figures, _limits(figures, original, rule))):
+        tested = of_many(alone, compared)
+    if tested is None:
+        return verdict
+    passed = verdict.outcome is Outcome.PASSED
+    p = tested.p_equivalent if passed else tested.p_beyond
+    words = f"tests of equivalence with retraining: {tested.words}, p = {p:.2g}, adjusted for the methods compared"
+    return replace(verdict, settled=p < LEVEL or (verdict.settled and not passed), reasons=(*verdict.reasons, words))
+
+
+def _judged(method: str, figures: Figures, original: Figures | None, rule: Rule, compared: int) -> Verdict:
     if reason := _no_measure(method, figures, rule):
         return Verdict(Outcome.NOT_JUDGED, (reason,), settled=False)
     if method == NAIVE:
@@ -294,8 +311,23 @@ def _forgotten(figures: Figures, original: Figures, limits: dict[str, Limit], co
 
 def verdicts(long: pd.DataFrame, methods: Sequence[str], rule: Rule = RULE, compared: int = 1) -> dict[str, Verdict]:
     """The verdict on every method of one cell, each by itself, or as one of so many `compared`."""
+    original, tested = figures_of(long, ORIGINAL) or None, tests(long, methods, rule)
+    return {
+        method: judge(method, figures_of(long, method), original, rule, compared, tested.get(method))
+        for method in methods
+    }
+
+
+def tests(long: pd.DataFrame, methods: Sequence[str], rule: Rule = RULE) -> dict[str, Equivalence]:
+    """The tests of equivalence with retraining of one cell's methods, adjusted for all of them; empty for few seeds."""
     original = figures_of(long, ORIGINAL) or None
-    return {method: judge(method, figures_of(long, method), original, rule, compared) for method in methods}
+    alone = {
+        method: found
+        for method in methods
+        if method not in (NAIVE, ORIGINAL)
+        and (found := equivalence(own := figures_of(long, method), _limits(own, original, rule)))
+    }
+    return adjusted(alone)
 
 
 def verdict_words(long: pd.DataFrame, methods: Sequence[str]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from audio_mu.errors import counted
+from audio_mu.errors import UserError, counted
 from audio_mu.progress import say
 from audio_mu.store import queries
 from audio_mu.store.artifacts import Unreadable
@@ -46,6 +46,13 @@ def leave_out(store: Store, run: Finished, error: Unreadable) -> str:
     if store.damaged.setdefault(run.id, told) is told:
         say(f"  LEFT OUT {told}")
     return told
+
+
+def refuse_left_out(store: Store, runs: Mapping[tuple[str, int], Finished], *methods: str) -> None:
+    """Raise `UserError` where a run of these methods is left out: no evidence is given of the others."""
+    for (method, _), run in runs.items():
+        if method in methods and run.id in store.damaged:
+            raise UserError(f"no evidence of a part of the runs, {store.damaged[run.id]}")
 
 
 def last_lines(store: Store) -> list[str]:

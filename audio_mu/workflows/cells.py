@@ -251,9 +251,18 @@ def _audit_input(store: Store, runs: CellRuns, nonmember_set: str, nonmember_ids
         forget, nonmembers = arrays(runs.runs[method, seed])
         return StoredLogits(forget["logits"], nonmembers["logits"])
 
+    def read_set(method: str, seed: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+        found = logits(runs.runs[method, seed], name)
+        return found["logits"], found["label"]
+
+    def people(name: str) -> list[str]:
+        of = nonmember_set if name == "nonmembers" else name
+        table = read_csv(store, runs.any_run.id, f"losses/{of}.csv", usecols=["clip_id", "speaker"], dtype=str)
+        return table.loc[np.isin(table["clip_id"], nonmember_ids) | (of == name), "speaker"].fillna("").tolist()
+
     forget, nonmembers = arrays(runs.any_run)
     seeds = {method: list(runs.of(method)) for method in runs.methods}
-    return AuditInput(forget["clip_id"].tolist(), forget["label"], nonmembers["label"], seeds, read)
+    return AuditInput(forget["clip_id"].tolist(), forget["label"], nonmembers["label"], seeds, read, read_set, people)
 
 
 @dataclass(frozen=True)
@@ -312,13 +321,6 @@ def _clips(store: Store, run: Finished, expected: pd.Index) -> dict[str, Clip]:
         row["clip_id"]: Clip(row["clip_id"], row["label"], row["speaker"], frozenset(row[name] for name in hashes))
         for row in table.to_dict("records")
     }
-
-
-def refuse_damaged(store: Store, cell: CellRuns, *methods: str) -> None:
-    """Raise `UserError` where this command has left out a run of these methods: no evidence is given of the others."""
-    for (method, _), run in cell.runs.items():
-        if method in methods and run.id in store.damaged:
-            raise UserError(f"no evidence of a part of the runs, {store.damaged[run.id]}")
 
 
 def read_cell(store: Store, runs: CellRuns) -> tuple[ComparedCell, ClipLosses | None] | None:

@@ -17,9 +17,10 @@ from audio_mu.names import NAIVE
 from audio_mu.progress import say
 from audio_mu.report import figures, tables
 from audio_mu.report.answer import ERASE, WIDTH, one_line_of
+from audio_mu.report.equivalence import tested_table
 from audio_mu.report.paper import latex_table, rows_of_seeds
 from audio_mu.report.published import published_markdown
-from audio_mu.report.rule import verdict_words
+from audio_mu.report.rule import tests, verdict_words
 from audio_mu.requests.ledger import ERASED, Ledger, read_ledger
 from audio_mu.store import queries
 from audio_mu.store.artifacts import read_csv
@@ -64,6 +65,9 @@ def compare(config: Config, store: Store, parent: Run | None = None, cell: str |
         run.csv("comparison.csv", long)
         run.csv("seeds.csv", rows_of_seeds(long))
         run.csv("paired.csv", pd.concat([compared.paired for compared in cells], ignore_index=True))
+        tested = [tested_table(tests(own.long, own.runs.methods)).assign(cell=own.runs.id) for own in cells]
+        if any(map(len, tested)):
+            run.csv("equivalence.csv", pd.concat(tested, ignore_index=True))
         texts, report = [], ""
         for place, (compared, losses) in enumerate(read):
             notes = _notes(store, config, compared)
@@ -83,7 +87,7 @@ def compare(config: Config, store: Store, parent: Run | None = None, cell: str |
         nothing = "no report: the recordings of these requests are erased"
         say(f"report: {run.address(report)}" if report else nothing)
     if parent is None:
-        tell_answer(store, newest, _once_answered(ledger, config, newest))
+        tell_answer(store, newest, _once_answered(ledger, config, newest), cells[0].long)
     return long
 
 

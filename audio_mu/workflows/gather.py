@@ -17,6 +17,7 @@ import pandas as pd
 from audio_mu.audit.across_seeds import SEEDS_OF_ULIRA
 from audio_mu.config import BASE_FIELDS, Config, DataParameters
 from audio_mu.config.commands import command
+from audio_mu.config.parsers import seeds_text
 from audio_mu.config.recipe import OLDER
 from audio_mu.data.audio import SAMPLE_RATE, BadRecording, read_clip
 from audio_mu.data.catalog import recording_below
@@ -48,10 +49,11 @@ from audio_mu.report.tables import listed
 from audio_mu.requests.ledger import COPIES
 from audio_mu.store import queries
 from audio_mu.store.artifacts import read_csvs, repeated, way_back
+from audio_mu.store.failed import refuse_left_out
 from audio_mu.store.handle import Store
 from audio_mu.store.links import share_charts
 from audio_mu.store.runs import Run
-from audio_mu.workflows.cells import CellRuns, ClipLosses, ComparedCell, compare_cell, load_cell, refuse_damaged
+from audio_mu.workflows.cells import CellRuns, ClipLosses, ComparedCell, compare_cell, load_cell
 
 AUDIO_VARIABLE = "AUDIO_MU_REPORT_AUDIO"  # how many recordings a report may hold; 0: none
 DEFAULT_AUDIO = 60
@@ -153,7 +155,7 @@ def make_record(
     `after`: seed → version of the registered unlearned model, where there is one.
     """
     request = request_facts(store, cell)
-    refuse_damaged(store, cell, method, NAIVE, ORIGINAL)
+    refuse_left_out(store, cell.runs, method, NAIVE, ORIGINAL)
     compared = compare_cell(store, cell.only((method, NAIVE, ORIGINAL)))
     long, choice = compared.long, replace(choice, left_out=_left_out(compared))
     figures, naive, original = (figures_of(long, name) for name in (method, NAIVE, ORIGINAL))
@@ -311,18 +313,16 @@ def describe_chain(store: Store, run: Run, config: Config, cell_id: str, long: p
     """Description, data set and the few figures that matter for the run of the whole chain, which people open first."""
     cell = load_cell(store, cell_id)
     request, methods = request_facts(store, cell), cell.methods
-    run.note(
-        f"## {cell.title}\n\n{listed(summary(long, methods, request))}\nReport and tables: the run `compare` below."
-    )
+    told = listed(summary(long, methods, request))
+    run.note(f"## {cell.title}\n\n{told}\nReport and tables: the run `compare` below.")
     run.dataset(config.data.label, cell.any_run.tags["clips_digest"], request.n_forget + request.n_remain, "main")
     shown = dict.fromkeys([ORIGINAL, NAIVE, best_method(long, methods) or closest(long, methods)])
     rows = long[long["method"].isin(shown.keys()) & long["metric"].isin(TOLD)]
     run.metrics({f"{row.method}/{row.metric}": row.mean for row in rows.itertuples()})
 
 
-def tell_answer(store: Store, cell: CellRuns, step: tuple[str, str] | None = None) -> None:
-    """Have the command end with the answer of a cell. step: what to do next, in words, and the command."""
-    long = cell.long()
+def tell_answer(store: Store, cell: CellRuns, step: tuple[str, str] | None, long: pd.DataFrame) -> None:
+    """End with the answer of a cell, from its long table. step: what to do next, in words, and the command."""
     words, how = step or next_step(store, cell, long)
     store.answer[:] = answer(long, cell.methods, request_facts(store, cell), words, how)
 
@@ -346,5 +346,5 @@ def naive_step(store: Store, cell: CellRuns) -> tuple[str, str]:
 
 def again_of(store: Store, cell: CellRuns, method: str, **values: str) -> str:
     """The command that unlearns a cell's request, with all its settings, by one method."""
-    run, seeds = store.client.get_run(cell.any_run.id), ",".join(map(str, cell.seeds))
+    run, seeds = store.client.get_run(cell.any_run.id), seeds_text(cell.seeds)
     return repeated(store.client, run, seeds=seeds, methods=method, **values)

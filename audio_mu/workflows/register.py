@@ -49,13 +49,13 @@ from audio_mu.requests.people import of_each_person
 from audio_mu.requests.probable import NOT_SOUGHT
 from audio_mu.store import queries, registry
 from audio_mu.store.artifacts import read_csv, read_logits
-from audio_mu.store.failed import REASON, still_failed
+from audio_mu.store.failed import REASON, refuse_left_out, still_failed
 from audio_mu.store.handle import Store
 from audio_mu.store.locks import registry_locked
 from audio_mu.store.queries import Finished
 from audio_mu.store.registry import Version
 from audio_mu.store.runs import Run
-from audio_mu.workflows.cells import CellRuns, load_cell, refuse_damaged
+from audio_mu.workflows.cells import CellRuns, load_cell
 from audio_mu.workflows.data import Data, data_of_bases, matching, of_entry
 from audio_mu.workflows.gather import choice_of, make_record, naive_step, request_facts, tell_answer, write_record
 from audio_mu.workflows.stage import base_tags
@@ -94,12 +94,12 @@ def finish(config: Config, store: Store, run: Run, cell_id: str, step: tuple[str
     if not found:
         return
     cell = CellRuns.from_runs(found)
-    tell_answer(store, cell, step)
+    tell_answer(store, cell, step, cell.long())
     try:
         if register_unlearned(config, store, run, cell_id):
             tell_served_everywhere(store)
             left = erasing(cell.any_run.tags["request_hash"][:8], config.data.label, confirm=False)
-            tell_answer(store, cell, (ERASE, left))
+            tell_answer(store, cell, (ERASE, left), cell.long())
     except NotAllowed as refusal:
         run.tags({REFUSED: refusal.reasons})
         say(f"register={config.methods.register!r} is refused: {refusal.reasons}")
@@ -131,7 +131,7 @@ def register_unlearned(config: Config, store: Store, run: Run, cell_id: str) -> 
 def _register(config: Config, store: Store, run: Run, cell_id: str) -> dict[int, Version]:
     cell, tags = load_cell(store, cell_id), {"stage": "unlearn", "role": "method", "cell": cell_id}
     asked = config.methods.register
-    refuse_damaged(store, cell, *(cell.methods if asked == BEST else (asked, NAIVE, ORIGINAL)))
+    refuse_left_out(store, cell.runs, *(cell.methods if asked == BEST else (asked, NAIVE, ORIGINAL)))
     failed = still_failed(store, tags, [run.tags for run in cell.runs.values()], "method", "seed")
     chosen = _chosen(asked, cell, config.training.seeds, failed)
     models = {seed: _model(store, chosen.method, finished) for seed, finished in chosen.runs.items()}

@@ -52,7 +52,10 @@ def audited(networks: Networks, labels: np.ndarray) -> CellAudit:
     for method, seed in networks:
         seeds.setdefault(method, []).append(seed)
     ids = [f"{i}.wav" for i in FORGET]
-    given = AuditInput(ids, labels[FORGET], labels[UNSEEN], seeds, lambda method, seed: networks[method, seed])
+    given = AuditInput(
+        ids, labels[FORGET], labels[UNSEEN], seeds, lambda method, seed: networks[method, seed],
+        lambda method, seed, name: (networks[method, seed].forget, labels[FORGET]), lambda name: [""] * len(ids),
+    )  # fmt: skip
     return audit_cell(given)
 
 

@@ -209,3 +209,15 @@ def test_a_request_logs_the_parameters_that_it_reads() -> None:
     assert named.in_force == ("forget", "forget_speakers", "duplicates", "copies")
     drawn = Config.from_text({"forget": "class"}).request
     assert drawn.in_force == ("forget", "forget_classes_num", "forget_seed", "duplicates", "copies")
+
+
+def test_seeds_may_be_a_range() -> None:
+    """Catches a range without its end, an endless one, and a printed command that repeats other seeds."""
+    assert parsers.seeds("40-43") == (40, 41, 42, 43)
+    assert parsers.seeds("7,40 - 41") == (7, 40, 41)
+    for text in ("43-40", "40-", "-3", "40-41,41", "0-99999999999", "a-b", "1-2-3", "", "1_0"):
+        with pytest.raises(parsers.Refused):
+            parsers.seeds(text)
+    for found in ((40, 41, 42), tuple(range(40, 72)), (40, 42)):
+        assert parsers.seeds(parsers.seeds_text(found)) == found
+    assert parsers.seeds_text(range(40, 72)) == "40-71"

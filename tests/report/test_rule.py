@@ -310,3 +310,28 @@ def test_wide_intervals_are_not_settled() -> None:
     assert not verdicts(single, ["good"])["good"].settled
     assert not judged(errors=0.02, forget_accuracy=(0.03,)).settled
     assert judged(errors=0.005, forget_accuracy=(0.03,)).settled
+
+
+def with_many_seeds(error: float, compared: int = 1, **means: float) -> Verdict:
+    """The verdict on a method of 16 seeds with these mean gaps, whose tests have one error for every figure."""
+    names = ("forget_accuracy", "remain_accuracy", "test_accuracy", "mia_auc")
+    figures = {f"gap/{name}": seeds(*(means.get(name, 0.0),) * 5) for name in names}
+    figures |= {f"error/{name}": seeds(*(0.001,) * 5) for name in (*names, "half_forget_accuracy", "half_mia_auc")}
+    for name in names:
+        parts = {"mean": means.get(name, 0.0), "error": error, "degrees": 15.0}
+        figures |= {f"sure/{name}_{part}": Estimate(value, None, None, 16) for part, value in parts.items()}
+    original = {"gap/forget_accuracy": seeds(*(0.3,) * 5), "gap/mia_auc": seeds(*(0.2,) * 5)}
+    return judge("m", figures, original, compared=compared)
+
+
+def test_with_many_seeds_the_tests_of_equivalence_settle() -> None:
+    """Catches "settled" from intervals that know nothing of people, and tests that nobody adjusts for the methods."""
+    assert with_many_seeds(0.005).settled
+    assert "equivalent to retraining" in with_many_seeds(0.005).reasons[-1]
+    assert with_many_seeds(0.02).outcome is Outcome.PASSED
+    assert not with_many_seeds(0.02).settled
+    assert with_many_seeds(0.0095).settled
+    assert not with_many_seeds(0.0095, compared=10).settled
+    lost = with_many_seeds(0.005, test_accuracy=-0.05)
+    assert (lost.outcome, lost.settled) == (Outcome.DAMAGED, True)
+    assert "surely beyond a limit" in lost.reasons[-1]

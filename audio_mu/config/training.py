@@ -16,7 +16,7 @@ class TrainingParameters:
     architecture: str = parameter(
         "VGGish",
         parsers.architecture,
-        "VGGish|CCT|ViT, a key of the study (VGGishMel, …), wav2vec2|hubert|wavlm, or file.py:Class",
+        "VGGish|CCT|ViT, a key of the study (VGGishMel, …), wav2vec2|hubert|wavlm|ast, or file.py:Class",
     )
     seeds: tuple[int, ...] = parameter("40,41,42,43,44", parsers.seeds, "seeds of the base models")
     n_epochs: int = parameter(AUTO, or_auto(integer(1)), "epochs of base training and naive", of_base=True)

@@ -19,7 +19,7 @@ env: $(VENV)/ready
 demo: $(VENV)/ready
 	mlflow run . --env-manager local -P forget_percentage=30 -P methods=naive,gradient_ascent,pop,fine_tune
 
-test: $(VENV)/cluster check
+test: $(VENV)/cluster $(VENV)/pretrained check
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --durations=10
 
 quick: check
@@ -57,6 +57,10 @@ $(VENV)/ready: requirements.txt
 
 $(VENV)/cluster: requirements-cluster.txt $(VENV)/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-cluster.txt
+	touch $@
+
+$(VENV)/pretrained: requirements-pretrained.txt $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-pretrained.txt
 	touch $@
 
 clean:

@@ -21,7 +21,7 @@ class OptimizerSettings:
     """How weights move: `name` sgd (with momentum), adam or adamw, the learning rate, and what goes with them.
 
     `clip_gradient`: the largest norm of a step's gradient over all parameters, 0 for none. `schedule` and `warmup` are
-    of training from scratch, see `follow_schedule`.
+    of training from scratch, see `follow_schedule`. `accumulate`: batches of a step, see `audio_mu.training.fit`.
     """
 
     name: str
@@ -31,6 +31,7 @@ class OptimizerSettings:
     clip_gradient: float = 0.0
     schedule: str = CONSTANT
     warmup: float = 0.0
+    accumulate: int = 1
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """A fresh optimiser, without any state, over the parameters that want gradients; at a constant rate."""

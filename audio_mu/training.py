@@ -44,11 +44,20 @@ class Examples:
 
 @dataclass(frozen=True)
 class Batch:
-    """Features [b, 1, f, t], labels [b], and `rows` [b]: positions within the set that is trained on."""
+    """Features [b, 1, f, t], labels [b], and `rows` [b]: positions within the set that is trained on.
+
+    `of_step`: the labels of all clips of the step that the batch is a part of, None where it is the whole of it.
+    """
 
     features: Tensor
     labels: Tensor
     rows: Tensor
+    of_step: Tensor | None = None
+
+    @property
+    def share(self) -> float:
+        """The part of its step's clips that it has."""
+        return 1.0 if self.of_step is None else len(self.labels) / len(self.of_step)
 
 
 Objective = Callable[[nn.Module, Batch], Tensor]
@@ -63,7 +72,7 @@ def balanced_cross_entropy(examples: Examples) -> Objective:
     """Cross-entropy in which every class counts as much as another in the set, however many clips it has.
 
     A clip of a class with n of the N clips, of K classes that occur, weighs N / (K · n). Mean over the batch by these
-    weights, as of torch's `CrossEntropyLoss(weight)`.
+    weights, as of torch's `CrossEntropyLoss(weight)`; the shares of a step's batches make the mean over all of them.
     """
     counts = examples.labels[examples.indices].bincount()
     weights = len(examples) / ((counts > 0).sum() * counts.clamp(min=1)).float()
@@ -71,7 +80,8 @@ def balanced_cross_entropy(examples: Examples) -> Objective:
     def balanced(network: nn.Module, batch: Batch) -> Tensor:
         weight = weights[batch.labels]
         losses = functional.cross_entropy(network(batch.features), batch.labels, reduction="none")
-        return (weight * losses).sum() / weight.sum()
+        whole = weight.sum() if batch.of_step is None else batch.share * weights[batch.of_step].sum()
+        return (weight * losses).sum() / whole
 
     return balanced
 
@@ -138,18 +148,35 @@ def batch_sizes(network: nn.Module, n: int, batch_size: int) -> list[int]:
     return sizes
 
 
-def shuffled_batches(examples: Examples, sizes: int | list[int], draw: torch.Generator) -> Iterator[Batch]:
-    """One pass over the set in an order drawn from `draw`; with one size for all the last batch may be smaller."""
-    order = torch.randperm(len(examples), generator=draw).to(examples.indices.device)
-    for rows in order.split(sizes):
-        index = examples.indices[rows]
-        yield Batch(examples.features[index], examples.labels[index], rows)
+def n_steps(network: nn.Module, n: int, batch_size: int, accumulate: int) -> int:
+    """Steps of a pass over n clips."""
+    return math.ceil(len(batch_sizes(network, n, batch_size)) / accumulate)
+
+
+def shuffled_steps(
+    examples: Examples, sizes: int | list[int], accumulate: int, draw: torch.Generator
+) -> Iterator[Iterator[Batch]]:
+    """One pass over the set in an order drawn from `draw`: the batches of each step, at most `accumulate` of them.
+
+    With one size for all the last batch may be smaller.
+    """
+    batches = torch.randperm(len(examples), generator=draw).to(examples.indices.device).split(sizes)
+    for first in range(0, len(batches), accumulate):
+        parts = batches[first : first + accumulate]
+        whole = examples.labels[examples.indices[torch.cat(parts)]] if len(parts) > 1 else None
+        yield (_batch(examples, rows, whole) for rows in parts)
+
+
+def _batch(examples: Examples, rows: Tensor, of_step: Tensor | None = None) -> Batch:
+    index = examples.indices[rows]
+    return Batch(examples.features[index], examples.labels[index], rows, of_step)
 
 
 def endless_batches(examples: Examples, batch_size: int, draw: torch.Generator) -> Iterator[Batch]:
     """Pass after pass, each in a new order drawn from `draw`."""
     while True:
-        yield from shuffled_batches(examples, batch_size, draw)
+        for step in shuffled_steps(examples, batch_size, 1, draw):
+            yield from step
 
 
 @in_float32()
@@ -161,6 +188,7 @@ def fit(
     epochs: int,
     batch_size: int,
     seed: int,
+    accumulate: int = 1,
     precision: str = FLOAT32,
     objective: Objective = cross_entropy,
     at_rest: Sequence[nn.Module] = (),
@@ -170,10 +198,11 @@ def fit(
 ) -> None:
     """Minimise `objective` over `examples`, in place.
 
-    The order of batches depends on `seed` alone. `after_step` runs after each update (masks), `before_epoch(e)`
-    and `after_epoch(e, mean loss)` around each pass, e counting from 0. The network is left in evaluation mode,
-    without gradients. Weights, the optimiser's state and sums are float32 at every `precision`. Modules `at_rest` stay
-    in evaluation mode; a single clip is normalised as in it too, by the statistics that the network has.
+    The order of batches depends on `seed` alone. A step moves by the mean over all clips of `accumulate` batches, whose
+    gradients are added; the last of a pass may have fewer. `after_step` runs after each update (masks),
+    `before_epoch(e)` and `after_epoch(e, mean loss)` around each pass, e counting from 0. The network is left in
+    evaluation mode, without gradients. Weights, the optimiser's state and sums are float32 at every `precision`.
+    Modules `at_rest` stay in evaluation mode; a single clip is normalised as in it too, by the network's statistics.
     """
     draw, sizes = generator(seed), batch_sizes(network, len(examples), batch_size)
     if len(examples) == 1:
@@ -185,14 +214,15 @@ def fit(
         for module in at_rest:
             module.eval()
         total = torch.zeros((), device=examples.features.device)
-        for batch in shuffled_batches(examples, sizes, draw):
+        for step in shuffled_steps(examples, sizes, accumulate, draw):
             optimizer.zero_grad(set_to_none=True)
-            loss = _loss(network, batch, objective, precision)
-            loss.backward()
+            for batch in step:
+                loss = _loss(network, batch, objective, precision)
+                (loss if batch.of_step is None else loss * batch.share).backward()
+                total += loss.detach() * len(batch.rows)
             optimizer.step()
             if after_step is not None:
                 after_step()
-            total += loss.detach() * len(batch.rows)
         network.eval()
         if after_epoch is not None:
             after_epoch(epoch, float(total) / len(examples))
@@ -203,8 +233,7 @@ def fit(
 def ordered_batches(examples: Examples, batch_size: int) -> Iterator[Batch]:
     """One pass over the set in its own order; the last batch may be smaller."""
     for rows in torch.arange(len(examples), device=examples.indices.device).split(batch_size):
-        index = examples.indices[rows]
-        yield Batch(examples.features[index], examples.labels[index], rows)
+        yield _batch(examples, rows)
 
 
 @in_float32()
@@ -287,7 +316,7 @@ def train_from_scratch(
             best_state = {name: value.clone() for name, value in network.state_dict().items()}
 
     steps = optimizer.build(network.parameters())
-    n_steps = epochs * len(batch_sizes(network, len(examples), batch_size))
+    total = epochs * n_steps(network, len(examples), batch_size, optimizer.accumulate)
     with seeded(seed):
         fit(
             network,
@@ -296,9 +325,10 @@ def train_from_scratch(
             epochs=epochs,
             batch_size=batch_size,
             seed=seed,
+            accumulate=optimizer.accumulate,
             precision=precision,
             objective=loss_of(class_weights, examples),
-            after_step=optimizer.follow_schedule(steps, n_steps),
+            after_step=optimizer.follow_schedule(steps, total),
             after_epoch=finish_epoch,
         )
     if best_state is not None:

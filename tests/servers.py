@@ -57,10 +57,29 @@ def tracking_server(folder: Path, database: str, workers: int = 1) -> Iterator[s
             server.wait(30)
 
 
-def _answers(port: int) -> bool:
+@contextmanager
+def model_server(uri: str, database: str, log: Path) -> Iterator[str]:
+    """`mlflow models serve` of a registered model, without leave to unpickle; yields its address."""
+    port = free_port()
+    environment = os.environ | {"MLFLOW_TRACKING_URI": database, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    command = ["mlflow", "models", "serve", "-m", uri, "--env-manager", "local", "-p", str(port)]
+    with log.open("w") as output:
+        server = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+    try:
+        wait_for(lambda: server.poll() is not None or _answers(port, "/ping"), "the served model", log)
+        if server.poll() is not None:
+            raise RuntimeError(f"the model's server has ended:\n{log.read_text()[-2000:]}")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait(30)
+
+
+def _answers(port: int, path: str = "/health") -> bool:
     connection = HTTPConnection("127.0.0.1", port, timeout=2)  # past any proxy
     try:
-        connection.request("GET", "/health")
+        connection.request("GET", path)
         return connection.getresponse().status == 200
     except (OSError, HTTPException):
         return False

@@ -82,6 +82,55 @@ def test_a_recipe_trains_as_the_plain_loop_of_torch() -> None:
     assert apart.norm() < 1e-3 * moved.norm()
 
 
+@pytest.mark.parametrize("class_weights", ["none", "balanced"])
+def test_batches_that_are_added_train_as_one_batch_of_all_their_clips(class_weights: str) -> None:
+    """Catches gradients that are summed for averaged, averaged over batches for clips, limited batch by batch, class
+    weights of one batch, a schedule that counts batches, and a last step that waits for batches of the next pass.
+    """
+    labels = torch.tensor([0, 0, 1, 2] * (N // 4))
+    examples, recipe = replace(some_examples(), labels=labels), OptimizerSettings("sgd", 0.05, schedule="cosine")
+    recipe = replace(recipe, weight_decay=0.1, clip_gradient=0.5, warmup=0.2)
+    common = {"epochs": 4, "seed": 4, "class_weights": class_weights}
+
+    def trained(batch_size: int, accumulate: int) -> torch.Tensor:
+        settings = replace(recipe, accumulate=accumulate)
+        network = train_from_scratch(
+            lambda _: network_of("VGGish"), examples, settings, batch_size=batch_size, **common
+        )
+        return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+
+    whole, initial = trained(12, 1), [parameter.detach().flatten() for parameter in network_of("VGGish").parameters()]
+    moved = (whole - torch.cat(initial)).norm()
+    for batch_size, accumulate in ((6, 2), (4, 3)):  # of 40 clips: steps of 12, 12, 12 and 4, the last of one batch
+        assert (trained(batch_size, accumulate) - whole).norm() < 1e-3 * moved
+    assert (trained(6, 1) - whole).norm() > 0.1 * moved
+
+
+def test_added_gradients_are_those_of_a_plain_loop_of_torch() -> None:
+    """Catches a sum that is not the mean over all clips of the step, in a last step of a whole and a smaller batch."""
+    network, examples = network_of("ViT"), some_examples()
+    plain, before = study_loop.plain(network), [p.detach().clone() for p in network.parameters()]
+    optimizer = OptimizerSettings("sgd", 0.02).build(network.parameters())
+    fit(network, examples, optimizer, epochs=2, batch_size=9, seed=4, accumulate=3)
+    steps, clips = torch.optim.SGD(plain.parameters(), lr=0.02, momentum=0.9, foreach=False), as_list(examples)
+    draw = generator(4)
+    plain.train()
+    for _ in range(2):
+        batches = torch.randperm(len(clips), generator=draw).split(9)  # 9, 9, 9, then 9 and 4 clips
+        for step in (batches[:3], batches[3:]):
+            steps.zero_grad()
+            for rows in step:
+                features = torch.stack([clips[i][0] for i in rows.tolist()])
+                labels = torch.tensor([clips[i][1] for i in rows.tolist()])
+                losses = functional.cross_entropy(plain(features), labels, reduction="sum")
+                (losses / sum(map(len, step))).backward()
+            steps.step()
+    moved = torch.cat([(p - b).flatten() for p, b in zip(network.parameters(), before, strict=True)])
+    apart = torch.cat([(p - q).flatten() for p, q in zip(network.parameters(), plain.parameters(), strict=True)])
+    assert moved.abs().max() > 1e-3
+    assert apart.norm() < 1e-3 * moved.norm()
+
+
 def plain_steps(network: nn.Module, examples: Examples, learning_rate: float, epochs: int, seed: int) -> None:
     """Momentum SGD in a plain loop over a list of clips, in the order of batches that `fit` draws."""
     optimizer = torch.optim.SGD(network.parameters(), lr=learning_rate, momentum=0.9, foreach=False)

@@ -240,7 +240,7 @@ def test_absurd_parameters_get_a_short_line(name: str, value: str) -> None:
 
 def test_every_imported_package_is_pinned() -> None:
     """Catches a new import whose version is left to the day of installation."""
-    lists = ("requirements.txt", "requirements-cluster.txt")
+    lists = ("requirements.txt", "requirements-cluster.txt", "requirements-pretrained.txt")
     lines = [line for name in lists for line in (ROOT / name).read_text().splitlines() if not line.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][0-9.]*", line) for line in lines)
     pinned = {line.partition("==")[0].lower() for line in lines}

@@ -48,7 +48,8 @@ def relearn(
     with seeded(derive(seed, "relearn")):
         while accuracies[-1] < target and len(accuracies) <= MOST_EPOCHS:
             epoch = len(accuracies)
-            fit(learner, forget, small, epochs=1, batch_size=batch_size, seed=derive(seed, "relearn", epoch))
+            own = derive(seed, "relearn", epoch)
+            fit(learner, forget, small, epochs=1, batch_size=batch_size, seed=own, accumulate=optimizer.accumulate)
             accuracies.append(_accuracy(learner, forget))
     return Relearning(len(accuracies) - 1, accuracies[-1] >= target, tuple(accuracies))
 

@@ -80,4 +80,5 @@ def optimizer_settings(config: Config) -> OptimizerSettings:
         training.clip_gradient,
         training.schedule,
         training.warmup,
+        training.accumulate,
     )

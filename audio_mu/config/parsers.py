@@ -35,6 +35,7 @@ STUDY_KEYS = {
 """The study's own names of network and features, with the aliases of its misspelt CCT."""
 
 ENCODERS = {name.lower(): f"audio_mu.models.pretrained:{name}" for name in ("Wav2Vec2", "HuBERT", "WavLM")}
+ENCODERS["ast"] = "audio_mu.models.spectrogram_encoder:AST"
 """Pretrained encoders of waveforms: their names, and the classes that they stand for."""
 
 Parser = Callable[[str], Any]

@@ -16,11 +16,14 @@ class TrainingParameters:
     architecture: str = parameter(
         "VGGish",
         parsers.architecture,
-        "VGGish|CCT|ViT, a key of the study (VGGishMel, …), wav2vec2|hubert|wavlm, or file.py:Class",
+        "VGGish|CCT|ViT, a key of the study (VGGishMel, …), wav2vec2|hubert|wavlm|ast, or file.py:Class",
     )
     seeds: tuple[int, ...] = parameter("40,41,42,43,44", parsers.seeds, "seeds of the base models")
     n_epochs: int = parameter(AUTO, or_auto(integer(1)), "epochs of base training and naive", of_base=True)
-    batch_size: int = parameter(AUTO, or_auto(integer(1)), "clips per training step", of_base=True)
+    batch_size: int = parameter(AUTO, or_auto(integer(1)), "clips per batch, and per training step", of_base=True)
+    accumulate: int = parameter(
+        "1", integer(1, 1024), "batches whose gradients are added before each step", of_base=True
+    )
     optimizer: str = parameter(AUTO, or_auto(choice("sgd", "adam", "adamw")), "sgd|adam|adamw", of_base=True)
     learning_rate: float = parameter(AUTO, or_auto(number(0)), "rate of base training and naive", of_base=True)
     weight_decay: float = parameter("0", number(0, low_included=True), "weight decay of the optimiser", of_base=True)

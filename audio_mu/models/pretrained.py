@@ -27,7 +27,59 @@ LARGEST = 2 << 30  # bytes of a file of weights
 PUBLISHED = "https://download.pytorch.org/torchaudio/models/"
 
 
-class Encoder(AudioClassifier):
+class Pretrained(AudioClassifier):
+    """A network whose training starts from weights that others have published, and a new head.
+
+    Subclasses name the `address` of the file of weights, and say how a file fills them.
+    """
+
+    address: ClassVar[str]
+
+    def fill(self, path: Path) -> None:
+        """Put a file's weights into all but the head, which keeps those that were drawn from the seed.
+
+        Raises whatever its reader does where it is not of this network.
+        """
+        raise NotImplementedError
+
+    def start(self, seed: int) -> None:
+        """Start from the published weights. Raises `UserError` where they cannot be had, or are of another network."""
+        path = self.weights()
+        try:
+            self.fill(path)
+        except Exception as error:  # of whatever kind: the file is not what it should be
+            raise UserError(
+                f"{str(path)!r} has no weights of {type(self).__name__} ({one_line(error)}): remove it to download it "
+                "again"
+            ) from error
+
+    @classmethod
+    def weights(cls) -> Path:
+        """The file of weights, downloaded on first use to the cache's folder `pretrained`, or put there by hand.
+
+        AUDIO_MU_PRETRAINED_URL names a mirror's folder.
+        """
+        mirror, name = os.environ.get("AUDIO_MU_PRETRAINED_URL", ""), cls.file_name()
+        address = f"{mirror.rstrip('/')}/{name}" if mirror else cls.address
+        path = cache_root() / "pretrained" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        instead = f"put the file there as {str(path)!r}, or set AUDIO_MU_PRETRAINED_URL to a mirror's folder"
+        return fetch_file(Archive(name, address, "", None, max_packed_bytes=LARGEST, instead=instead), path)
+
+    @classmethod
+    def file_name(cls) -> str:
+        """The name of the file of weights in the cache and at a mirror."""
+        return cls.address.rpartition("/")[2]
+
+    @classmethod
+    def started_from(cls) -> str:
+        """SHA-256 of the file of weights: with another file the base models are other ones."""
+        path = cls.weights()
+        about = path.stat()
+        return _sha256_of(path, about.st_size, about.st_mtime_ns)
+
+
+class Encoder(Pretrained):
     """An encoder of 16 kHz waveforms, the mean of its last layer over time, and two linear layers.
 
     The convolutions that make frames of samples are frozen, as usual in fine-tuning (Baevski et al. 2020, section 4.2).
@@ -36,8 +88,6 @@ class Encoder(AudioClassifier):
 
     Input: float32 [batch, 1, samples], at least 400 samples; output: float32 [batch, n_classes].
     """
-
-    address: ClassVar[str]
 
     def __init__(self, n_classes: int, input_shape: tuple[int, int]) -> None:
         super().__init__()
@@ -66,41 +116,11 @@ class Encoder(AudioClassifier):
         """The last transformer layer, the projection and the head."""
         return [self.encoder.encoder.transformer.layers[-1], self.projection, self.head]
 
-    def start(self, seed: int) -> None:
-        """Put the published weights into the encoder; the head keeps those that were drawn from the seed.
-
-        Raises `UserError` where the file cannot be had or is not of this network.
-        """
-        path = self.weights()
-        try:
-            published = self.network()
-            published.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        except Exception as error:  # of whatever kind: the file is not what it should be
-            raise UserError(
-                f"{str(path)!r} has no weights of {type(self).__name__} ({one_line(error)}): remove it to download it "
-                "again"
-            ) from error
+    def fill(self, path: Path) -> None:
+        """Put the published weights into the encoder."""
+        published = self.network()
+        published.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         self.encoder.load_state_dict(_without_weight_norm(published).state_dict())
-
-    @classmethod
-    def weights(cls) -> Path:
-        """The file of weights, downloaded on first use to the cache's folder `pretrained`, or put there by hand.
-
-        AUDIO_MU_PRETRAINED_URL names a mirror's folder.
-        """
-        mirror, name = os.environ.get("AUDIO_MU_PRETRAINED_URL", ""), cls.address.rpartition("/")[2]
-        address = f"{mirror.rstrip('/')}/{name}" if mirror else cls.address
-        path = cache_root() / "pretrained" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        instead = f"put the file there as {str(path)!r}, or set AUDIO_MU_PRETRAINED_URL to a mirror's folder"
-        return fetch_file(Archive(name, address, "", None, max_packed_bytes=LARGEST, instead=instead), path)
-
-    @classmethod
-    def started_from(cls) -> str:
-        """SHA-256 of the file of weights: with another file the base models are other ones."""
-        path = cls.weights()
-        about = path.stat()
-        return _sha256_of(path, about.st_size, about.st_mtime_ns)
 
     def _plain(self) -> nn.Module:
         network = _without_weight_norm(self.network())

@@ -12,7 +12,7 @@ from audio_mu.unlearning.task import PUBLISHED_RATE, Task
 
 def bounded_rate(task: Task) -> float:
     """0.01 · min(1, b / |F|): the study's rate for steps that push away, without its growth on small requests."""
-    return PUBLISHED_RATE * min(1.0, task.settings.batch_size / task.n_forget)
+    return PUBLISHED_RATE * min(1.0, task.settings.clips_of_step / task.n_forget)
 
 
 @method(reads={"forget", "remain"}, raises_forget_loss=True, settings=BOTH_STEPS, search=IMPAIR | REPAIR)

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from audio_mu.errors import UserError
 from audio_mu.models.attention import SelfAttention
-from audio_mu.training import Batch, batch_sizes, gradient_sum, mean_squared_gradient, trained_parameters
+from audio_mu.training import Batch, gradient_sum, mean_squared_gradient, n_steps, trained_parameters
 from audio_mu.unlearning.registry import method
 from audio_mu.unlearning.search import EPOCHS, RATE, REPAIR_STEP, SHARE, WEIGHT, choice, log_uniform
 from audio_mu.unlearning.task import Task
@@ -106,8 +106,9 @@ def msg(
         task.warnings.append("no layer to replace weights in: this is fine-tuning; set linear_layers to true")
     kept = _replace_least_disputed(task, network, layers, share)
     optimizer = task.optimizer(network, learning_rate, task.settings.repair_learning_rate, weight_decay=weight_decay)
-    n_batches = len(batch_sizes(network, len(task.examples("remain")), task.settings.batch_size))
-    rates = LambdaLR(optimizer, _triangle(n_batches * task.settings.n_epoch_repair))
+    settings = task.settings
+    of_epoch = n_steps(network, len(task.examples("remain")), settings.batch_size, settings.optimizer.accumulate)
+    rates = LambdaLR(optimizer, _triangle(of_epoch * settings.n_epoch_repair))
     slow_down = _slowed(layers, kept, kept_update)
 
     def after_step() -> None:

@@ -53,6 +53,11 @@ class Settings:
     precision: str = FLOAT32
     class_weights: str = UNWEIGHTED
 
+    @property
+    def clips_of_step(self) -> int:
+        """Clips that a step of the recipe moves by: those of all its batches."""
+        return self.batch_size * self.optimizer.accumulate
+
 
 @dataclass(frozen=True)
 class Unlearned:
@@ -198,7 +203,10 @@ class Task:
         batch_size: int | None = None,
         **hooks: Any,
     ) -> nn.Module:
-        """Train `network` in place on a declared set or on clips of one; see `audio_mu.training.fit` for the hooks."""
+        """Train `network` in place on a declared set or on clips of one; see `audio_mu.training.fit` for the hooks.
+
+        A `batch_size` of the method's own is that of its steps: the recipe's `accumulate` goes with the recipe's.
+        """
         if epochs and "lr" in optimizer.defaults:  # the rate before any schedule
             self.rates[f"{self._step}_learning_rate"] = float(optimizer.defaults["lr"])
         fit(
@@ -208,6 +216,7 @@ class Task:
             epochs=epochs,
             batch_size=batch_size or self.settings.batch_size,
             seed=derive(self.seed, self._method.name, purpose),
+            accumulate=1 if batch_size else self.settings.optimizer.accumulate,
             precision=self.settings.precision,
             objective=objective,
             **hooks,

@@ -34,7 +34,7 @@ OF_A_BASE = ("recipe", "clips_digest", "fingerprint", "class_names", "split")
 """The tags that `train` and `unlearn` give to versions, without which nothing can start from one."""
 OF_TRAINING = (
     "n_epochs", "batch_size", "optimizer", "learning_rate", "weight_decay", "schedule", "warmup", "clip_gradient",
-    "class_weights",
+    "class_weights", "accumulate",
 )  # fmt: skip
 """Parameters that say how a base model was trained."""
 CHOOSING = ("data_dir", "speaker_pattern", "labels", "bad_files")

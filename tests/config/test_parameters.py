@@ -33,6 +33,8 @@ WRONG = [
     ("warmup", "0.51"),
     ("clip_gradient", "nan"),
     ("class_weights", "auto"),
+    ("accumulate", "0"),
+    ("accumulate", "1.5"),
     ("precision", "half"),
     ("force", "yes"),
     ("clip_seconds", "0"),
@@ -147,6 +149,7 @@ def test_what_is_as_it_always_was_is_not_hashed() -> None:
         "warmup": "0.5",
         "clip_gradient": "1",
         "class_weights": "balanced",
+        "accumulate": "4",
     }
     plain = Config.from_text({}).hashed_recipe
     assert not {*new} & {*plain} and {*new} < {*Config.from_text({}).base_recipe}

@@ -25,7 +25,7 @@ def test_naive_is_base_training_without_the_forget_set() -> None:
 
 def test_naive_takes_all_of_the_recipe() -> None:
     """Catches a schedule, a limit or class weights that the base has and naive lacks, and weights of the forget set."""
-    optimizer = OptimizerSettings("adamw", 0.003, weight_decay=0.1, clip_gradient=0.5, schedule="linear", warmup=0.2)
+    optimizer = OptimizerSettings("adamw", 0.003, 0.9, 0.1, 0.5, schedule="linear", warmup=0.2, accumulate=2)
     problem = trained().changed(n_epochs=3, optimizer=optimizer, class_weights="balanced")
     problem = problem.forgetting([i for i in range(24) if int(problem.labels[i]) == 1])
     common = {"epochs": 3, "batch_size": 4, "seed": 40}
@@ -34,7 +34,8 @@ def test_naive_takes_all_of_the_recipe() -> None:
     expected = train_from_scratch(problem.initialise, remain, optimizer, class_weights="balanced", **common)
     assert same(naive, weights(expected))
     assert not same(naive, weights(train_from_scratch(problem.initialise, remain, optimizer, **common)))
-    for changed in ({"schedule": "constant"}, {"warmup": 0.0}, {"clip_gradient": 0.0}, {"weight_decay": 0.0}):
+    without = {"schedule": "constant", "warmup": 0.0, "clip_gradient": 0.0, "weight_decay": 0.0, "accumulate": 1}
+    for changed in ({name: value} for name, value in without.items()):
         other = replace(optimizer, **changed)
         found = train_from_scratch(problem.initialise, remain, other, class_weights="balanced", **common)
         assert not same(naive, weights(found)), changed
@@ -47,7 +48,7 @@ def test_repair_takes_weight_decay_limit_and_class_weights_and_no_schedule() -> 
     scheduled = replace(plain.settings.optimizer, schedule="cosine", warmup=0.5)
     assert same(found, weights(plain.changed(optimizer=scheduled).run("fine_tune").network))
     assert not same(found, weights(plain.changed(class_weights="none").run("fine_tune").network))
-    for changed in ({"clip_gradient": 0.1}, {"weight_decay": 0.1}):
+    for changed in ({"clip_gradient": 0.1}, {"weight_decay": 0.1}, {"accumulate": 2}):
         other = replace(plain.settings.optimizer, **changed)
         assert not same(found, weights(plain.changed(optimizer=other).run("fine_tune").network)), changed
 

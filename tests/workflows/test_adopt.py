@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -17,9 +21,12 @@ from torch import Tensor
 from audio_mu.compute.pool import LocalEngine
 from audio_mu.errors import UserError
 from audio_mu.models.waveform import network_state
+from audio_mu.own_code import load
 from audio_mu.store.weights import read_weights
 from tests.answered import Answered
+from tests.commands import ROOT
 from tests.conftest import Command
+from tests.servers import model_server
 
 RECIPE = {"n_epochs": "6", "learning_rate": "0.001"}
 OWN = """
@@ -243,6 +250,58 @@ def test_a_waveform_network_for_two_seeds(foreign: Foreign, entry: Command) -> N
     served = max((project.folder / "mlruns").rglob("model.pt2"), key=lambda path: path.stat().st_mtime_ns)
     answers = torch.export.load(served).module()(torch.zeros(5, 8_000))
     assert answers.shape == (5, 3) and answers.isfinite().all()
+
+
+def test_a_speaker_is_removed_from_others_model_of_real_words_and_it_is_served(
+    tmp_path: Path, real_speech: Path
+) -> None:
+    """Catches an unlearned version of an adopted model that is served with other weights, samples or names of classes
+    than its class has: the answers to a recording are those of the class itself, outside of the store."""
+    words, people = ("down", "right", "stop"), [f"{number:08}" for number in range(1, 7)]
+    for word in words:
+        (tmp_path / "words" / word).mkdir(parents=True)
+        for person in people:
+            for path in (real_speech / "arabic_commands_folder" / word).glob(f"{person}_*.flac"):
+                shutil.copy(path, tmp_path / "words" / word)
+    script = ROOT / "experiments" / "outside.py"
+    subprocess.run([sys.executable, str(script), "words", "0"], cwd=tmp_path, check=True)
+    weights = tmp_path / "without-nobody-0.safetensors"
+    with LocalEngine(1) as engine:
+        project = replace(
+            Answered.new(tmp_path / "project", engine),
+            parameters={
+                "dataset": "folder", "dataset_name": "words", "data_dir": str(tmp_path / "words"),
+                "clip_seconds": "1", "speaker_pattern": r"(\d+)_", "pipeline": "waveform",
+                "architecture": f"{script}:Commands", "seeds": "40", "n_epochs": "25", "batch_size": "32",
+                "optimizer": "adam", "learning_rate": "0.003", "n_attack_models": "1", "workers": "1",
+            },
+        )  # fmt: skip
+        project.run("adopt", weights=str(weights), trained_on=str(tmp_path / "training.csv"))
+        project.answer(people[2])
+    newest_model = max((project.folder / "mlruns").rglob("model.pt2"), key=lambda path: path.stat().st_mtime_ns)
+    state = network_state(read_weights(newest_model))
+    assert not torch.equal(state["answer.weight"], load_file(weights)["answer.weight"])  # the adopted ones
+    network = load(f"{script}:Commands")(len(words)).eval()
+    network.load_state_dict(state)
+    run = newest(project, stage="unlearn", role="method", method="naive")
+    with np.load(project.place(run) / "logits" / "test.npz") as stored:
+        clip, logits = str(stored["clip_id"][0]), stored["logits"][0]
+    sound = soundfile.read(tmp_path / "words" / clip, dtype="float32")[0]
+    soundfile.write(tmp_path / "recording.wav", sound, 16_000)
+    with torch.no_grad():
+        own = network(torch.from_numpy(sound)[None, None])[0]
+    np.testing.assert_allclose(own.numpy(), logits, atol=1e-4)
+
+    name, database = "audio-mu.words.waveform.Commands", f"sqlite:///{project.database}"
+    asked = [sys.executable, "-m", "audio_mu.ask"]
+    environment = os.environ | {"MLFLOW_TRACKING_URI": database}
+    with model_server(f"models:/{name}@unlearned", database, tmp_path / "serve.txt") as url:
+        done = subprocess.run(
+            [*asked, url, "recording.wav"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        )
+    shares = own.double().softmax(dim=0)
+    told = ", ".join(f"{words[i]} {shares[i]:.3f}" for i in shares.argsort(descending=True).tolist())
+    assert done.stdout.splitlines()[-1] == f"recording.wav: {told}"
 
 
 def test_what_cannot_be_adopted_is_told_in_one_line(foreign: Foreign) -> None:

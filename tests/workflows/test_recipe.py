@@ -13,7 +13,7 @@ from tests.answered import Answered
 
 RECIPE = {
     "optimizer": "adamw", "weight_decay": "0.01", "schedule": "cosine", "warmup": "0.1", "clip_gradient": "1",
-    "class_weights": "balanced",
+    "class_weights": "balanced", "accumulate": "2",
 }  # fmt: skip
 REQUEST = {"methods": "naive,fine_tune", "forget": "speaker", "forget_speakers": "p1"}
 

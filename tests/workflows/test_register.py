@@ -6,8 +6,6 @@ import json
 import os
 import pickle
 import re
-import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,7 +20,7 @@ from audio_mu.store.queries import Finished
 from audio_mu.workflows.cells import CellRuns
 from tests.conftest import FAST, Command
 from tests.finished_store import Results
-from tests.servers import free_port, wait_for
+from tests.servers import free_port, model_server
 
 NAME = "audio-mu.SyntheticDigits.logmel.VGGish"
 # Long enough to learn more than guessing: models at chance are not judged.
@@ -149,36 +147,16 @@ Ask = Callable[[str | bytes], requests.Response]
 @pytest.fixture(scope="module", params=["seed-40", "unlearned"])
 def ask(request: pytest.FixtureRequest, chain: Results) -> Iterator[tuple[str, Ask, str]]:
     """`mlflow models serve` of a base and of an unlearned version: (alias, what sends a body to it, its address)."""
-    port = free_port()
-    environment = os.environ | {
-        "MLFLOW_TRACKING_URI": f"sqlite:///{chain.folder / 'mlflow.db'}",
-        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-    }
-    uri, url = f"models:/{NAME}@{request.param}", f"http://127.0.0.1:{port}"
-    command = ["mlflow", "models", "serve", "-m", uri, "--env-manager", "local", "-p", str(port)]
-    with (chain.folder / "serve.txt").open("w") as output:
-        server = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+    database, log = f"sqlite:///{chain.folder / 'mlflow.db'}", chain.folder / "serve.txt"
     session = requests.Session()
     session.trust_env = False  # no proxy between here and there
     session.headers["Connection"] = "close"  # the server closes it after an error of its own
+    with model_server(f"models:/{NAME}@{request.param}", database, log) as url:
 
-    def post(body: str | bytes) -> requests.Response:
-        return session.post(f"{url}/invocations", body, headers={"Content-Type": "application/json"}, timeout=120)
+        def post(body: str | bytes) -> requests.Response:
+            return session.post(f"{url}/invocations", body, headers={"Content-Type": "application/json"}, timeout=120)
 
-    def answers() -> bool:
-        try:
-            return session.get(f"{url}/ping", timeout=5).ok
-        except requests.RequestException:
-            return False
-
-    try:
-        log = chain.folder / "serve.txt"
-        wait_for(lambda: server.poll() is not None or answers(), "the served model", log)
-        assert server.poll() is None, log.read_text()
         yield request.param, post, url
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
 
 
 def test_a_served_model_is_asked_in_one_line(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
 from audio_mu.erasure.content import Content
-from audio_mu.names import ADOPTED, ADOPTED_RUN, NAIVE
+from audio_mu.names import ADOPTED, ADOPTED_RUN, NAIVE, WEIGHTS
 from audio_mu.requests.ledger import Entry
 from audio_mu.store.artifacts import unpacked
 from audio_mu.store.removal import AnyRun
@@ -82,6 +82,16 @@ def learnt_by(runs: Mapping[str, AnyRun], run_id: str, entry: Entry) -> int:
             waiting += [*_parents(run), *same]
     answering = {id_: runs[id_] for id_ in entry.answering_runs if id_ in runs}  # they know the entry's folder
     return Descent({**line, **answering}, entry).learnt(run_id) or 0
+
+
+def made_of(runs: Mapping[str, AnyRun], weights: str, adopted: str) -> list[AnyRun]:
+    """The runs that have logged a network of these weights, known by one of `WEIGHTS` or as adopted, oldest first."""
+    return [run for run in runs.values() if weights in map(run.tags.get, WEIGHTS) or _adopted(run) == adopted]
+
+
+def first_learnt(runs: Mapping[str, AnyRun], run_id: str, entries: Iterable[Entry]) -> tuple[Entry, int] | None:
+    """The first of these requests of whose recordings the models of a run have learnt some, and how many."""
+    return next(((entry, held) for entry in entries if (held := learnt_by(runs, run_id, entry))), None)
 
 
 def _adopted(run: AnyRun) -> str:

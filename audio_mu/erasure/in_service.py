@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from audio_mu.erasure.descent import learnt_by
+from audio_mu.erasure.descent import first_learnt
 from audio_mu.errors import counted
 from audio_mu.progress import say_once
 from audio_mu.requests.ledger import Entry, Ledger, read_ledger
@@ -73,11 +73,11 @@ def _newest_answer(ledger: Ledger, name: str) -> Mapping[str, str]:
 
 def _learnt(runs: Mapping[str, AnyRun], run_id: str, entries: Iterable[Entry]) -> str:
     """What a run's models have learnt, in words, of the first of these requests; the way out is one for all."""
-    for entry in entries:
-        if held := learnt_by(runs, run_id, entry):
-            whose = counted(held, "recording")
-            return f"which was trained on {whose} of the answered request {entry.request} ({entry.hash[:8]})"
-    return ""
+    if (found := first_learnt(runs, run_id, entries)) is None:
+        return ""
+    entry, held = found
+    whose = counted(held, "recording")
+    return f"which was trained on {whose} of the answered request {entry.request} ({entry.hash[:8]})"
 
 
 def _way(name: str, aliases: Iterable[str], right: str) -> str:

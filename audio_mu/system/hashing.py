@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 
-def sha256(*parts: bytes | str) -> str:
+def sha256(*parts: bytes | memoryview | str) -> str:
     """Hexadecimal SHA-256 of the parts, each preceded by its length so that no two lists of parts collide."""
     digest = hashlib.sha256()
     for part in parts:

@@ -18,7 +18,8 @@ from audio_mu.erasure.content import Content, is_hashed
 from audio_mu.erasure.descent import Descent
 from audio_mu.erasure.redact import Sought
 from audio_mu.progress import bar
-from audio_mu.requests.ledger import COLUMNS, RECORDINGS, RETIRED, ROLE, STAGE, Entry
+from audio_mu.requests.into_service import ROLE, STAGE
+from audio_mu.requests.ledger import COLUMNS, RECORDINGS, RETIRED, Entry
 from audio_mu.store import registry, removal
 from audio_mu.store.artifacts import Files
 from audio_mu.store.handle import Store

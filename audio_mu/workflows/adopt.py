@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
-import pandas as pd
 
 from audio_mu.audit.class_order import fits, seeming_order
 from audio_mu.base_models.fingerprints import (
@@ -34,8 +33,7 @@ from audio_mu.errors import UserError, counted, first_of
 from audio_mu.names import ADOPTED, ADOPTED_FROM, ADOPTED_RUN, RECIPE_KNOWN
 from audio_mu.progress import say, say_once
 from audio_mu.report.base_models import Accuracies, hardly_better
-from audio_mu.requests.ledger import ANSWERED, RETIRED, Entry, Ledger, read_ledger
-from audio_mu.requests.ledger_file import Missing
+from audio_mu.requests.ledger import RETIRED, Ledger, read_ledger
 from audio_mu.requests.request_file import read_lines, shortened
 from audio_mu.requests.sides import keep_sides, read_sides
 from audio_mu.seeding import seeded
@@ -44,7 +42,7 @@ from audio_mu.store.handle import Store
 from audio_mu.store.removal import AnyRun
 from audio_mu.store.runs import Run
 from audio_mu.system.hashing import hash_of
-from audio_mu.workflows.data import Data, load_data, matching, of_entry
+from audio_mu.workflows.data import Data, learnt_from, load_data
 from audio_mu.workflows.stage import stage_run
 from audio_mu.workflows.train import Made, describe, log_base, metrics_of, reuse, sets_of
 
@@ -155,23 +153,14 @@ def _refuse_descent(
 
     By the lists of the store: what `trained_on` says does not matter then. `known`: see `_known`.
     """
-    respects = config.store.ledger == "respect"
-    entries = [*ledger.left_out(config.store.ledger), *(_unknown(lost) for lost in ledger.missing if respects)]
     for run in known:
         what = f"weights={shown_place(place)!r}, of run {run.name} ({run.id[:8]}) of this store,"
         if RETIRED in run.tags:
             why = f"whose models were removed for the erased request {run.tags[RETIRED][:8]}"
             raise UserError(f"{what} are those {why}: adopt others")
-        if found := first_learnt(runs, run.id, entries):
+        if found := first_learnt(runs, run.id, ledger.barring(config.store.ledger)):
             entry, held = found
             raise UserError(_crossed(entry.request, entry.hash, held, f"{what} were", entry.gone))
-
-
-def _unknown(lost: Missing) -> Entry:
-    """A request that the store does not know, as far as its recordings are known by hash."""
-    tags = {"request": "of AUDIO_MU_LEDGER", "request_hash": lost.request, "state": ANSWERED}
-    recordings = pd.DataFrame({"audio_hash": sorted(lost.hashes)}).assign(clip_id="")
-    return Entry("", tags, recordings, recordings[:0], {})
 
 
 def _data(config: Config, store: Store, ledger: Ledger, trained: frozenset[str]) -> tuple[Data, dict[str, str]]:
@@ -183,13 +172,8 @@ def _data(config: Config, store: Store, ledger: Ledger, trained: frozenset[str])
     sides = sides_of(config.data.split, clips, trained)
     _refuse_sides(config, clips, sides, read_sides(store, config.data))
     whole = split_clips(config.data.split, config.data.split_seed, clips, sides, draw=False)
-    for entry in ledger.left_out(config.store.ledger):
-        elsewhere = all(entry is not own for own in ledger.entries)
-        if held := int(of_entry(clips, entry, elsewhere)[1][whole.train].sum()):
-            raise UserError(_crossed(entry.request, entry.hash, held, gone=entry.gone))
-    for lost in ledger.missing if config.store.ledger == "respect" else ():
-        if held := int(matching(clips, (), lost.hashes)[whole.train].sum()):
-            raise UserError(_crossed("of AUDIO_MU_LEDGER", lost.request, held))
+    for entry, held in learnt_from(config, clips, ledger.barring(config.store.ledger), whole.train):
+        raise UserError(_crossed(entry.request, entry.hash, held, gone=entry.gone))
     if unread := len(trained - {*clips.ids}):
         say(f"note: {counted(unread, 'recording')} of trained_on cannot be read here, and nothing can be said of them")
     if copies := len(whole.train) - len(trained & {*clips.ids}):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -213,7 +213,7 @@ def load_data(config: Config, ledger: Ledger = NO_LEDGER, known: Sides | None = 
     out, trained = np.zeros(len(clips), dtype=bool), np.isin(np.arange(len(clips)), whole.train)
     scopes, left_out, earlier = [], [], {}
     for entry in ledger.left_out(config.store.ledger):
-        elsewhere = all(entry is not other for other in ledger.entries)
+        elsewhere = entry.is_elsewhere(config.data.label)
         own, scope, held = of_entry(clips, entry, elsewhere)
         check_people(clips, entry, scope, elsewhere, config.store.ledger == "respect")
         others = scope & ~own & (trained | ~held | bool(entry.classes))
@@ -298,6 +298,15 @@ def of_entry(clips: Clips, entry: Entry, elsewhere: bool = False) -> tuple[np.nd
     if entry.classes and not elsewhere:
         scope = scope | np.array([clips.class_names[label] in entry.classes for label in clips.labels.tolist()])
     return own, scope, held
+
+
+def learnt_from(
+    config: Config, clips: Clips, entries: Iterable[Entry], rows: np.ndarray
+) -> Iterator[tuple[Entry, int]]:
+    """The answered requests that have recordings, or others of their people or classes, among these clips; how many."""
+    for entry in entries:
+        if held := int(of_entry(clips, entry, entry.is_elsewhere(config.data.label))[1][rows].sum()):
+            yield entry, held
 
 
 def _without_format(id_: str) -> str:

@@ -44,7 +44,7 @@ from audio_mu.store.locks import registry_locked
 from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Child, Run, child_run
 from audio_mu.system.hashing import hash_of
-from audio_mu.workflows.data import Data, data_to_train, of_entry
+from audio_mu.workflows.data import Data, data_to_train, learnt_from
 from audio_mu.workflows.stage import base_params, base_tags, stage_run
 
 SHOWN = 12  # class names that are printed
@@ -249,13 +249,12 @@ def _publish(config: Config, store: Store, data: Data, made: Made, run_id: str, 
 
 def _refuse_crossed(config: Config, store: Store, data: Data) -> None:
     """Raise `UserError` where recordings that were trained on belong to a request that is answered by now."""
-    for entry in read_ledger(store, config.data.label).left_out(config.store.ledger):
-        elsewhere = entry.tags["dataset_name"] != config.data.label
-        if held := int(of_entry(data.clips, entry, elsewhere)[1][data.split.train].sum()):
-            raise UserError(
-                f"request {entry.request} ({entry.hash[:8]}) was answered in between, and these models hold {held} of "
-                "its recordings: run the same command again, and erase the request to remove them"
-            )
+    entries = read_ledger(store, config.data.label).left_out(config.store.ledger)
+    for entry, held in learnt_from(config, data.clips, entries, data.split.train):
+        raise UserError(
+            f"request {entry.request} ({entry.hash[:8]}) was answered in between, and these models hold {held} of its "
+            "recordings: run the same command again, and erase the request to remove them"
+        )
 
 
 def _published(config: Config, store: Store, data: Data, made: Made, run_id: str, metrics: Mapping[str, float]) -> bool:

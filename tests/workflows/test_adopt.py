@@ -382,4 +382,41 @@ def test_an_adopted_model_of_this_store_goes_with_what_it_was_read_from(foreign:
     run = newest(project, stage="train", role="seed", dataset_name="again")
     assert not project.query("select * from logged_models where source_run_id = ?", run)
     if by_file:  # the weights are the user's, and known
-        assert "were removed" in foreign.refused(name="fourth", trained_on=str(without), data_dir=str(copy))
+        assert "were removed" in foreign.refused(
+            name="fourth", weights=place, trained_on=str(without), data_dir=str(copy)
+        )
+
+
+@pytest.mark.parametrize("by_file", [False, True])
+def test_an_adopted_base_of_somebody_answered_elsewhere_is_refused(
+    foreign: Foreign, by_file: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches an unlearning that starts from weights which have learnt the person of another data set, whose own list
+    and folder know nothing of them, and a record that says no model has learnt them."""
+    project = foreign.project
+    without = project.folder / "without.csv"
+    ids = [id_ for id_ in pd.read_csv(foreign.trained_on)["id"] if "/p1_" not in id_]
+    without.write_text("id\n" + "\n".join(ids) + "\n")
+    place = served_by_hand(foreign, "1") if by_file else OF_STORE
+    n = len(pd.read_csv(foreign.trained_on)) - len(ids)
+    theirs = replace(project, parameters={**project.parameters, "dataset_name": "again", "methods": "naive,fine_tune"})
+    theirs.run("adopt", weights=place, trained_on=str(without), **RECIPE)
+    theirs.run("attack")
+    with pytest.raises(
+        UserError, match=rf"again.* descends from the weights .* trained on {n} recordings of speaker-p1"
+    ):
+        theirs.run("unlearn", forget="speaker", forget_speakers="p1", register="naive", methods="naive")
+    assert not project.entries()
+    shutil.copytree(project.folder / "recordings", project.folder / "less", ignore=shutil.ignore_patterns("p1_*"))
+    theirs.parameters["data_dir"] = str(project.folder / "less")
+    project.answer("p1")
+    request = {"forget": "speaker", "forget_speakers": "p2"}
+    told = rf"descends from the weights .* trained on {n} recordings of the answered request speaker-p1 \(.*\) of tones"
+    for stage in ("attack", "unlearn", "tune"):
+        with pytest.raises(UserError, match=told + r": run `.*train.*or adopt .* ledger=ignore$"):
+            theirs.run(stage, **request if stage != "attack" else {})
+    theirs.run("unlearn", **request, ledger="ignore")
+    monkeypatch.setattr("audio_mu.workflows.register.allowed_method", lambda asked, *_: asked)  # as if it met the rule
+    with pytest.raises(UserError, match=rf"with ledger=ignore the model holds {n} recordings"):
+        theirs.run("unlearn", **request, ledger="ignore", methods="naive,fine_tune", register="fine_tune")
+    assert len(project.entries()) == 1

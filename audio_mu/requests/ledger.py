@@ -33,6 +33,8 @@ COLUMNS = ("clip_id", "label", "speaker", "part", "audio_hash", "source_hash")
 SCOPE = "scope"
 """Column of request.csv and recordings.csv: person or class where the row's whole speaker or class was asked for."""
 OF_RECORDINGS, OF_PERSON, OF_CLASS = "recordings", "person", "class"
+CALLED = "called"
+"""Tag: data set → names that the entry's person has there, where it is another one, as JSON."""
 COPIES, SOUGHT = "copies", "copies_sought"
 """Tags: which copies were looked for, in words, and whether probable ones were."""
 
@@ -64,6 +66,8 @@ class Entry:
     answers: Mapping[str, Answer]
     twins: tuple[str, ...] = ()
     """Runs of further entries of the same request: two commands have answered it at once."""
+    also: frozenset[str] = frozenset()
+    """Other names, `composed`, that its person has in the data set that the ledger was read for."""
 
     @property
     def run_ids(self) -> tuple[str, ...]:
@@ -99,6 +103,11 @@ class Entry:
     def gone(self) -> bool:
         """Whether its recordings may not be read any more."""
         return self.state != ANSWERED
+
+    @cached_property
+    def called(self) -> Mapping[str, frozenset[str]]:
+        """Data set → the other names that its person is known to have there, `composed`."""
+        return {name: frozenset(names) for name, names in json.loads(self.tags.get(CALLED, "{}")).items()}
 
     def is_elsewhere(self, dataset_name: str) -> bool:
         """Whether it was answered in another data set than this: ids and classes mean other recordings there."""
@@ -140,6 +149,12 @@ class Ledger:
     entries: tuple[Entry, ...] = ()
     elsewhere: tuple[Entry, ...] = ()
     missing: tuple[ledger_file.Missing, ...] = ()
+
+    def of(self, dataset_name: str) -> Ledger:
+        """The ledger of one data set, of the ledger of all."""
+        away = [entry.is_elsewhere(dataset_name) for entry in self.entries]
+        own, others = (tuple(e for e, is_away in zip(self.entries, away) if is_away == of) for of in (False, True))
+        return Ledger(own, others, self.missing)
 
     @property
     def barred(self) -> Barred:
@@ -189,10 +204,8 @@ def read_ledger(store: Store, dataset_name: str | None = None) -> Ledger:
     finish_interrupted(store)
     every = _entries(store)
     missing = _keep(every)
-    if dataset_name is None:
-        return Ledger(tuple(every), missing=missing)
-    own, others = (tuple(e for e in every if e.is_elsewhere(dataset_name) == away) for away in (False, True))
-    return Ledger(own, others, missing)
+    ledger = Ledger(tuple(every), missing=missing)
+    return ledger if dataset_name is None else ledger.of(dataset_name)
 
 
 def keep_file(store: Store) -> None:

@@ -33,7 +33,8 @@ from audio_mu.errors import UserError, counted, first_of
 from audio_mu.names import ADOPTED, ADOPTED_FROM, ADOPTED_RUN, RECIPE_KNOWN
 from audio_mu.progress import say, say_once
 from audio_mu.report.base_models import Accuracies, hardly_better
-from audio_mu.requests.ledger import RETIRED, Ledger, read_ledger
+from audio_mu.requests.ledger import RETIRED, Ledger
+from audio_mu.requests.other_names import ledger_here
 from audio_mu.requests.request_file import read_lines, shortened
 from audio_mu.requests.sides import keep_sides, read_sides
 from audio_mu.seeding import seeded
@@ -61,7 +62,7 @@ def adopt(config: Config, store: Store, parent: Run | None = None) -> dict[int, 
     places = places_by_seed(config)
     config = dataclasses.replace(config, training=dataclasses.replace(config.training, seeds=tuple(places)))
     states = {seed: read_foreign(place) for seed, place in places.items()}
-    ledger = read_ledger(store, config.data.label)
+    ledger = ledger_here(store, config.data.label)
     root, catalog = find_recordings(config.data, ledger.barred)
     trained = _listed(config, catalog, (root, root.resolve()), ledger)
     n_classes = len(catalog.class_names)

@@ -20,8 +20,9 @@ from audio_mu.errors import UserError, counted, first_of, typed
 from audio_mu.names import ADOPTED, ADOPTED_FROM, NAIVE, NONE, RECIPE_KNOWN
 from audio_mu.progress import say_once
 from audio_mu.requests.again import resumed
-from audio_mu.requests.ledger import Entry, Ledger, read_ledger
+from audio_mu.requests.ledger import Entry, Ledger
 from audio_mu.requests.never_trained import asked_for, enter_never_trained
+from audio_mu.requests.other_names import ledger_here
 from audio_mu.requests.request import NeverTrainedError
 from audio_mu.requests.same_people import refuse_other_people
 from audio_mu.store import queries, registry
@@ -71,7 +72,7 @@ def resume(config: Config, store: Store) -> str | None:
     """See `resumed`; what is in service in spite of the answer is told."""
     cell = resumed(config, store)
     if cell is not None:
-        tell_served(store, read_ledger(store, config.data.label), config.data.label)
+        tell_served(store, ledger_here(store, config.data.label), config.data.label)
     return cell
 
 
@@ -85,7 +86,7 @@ def find_bases(store: Store, config: Config, for_request: bool = True, trains: b
     `data_of_bases`; else the models do. `trains`: networks are trained by the recipe, which adopted models may lack.
     """
     name = config.registered_model
-    ledger = read_ledger(store, config.data.label)
+    ledger = ledger_here(store, config.data.label)
     tell_served(store, ledger, config.data.label)
     candidates = {seed: _candidates(store, config, name, ledger, seed) for seed in config.training.seeds}
     missing = [seed for seed, versions in candidates.items() if not versions]

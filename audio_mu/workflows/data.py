@@ -21,9 +21,10 @@ from audio_mu.requests.held_out import held_out
 from audio_mu.requests.later import add_copies
 from audio_mu.requests.ledger import ERASING, SOUGHT, Entry, Ledger
 from audio_mu.requests.ledger_file import Missing
+from audio_mu.requests.other_names import keep_heard, names_here
 from audio_mu.requests.probable import CopiesFoundError, probable_copies, seek_for
 from audio_mu.requests.request import Earlier, NeverTrainedError, Request, resolve_request
-from audio_mu.requests.same_people import check_people, names_here, refuse_other_people, unread_of
+from audio_mu.requests.same_people import check_people, refuse_other_people, unread_of
 from audio_mu.requests.sides import keep_sides, read_sides
 from audio_mu.store import queries
 from audio_mu.store.handle import Store
@@ -131,7 +132,7 @@ def data_to_train(config: Config, store: Store, ledger: Ledger) -> Data:
         kept = keep_sides(store, config.data, data.split.drawn)
         if any(kept[key] != side for key, side in data.split.drawn.items()):
             data = load_data(config, ledger, kept)
-    _enter_copies(store, data)
+    _enter_copies(config, store, data)
     return data
 
 
@@ -149,7 +150,7 @@ def data_of_bases(config: Config, store: Store, ledger: Ledger) -> Data:
         waiting = [data.clips.ids[i] for i in data.split.waiting]
         what = counted(len(waiting), "recording")
         say_once(f"{what} newer than the last `train`: left out until the next one ({quoted(waiting)})")
-    _enter_copies(store, data)
+    _enter_copies(config, store, data)
     return data
 
 
@@ -192,9 +193,14 @@ def _taken_in(left_out: Sequence[LeftOut]) -> str:
     return "ledger=ignore takes them in" + (f" but for what is erased: {', '.join(gone)}" if gone else "")
 
 
-def _enter_copies(store: Store, data: Data) -> None:
-    """Probable copies of answered recordings become the request's, known by hash when their originals are gone."""
+def _enter_copies(config: Config, store: Store, data: Data) -> None:
+    """Probable copies of answered recordings become the request's, known by hash when their originals are gone.
+
+    So do the names that its person has here.
+    """
     for found in data.left_out:
+        if found.entry.is_elsewhere(config.data.label):
+            keep_heard(store, found.entry, data.clips, config.data.label)
         if found.copies:
             add_copies(store, found.entry, [row for row in data.clips.identity if row[0] in found.copies])
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from audio_mu.compute.engine import Engine
 from audio_mu.config import Config
 from audio_mu.errors import UserError
-from audio_mu.requests.ledger import read_ledger
+from audio_mu.requests.other_names import ledger_here
 from audio_mu.requests.request import NeverTrainedError
 from audio_mu.store.failed import COUNT
 from audio_mu.store.handle import Store
@@ -30,7 +30,7 @@ def run_all(config: Config, store: Store, engine: Engine) -> None:
     if resume(config, store) is not None:
         return
     if config.request.copies == "ask":  # before hours of training
-        data = data_to_train(config, store, read_ledger(store, config.data.label))
+        data = data_to_train(config, store, ledger_here(store, config.data.label))
         try:
             resolve(config, data)
         except NeverTrainedError as found:

@@ -44,8 +44,8 @@ from audio_mu.requests.ledger import (
     Ledger,
     clips_hash,
     enter,
-    read_ledger,
 )
+from audio_mu.requests.other_names import ledger_here
 from audio_mu.requests.people import of_each_person
 from audio_mu.requests.probable import NOT_SOUGHT
 from audio_mu.store import queries, registry
@@ -136,7 +136,7 @@ def _register(config: Config, store: Store, run: Run, cell_id: str) -> dict[int,
     failed = still_failed(store, tags, [run.tags for run in cell.runs.values()], "method", "seed")
     chosen = _chosen(asked, cell, config.training.seeds, failed)
     models = {seed: _model(store, chosen.method, finished) for seed, finished in chosen.runs.items()}
-    ledger = read_ledger(store, config.data.label)
+    ledger = ledger_here(store, config.data.label)
     _refuse_erased(ledger, chosen.first)
     for seed, model in models.items():
         check_lists(store, chosen.runs[seed])

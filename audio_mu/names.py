@@ -29,6 +29,9 @@ whether the recipe is that of its training ("true"), so that naive can be retrai
 ADOPTED_RUN = "adopted_run_id"
 """Tag of a base model whose weights were read from this store: the run that made them, of which it descends."""
 
+WEIGHTS = ("weights", "weights_float16", "weights_bfloat16")
+"""Tags of a run that has logged a network: hashes of its weights, as they are and as files of 16 bits keep them."""
+
 
 def file_name(text: str) -> str:
     """A name as a part of a path: letters, digits, `.`, `+`, `-` and `_`, which stands for all others."""

@@ -125,6 +125,37 @@ def test_a_person_of_another_name_in_another_data_set(answered: Answered, erased
     assert not erased or not everybody(answered) & answered.ids("p1")
 
 
+@pytest.mark.parametrize("known", ["before the answer", "by the sound of then", "before the answer, erased"])
+def test_later_recordings_of_a_person_whose_others_are_gone(answered: Answered, known: str, tmp_path: Path) -> None:
+    """Catches what an answered person says later, where an earlier training of another data set alone knows under which
+    name, and where an erasure leaves the person's other recordings under that name."""
+    copy = tmp_path / "copy"
+    others = {"data_dir": str(copy), "dataset_name": "others", "speaker_pattern": r"(\d+)_"}
+    for path in sorted((answered.folder / "recordings").glob("*/p*_*.wav")):
+        target = copy / path.parent.name / path.name.replace("p", "")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    for path in sorted(copy.glob("*/1_[01].wav")):  # what p1 has said there and not in the data set of the answer
+        wave, rate = soundfile.read(path)
+        soundfile.write(path.with_name(f"1_own{path.name[2]}.wav"), wave[::-1], rate)
+    answered.run("train", **others, **({"ledger": "ignore"} if "before" in known else {}))
+    if "erased" in known:
+        own = {id_ for id_ in everybody(answered) if "/1_own" in id_}
+        base = answered.runs(stage="train", role="seed")[-1]
+        answered.run("erase", request=answered.hash("p1"), confirm="true")
+        assert own and not own & set(answered.table(base, "losses.csv")["clip_id"])
+        entry = answered.table(answered.entries()[0], "recordings.csv")
+        assert set(entry["speaker"]) == {"p1"}
+    for path in sorted(copy.glob("*/1_*.wav")):
+        wave, rate = soundfile.read(path)
+        soundfile.write(path.with_name(path.name.replace("_", "_5")), 0.5 * wave[::-1], rate)
+        path.unlink()
+    output = answered.run("train", **others)
+    assert "1 is p1 of request speaker-p1 (" in output
+    assert everybody(answered) and not {id_ for id_ in everybody(answered) if "/1_5" in id_}
+    assert {id_ for id_ in members(answered) if "/2_" in id_}
+
+
 @pytest.mark.parametrize("erased", [False, True])
 def test_a_person_of_several_names_in_another_data_set(answered: Answered, erased: bool) -> None:
     """Catches a person whose recordings another data set has under names of takes, one of which is new."""

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from audio_mu.audit.performance import answers_and_labels
+from audio_mu.audit.performance import answers_and_labels, of_classes
 
 OF_A_CLASS = ["set", "class", "n", "accuracy", "precision", "recall", "f1"]
 CONFUSION = ["set", "label", "answer", "n"]
@@ -42,19 +42,18 @@ class ByClass:
 
 def by_class(sets: Mapping[str, tuple[ArrayLike, ArrayLike]], class_names: Sequence[str]) -> ByClass:
     """Return the figures of every class on each set, given by its logits [n, classes] and labels [n]."""
-    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support  # a second, see `performance`
-
     rows: list[tuple[object, ...]] = []
     confused: list[tuple[object, ...]] = []
     for name, (logits, labels) in sets.items():
         answers, truth = answers_and_labels(logits, labels)
         if not len(truth):
             continue
-        present = np.unique(truth)
-        figures = precision_recall_fscore_support(truth, answers, labels=present, zero_division=0.0)
-        for label, precision, recall, f1, n in zip(present, *(column.tolist() for column in figures)):
-            rows.append((name, class_names[label], int(n), recall, precision, recall, f1))
-        counts = confusion_matrix(truth, answers, labels=np.arange(len(class_names)))
+        found = of_classes(answers, truth)
+        columns = (found.n, found.recall, found.precision, found.recall, found.f1)
+        for label, *figures in zip(found.labels, *(column.tolist() for column in columns)):
+            rows.append((name, class_names[label], *figures))
+        counts = np.zeros((len(class_names), len(class_names)), dtype=np.int64)
+        np.add.at(counts, (truth, answers), 1)
         confused += [
             (name, class_names[of], class_names[called], int(counts[of, called])) for of, called in np.argwhere(counts)
         ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax, logsumexp
@@ -119,20 +121,41 @@ def answers_and_labels(logits: ArrayLike, labels: ArrayLike) -> tuple[Integers, 
     return values.argmax(axis=1).astype(np.int64), as_labels(labels, *values.shape)
 
 
-def class_performance(logits: ArrayLike, labels: ArrayLike) -> dict[str, float]:
-    """Return {macro_f1, worst_class_accuracy} of logits [n, classes] and labels [n]; ValueError for no clips.
+@dataclass(frozen=True)
+class OfClasses:
+    """Figures of each class that has clips, which are `labels`: [classes] each. A class's recall is its accuracy."""
 
-    Both over the classes that have clips here: of a set without a class its F1 says nothing, and an answer that names
-    it counts against the class that the clip is of. The lowest accuracy is that of a class, whatever its size.
+    labels: Integers
+    precision: Floats
+    recall: Floats
+    f1: Floats
+    n: Integers
+
+
+def of_classes(answers: Integers, truth: Integers) -> OfClasses:
+    """Return the figures of each class of the answers [n] and labels [n]; ValueError for no clips.
+
+    Of a set without a class its F1 says nothing, and an answer that names it counts against the class that the clip is
+    of.
     """
     from sklearn.metrics import (
         precision_recall_fscore_support,  # a second, which commands without figures need not wait
     )
 
-    answers, truth = answers_and_labels(logits, labels)
     _refuse_empty(truth)
-    _, recalls, f1, _ = precision_recall_fscore_support(truth, answers, labels=np.unique(truth), zero_division=0.0)
-    return {"macro_f1": float(f1.mean()), "worst_class_accuracy": float(recalls.min())}
+    present = np.unique(truth)
+    found = precision_recall_fscore_support(truth, answers, labels=present, zero_division=0.0)
+    precision, recall, f1, n = found
+    return OfClasses(present, precision, recall, f1, n.astype(np.int64))
+
+
+def class_performance(logits: ArrayLike, labels: ArrayLike) -> dict[str, float]:
+    """Return {macro_f1, worst_class_accuracy} of logits [n, classes] and labels [n]; ValueError for no clips.
+
+    Both over the classes that have clips here. The lowest accuracy is that of a class, whatever its size.
+    """
+    found = of_classes(*answers_and_labels(logits, labels))
+    return {"macro_f1": float(found.f1.mean()), "worst_class_accuracy": float(found.recall.min())}
 
 
 def performance(logits: ArrayLike, labels: ArrayLike) -> dict[str, float]:

@@ -1,11 +1,13 @@
-"""What a figure depends on beside its data: the source of the numeric code, the network, the machine."""
+"""What a figure depends on beside its data: the source of the numeric code, the network, the machine, the weights."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import audio_mu
@@ -13,8 +15,9 @@ from audio_mu.compute.cores import threads_and_workers
 from audio_mu.compute.jobs import Problem
 from audio_mu.config import Config
 from audio_mu.data.clips import Clips
+from audio_mu.names import WEIGHTS
 from audio_mu.own_code import digest_of, is_reference, load
-from audio_mu.system.hashing import file_sha256, hash_of
+from audio_mu.system.hashing import file_sha256, hash_of, sha256
 from audio_mu.training import OptimizerSettings, pick_device
 
 TRAINING_SOURCE = ("seeding.py", "optimizer.py", "training.py", "data", "models", "compute")
@@ -82,3 +85,35 @@ def optimizer_settings(config: Config) -> OptimizerSettings:
         training.warmup,
         training.accumulate,
     )
+
+
+def state_hash(state: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of weights: their names, types, shapes and numbers, whatever the file that held them."""
+    return sha256(*(part for name, value in sorted(state.items()) for part in (name, *_parts(value))))
+
+
+def _parts(value: np.ndarray) -> tuple[str, str, memoryview]:
+    return str(value.dtype), str(value.shape), value.reshape(-1).view(np.uint8).data
+
+
+def weights_tags(state: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """The tags `WEIGHTS` by which the weights of a model are known in any file that has them."""
+    kept_as = dict(zip(WEIGHTS, (None, torch.float16, torch.bfloat16)))
+    return {tag: _numbers_hash(state, dtype) for tag, dtype in kept_as.items()}
+
+
+def weights_hash(state: Mapping[str, np.ndarray]) -> str:
+    """The one of `WEIGHTS` that a model with these weights has, whether they were kept in 16 bits meanwhile or not."""
+    return _numbers_hash(state, None)
+
+
+def _numbers_hash(state: Mapping[str, np.ndarray], kept_as: torch.dtype | None) -> str:
+    """SHA-256 of the tensors' types, shapes and numbers, after having been of a type; their names may change."""
+
+    def kept(value: np.ndarray) -> np.ndarray:
+        if kept_as is None or not np.issubdtype(value.dtype, np.floating):
+            return value
+        own = torch.from_numpy(value)
+        return own.to(kept_as).to(own.dtype).numpy()
+
+    return sha256(*sorted(sha256(*_parts(kept(value))) for value in state.values()))

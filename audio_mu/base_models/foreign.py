@@ -19,7 +19,6 @@ from audio_mu.config import Config
 from audio_mu.errors import UserError, first_of, memory_ended, one_line
 from audio_mu.store import registry
 from audio_mu.store.weights import BadWeights, read_weights
-from audio_mu.system.hashing import sha256
 
 OF_STORE = ("models:/", "runs:/")
 INSIDE = ("state_dict", "model_state_dict", "model")
@@ -158,14 +157,6 @@ def _unwrapped(state: State, wanted: State) -> State:
 
 def _few(state: State) -> str:
     return first_of(sorted(state), 3)
-
-
-def state_hash(state: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of weights: their names, types, shapes and numbers, whatever the file that held them."""
-    parts: list[bytes | str] = []
-    for name, value in sorted(state.items()):
-        parts += [name, str(value.dtype), str(value.shape), value.tobytes()]
-    return sha256(*parts)
 
 
 def shown_place(place: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from audio_mu.base_models.fingerprints import network_identity, network_source, optimizer_settings
+from audio_mu.base_models.fingerprints import network_identity, network_source, optimizer_settings, weights_tags
 from audio_mu.compute.jobs import Result, at_start, make_network
 from audio_mu.config import Config, load_recipe
 from audio_mu.data.audio import SAMPLE_RATE
@@ -32,6 +32,7 @@ TOLERANCE = 1e-3  # of logits, relative to their size: the exported operations a
 
 def log_servable(run: Run, config: Config, class_names: Sequence[str], seed: int, result: Result) -> str:
     """Log a network with its frontend: waveforms in, logits out. Returns the model's URI."""
+    run.tags(weights_tags(result.state))  # before the model: it may be saved by hand before this process ends
     return registry.log_model(
         run,
         _filled(config, len(class_names), seed, result.state),

@@ -100,13 +100,21 @@ class Problem:
     def network(self, seed: int) -> nn.Module:
         """A network to be filled, its weights drawn from the seed."""
         with seeded(seed):
-            return make_network(self.architecture, self._mapped().shape[2:], self.n_classes)
+            return self._drawn()
+
+    def filled(self, seed: int, state: Mapping[str, np.ndarray]) -> nn.Module:
+        """A network of these weights on the CPU; what it has beside them is drawn from the seed."""
+        network = self.network(seed)
+        network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in state.items()})
+        return network.eval()
 
     def initialise(self, seed: int) -> nn.Module:
         """A network as its training starts: weights drawn from the seed, or what the class's own `start` gives it."""
         with seeded(seed):
-            network = make_network(self.architecture, self._mapped().shape[2:], self.n_classes)
-            return at_start(network, self.architecture, seed)
+            return at_start(self._drawn(), self.architecture, seed)
+
+    def _drawn(self) -> nn.Module:
+        return make_network(self.architecture, self._mapped().shape[2:], self.n_classes)
 
 
 @dataclass(frozen=True)
@@ -239,9 +247,7 @@ def train_job(job: TrainJob) -> Result:
 def evaluate(problem: Problem, seed: int, state: Mapping[str, np.ndarray], sets: Mapping[str, np.ndarray]) -> Result:
     """The logits of given weights on every set, as of a trained base model."""
     features, _ = problem.tensors()
-    network = problem.network(seed)
-    network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in state.items()})
-    network.to(features.device).eval()
+    network = problem.filled(seed, state).to(features.device)
     logits = {name: predict(network, features, indices) for name, indices in sets.items()}
     return Result(state, logits, 0.0, 0.0, 0.0)
 
@@ -251,9 +257,7 @@ def unlearn_job(job: UnlearnJob) -> Result:
     if job.reference:
         own_method(job.reference)
     features, labels = job.problem.tensors()
-    base = job.problem.network(job.seed)
-    base.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in job.base_state.items()})
-    base.to(features.device).eval()
+    base = job.problem.filled(job.seed, job.base_state).to(features.device)
     shape, size = tuple(features.shape[2:]), job.settings.batch_size
     optimizer, precision = job.settings.optimizer, job.settings.precision
     with suppress(Exception):  # what cannot take a step is told by the method that takes one

@@ -42,13 +42,19 @@ class Content:
     def _look_up(self, run: AnyRun) -> None:
         dataset, lists = run.tags.get("dataset_name", ""), HASHED.get(run.tags.get("stage", ""), ())
         for path in paths_of(run, lists) if run.is_own else ():
-            rows = rows_of(run.files.read(path), self._entry)
+            rows = rows_of(run.files.read(path), self._entry, self._entry.called.get(dataset, frozenset()))
             if rows is not None:
                 if path in COMPLETE:
                     self._told.add(run.id)
                     self._told_of.add(dataset)
                 self._ids.setdefault(dataset, set()).update(rows["clip_id"])
-                self._said.append(rows if self._is_same(run) else rows.assign(clip_id=""))  # an id of its own
+                self._said.append(rows if self._is_same(run) else self._own_name(rows))
+
+    def _own_name(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Rows of another data set, whose ids and names of people mean nothing in this one."""
+        known = self._entry.recordings["speaker"]
+        named = known[known.map(composed).isin(self._entry.speakers)]
+        return rows.assign(clip_id="", **({"speaker": named.iloc[0]} if len(named) else {}))
 
     def _is_same(self, run: AnyRun) -> bool:
         own, tags = self._entry.tags, run.tags
@@ -88,15 +94,15 @@ def paths_of(run: AnyRun, lists: Iterable[str]) -> list[str]:
     ]
 
 
-def rows_of(table: bytes, entry: Entry) -> pd.DataFrame | None:
+def rows_of(table: bytes, entry: Entry, called: frozenset[str] = frozenset()) -> pd.DataFrame | None:
     """The rows of a list that are recordings of an entry, by hash or by speaker; None where it has no hashes, or is
-    none that can be read."""
+    none that can be read. `called`: other names that its person has in the list's data set."""
     try:
         read = pd.read_csv(io.BytesIO(table), dtype=str, usecols=lambda name: name in COLUMNS, keep_default_na=False)
         told = read[[name for name in HASHES if name in read]]
         found = told.isin(entry.hashes).any(axis=1)
         if entry.speakers and "speaker" in read:
-            found |= read["speaker"].map(composed).isin(entry.speakers)
+            found |= read["speaker"].map(composed).isin(entry.speakers | called)
         return read[found] if len(told.columns) and "clip_id" in read else None
     except ValueError:
         return None

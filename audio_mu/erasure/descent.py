@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
 from audio_mu.erasure.content import Content
-from audio_mu.names import ADOPTED, ADOPTED_RUN, NAIVE
+from audio_mu.names import ADOPTED, ADOPTED_RUN, NAIVE, WEIGHTS
 from audio_mu.requests.ledger import Entry
+from audio_mu.store import removal
 from audio_mu.store.artifacts import unpacked
+from audio_mu.store.handle import Store
 from audio_mu.store.removal import AnyRun
 
 TRAINED_ON = {"train": "logits/train.npz", "unlearn": "logits/remain.npz", "attack": "mia_all_balanced.csv"}
@@ -82,6 +84,30 @@ def learnt_by(runs: Mapping[str, AnyRun], run_id: str, entry: Entry) -> int:
             waiting += [*_parents(run), *same]
     answering = {id_: runs[id_] for id_ in entry.answering_runs if id_ in runs}  # they know the entry's folder
     return Descent({**line, **answering}, entry).learnt(run_id) or 0
+
+
+def made_of(runs: Mapping[str, AnyRun], weights: str, adopted: str) -> list[AnyRun]:
+    """The runs that have logged a network of these weights, known by one of `WEIGHTS` or as adopted, oldest first."""
+    return [run for run in runs.values() if weights in map(run.tags.get, WEIGHTS) or _adopted(run) == adopted]
+
+
+def first_learnt(runs: Mapping[str, AnyRun], run_id: str, entries: Iterable[Entry]) -> tuple[Entry, int] | None:
+    """The first of these requests of whose recordings the models of a run have learnt some, and how many."""
+    return next(((entry, held) for entry in entries if (held := learnt_by(runs, run_id, entry))), None)
+
+
+def learnt_before(
+    store: Store, run_id: str, tags: Mapping[str, str], entries: Sequence[Entry]
+) -> tuple[tuple[Entry, int], ...]:
+    """The first request of which a model has learnt recordings that no list of its own data set has to show.
+
+    Nothing where its base was trained here: what it has learnt is in its own data set's lists. `tags`: of the run or
+    version.
+    """
+    if ADOPTED not in tags or not entries:
+        return ()
+    found = first_learnt({run.id: run for run in removal.every_run(store)}, run_id, entries)
+    return (found,) if found else ()
 
 
 def _adopted(run: AnyRun) -> str:

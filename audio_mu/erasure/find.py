@@ -18,7 +18,8 @@ from audio_mu.erasure.content import Content, is_hashed
 from audio_mu.erasure.descent import Descent
 from audio_mu.erasure.redact import Sought
 from audio_mu.progress import bar
-from audio_mu.requests.ledger import COLUMNS, RECORDINGS, RETIRED, ROLE, STAGE, Entry
+from audio_mu.requests.into_service import ROLE, STAGE
+from audio_mu.requests.ledger import COLUMNS, RECORDINGS, RETIRED, Entry
 from audio_mu.store import registry, removal
 from audio_mu.store.artifacts import Files
 from audio_mu.store.handle import Store
@@ -30,6 +31,8 @@ REMOVED, REWRITTEN, RETIRE = "removed", "rewritten without them", "removed, figu
 CACHE_DIGITS = 32
 CACHE = re.compile(rf"[0-9a-f]{{{CACHE_DIGITS}}}|\.[0-9a-f]{{{CACHE_DIGITS}}}\.\w+\.\d+-[\w-]*\.tmp")
 """Names of the feature caches that this package makes, whole and half built; every other folder is somebody else's."""
+WORST_SPEAKER = "worst_speaker"
+"""Tag of a run of any request: which of the other people has lost most, with how many recordings."""
 MODEL = {"attack": "attack models", "train": "base model"}
 
 
@@ -136,9 +139,10 @@ class Search:
     def _tags(self) -> Iterator[Finding]:
         for run in self.runs.values():
             sought = self._sought(run)
-            for key, value in run.tags.items():
-                if run.is_own and run.active and sought.named_in(value):
-                    change = partial(Run(self.store, run.id, run.name).tags, {key: sought.cut(value)})
+            for key, value in run.tags.items() if run.is_own and run.active else ():
+                worst = key == WORST_SPEAKER and composed(value.rpartition(" (")[0]) in self.entry.speakers
+                if worst or sought.named_in(value):
+                    change = partial(Run(self.store, run.id, run.name).tags, {key: "" if worst else sought.cut(value)})
                     yield Finding("tag", _named(run, key), REWRITTEN, change)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from audio_mu.erasure.descent import learnt_by
+from audio_mu.erasure.descent import first_learnt
 from audio_mu.errors import counted
 from audio_mu.progress import say_once
 from audio_mu.requests.ledger import Entry, Ledger, read_ledger
@@ -25,16 +25,23 @@ OF_ANOTHER = (
 def tell_served_everywhere(store: Store) -> None:
     """The same of every data set in the registry, after an answer: it holds in all of them."""
     names = [name.removeprefix("audio-mu.") for name, _ in registry.aliases(store, "audio-mu.")]
+    ledger = read_ledger(store)
     for dataset_name in sorted({name.rsplit(".", 2)[0] for name in names}):
-        tell_served(store, read_ledger(store, dataset_name), dataset_name)
+        _tell_served(store, ledger.of(dataset_name), dataset_name)
 
 
 def tell_served(store: Store, ledger: Ledger, dataset_name: str) -> None:
     """Tell which aliases of a data set's models serve what has learnt from an answered request, and the right version.
 
-    Of the version that has answered last the ledger knows what it has learnt of its own data set's requests. Of
-    everything else the lists of its runs are read.
+    Once in a command: nothing but an answer moves these aliases. Of the version that has answered last the ledger
+    knows what it has learnt of its own data set's requests. Of everything else the lists of its runs are read.
     """
+    if dataset_name not in store.served_told:
+        store.served_told.add(dataset_name)
+        _tell_served(store, ledger, dataset_name)
+
+
+def _tell_served(store: Store, ledger: Ledger, dataset_name: str) -> None:
     away = [entry for entry in ledger.elsewhere if not entry.gone]
     everything = [entry for entry in ledger.entries if not entry.gone] + away
     runs: dict[str, AnyRun] = {}
@@ -73,11 +80,11 @@ def _newest_answer(ledger: Ledger, name: str) -> Mapping[str, str]:
 
 def _learnt(runs: Mapping[str, AnyRun], run_id: str, entries: Iterable[Entry]) -> str:
     """What a run's models have learnt, in words, of the first of these requests; the way out is one for all."""
-    for entry in entries:
-        if held := learnt_by(runs, run_id, entry):
-            whose = counted(held, "recording")
-            return f"which was trained on {whose} of the answered request {entry.request} ({entry.hash[:8]})"
-    return ""
+    if (found := first_learnt(runs, run_id, entries)) is None:
+        return ""
+    entry, held = found
+    whose = counted(held, "recording")
+    return f"which was trained on {whose} of the answered request {entry.request} ({entry.hash[:8]})"
 
 
 def _way(name: str, aliases: Iterable[str], right: str) -> str:

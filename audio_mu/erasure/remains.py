@@ -39,6 +39,7 @@ def remaining(data: DataParameters, search: Search) -> list[Remaining]:
         Remaining(f"{RECORDINGS} of the ledger's entry", "so that the recordings and their copies stay left out"),
         *_models(search.store, entry, runs, search.descent),
         *_names(entry, runs),
+        *_single(entry),
         *_held_out(entry),
         *_files(data, entry, search.answering),
         *_weights(runs, search.descent),
@@ -87,6 +88,20 @@ def _names(entry: Entry, runs: Collection[AnyRun]) -> Iterator[Remaining]:
         yield Remaining(
             f"parameters or tags of {in_params + in_tags} runs that name a recording",
             "MLflow lets no parameter and no deleted run be changed: delete the runs and run `mlflow gc`",
+        )
+
+
+def _single(entry: Entry) -> Iterator[Remaining]:
+    """Figures of a set of one recording, which are no averages."""
+    n_forgotten = int((entry.recordings["forgotten"] == "True").sum()) if "forgotten" in entry.recordings else 0
+    alone = [name for name, n in (("forget", n_forgotten), ("held_out", len(held_out(entry)))) if n == 1]
+    if alone:
+        yield Remaining(
+            f"accuracy, loss and attack figures of a set of one recording ({' and '.join(alone)}), in metrics, tables, "
+            f"pages and as earlier-{entry.request}/… of later requests",
+            "they are that one recording's own, beside the request's name and without its id, sound or hash; MLflow "
+            "lets no metric be removed: delete those runs of the request whose models are not in service, and the "
+            "comparisons since, and run `mlflow gc`",
         )
 
 

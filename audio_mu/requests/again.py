@@ -9,7 +9,8 @@ from audio_mu.data.catalog import composed
 from audio_mu.errors import UserError, first_of
 from audio_mu.names import NONE
 from audio_mu.requests.held_out import held_out
-from audio_mu.requests.ledger import ANSWERED, ROLE, STAGE, Entry, finish_interrupted, read_ledger
+from audio_mu.requests.into_service import ROLE, STAGE, finish_interrupted
+from audio_mu.requests.ledger import ANSWERED, Entry, read_ledger
 from audio_mu.requests.named import Drawn
 from audio_mu.store import queries, registry
 from audio_mu.store.handle import Store
@@ -67,9 +68,7 @@ def refuse_answered(config: Config, entries: Sequence[Entry], drawn: Drawn | Non
     classes = {*request.forget_class_names}
     own = {entry.hash: entry.ids | {*held_out(entry)["clip_id"]} for entry in entries}
     listed = ids if not people and ids and ids <= frozenset().union(*own.values()) else frozenset[str]()
-    removed = {
-        entry.hash: entry.classes & classes for entry in entries if entry.tags["dataset_name"] == config.data.label
-    }
+    removed = {entry.hash: entry.classes & classes for entry in entries if not entry.is_elsewhere(config.data.label)}
     found = [e for e in entries if e.speakers & people.keys() or removed.get(e.hash) or own[e.hash] & listed]
     if not found:
         return

@@ -14,23 +14,18 @@ import pandas as pd
 
 from audio_mu.data.catalog import Barred, composed
 from audio_mu.errors import UserError, counted, first_of
-from audio_mu.progress import say
 from audio_mu.requests import ledger_file
-from audio_mu.store import queries, registry
+from audio_mu.requests.into_service import MOVING, ROLE, STAGE, finish_interrupted, put_into_service
+from audio_mu.store import queries
 from audio_mu.store.artifacts import read_csv, read_json
 from audio_mu.store.handle import Store
-from audio_mu.store.locks import registry_locked
-from audio_mu.store.queries import Finished, has_tags
+from audio_mu.store.queries import Finished
 from audio_mu.store.registry import Version
 from audio_mu.store.runs import Run, lone_run
 from audio_mu.system.hashing import hash_of
 
-STAGE, ROLE = "ledger", "entry"
 ANSWERED, ERASING, ERASED = "answered", "erasing", "erased"
 STATES = (ANSWERED, ERASING, ERASED)
-MOVING = "moving"
-"""Tag of an entry whose models are going into service, as JSON: alias → registered model and version, and the runs of
-all entries of the command."""
 RECORDINGS, NONMEMBERS, ANSWERS = "recordings.csv", "nonmembers.csv", "answers.json"
 RETIRED = "retired"
 """Tag of a run whose models were removed for a request, with its hash: figures stay, models are not to be had."""
@@ -38,6 +33,8 @@ COLUMNS = ("clip_id", "label", "speaker", "part", "audio_hash", "source_hash")
 SCOPE = "scope"
 """Column of request.csv and recordings.csv: person or class where the row's whole speaker or class was asked for."""
 OF_RECORDINGS, OF_PERSON, OF_CLASS = "recordings", "person", "class"
+CALLED = "called"
+"""Tag: data set → names that the entry's person has there, where it is another one, as JSON."""
 COPIES, SOUGHT = "copies", "copies_sought"
 """Tags: which copies were looked for, in words, and whether probable ones were."""
 
@@ -69,6 +66,8 @@ class Entry:
     answers: Mapping[str, Answer]
     twins: tuple[str, ...] = ()
     """Runs of further entries of the same request: two commands have answered it at once."""
+    also: frozenset[str] = frozenset()
+    """Other names, `composed`, that its person has in the data set that the ledger was read for."""
 
     @property
     def run_ids(self) -> tuple[str, ...]:
@@ -106,6 +105,15 @@ class Entry:
         return self.state != ANSWERED
 
     @cached_property
+    def called(self) -> Mapping[str, frozenset[str]]:
+        """Data set → the other names that its person is known to have there, `composed`."""
+        return {name: frozenset(names) for name, names in json.loads(self.tags.get(CALLED, "{}")).items()}
+
+    def is_elsewhere(self, dataset_name: str) -> bool:
+        """Whether it was answered in another data set than this: ids and classes mean other recordings there."""
+        return self.tags.get("dataset_name") != dataset_name
+
+    @cached_property
     def ids(self) -> frozenset[str]:
         """Ids of its recordings."""
         return frozenset(self.recordings["clip_id"]) - {""}  # without: a person's, in another data set
@@ -141,6 +149,12 @@ class Ledger:
     elsewhere: tuple[Entry, ...] = ()
     missing: tuple[ledger_file.Missing, ...] = ()
 
+    def of(self, dataset_name: str) -> Ledger:
+        """The ledger of one data set, of the ledger of all."""
+        away = [entry.is_elsewhere(dataset_name) for entry in self.entries]
+        own, others = (tuple(e for e, is_away in zip(self.entries, away) if is_away == of) for of in (False, True))
+        return Ledger(own, others, self.missing)
+
     @property
     def barred(self) -> Barred:
         """What may not be read: the recordings of erased requests, and whatever else their people say."""
@@ -152,6 +166,10 @@ class Ledger:
         """The entries whose recordings are left out: all of them, or with `ledger=ignore` those that are gone."""
         return tuple(entry for entry in (*self.entries, *self.elsewhere) if entry.gone or ledger == "respect")
 
+    def barring(self, ledger: str) -> tuple[Entry, ...]:
+        """The same, and what is known of the `missing` ones, by hash alone, where nobody is taken in again."""
+        return self.left_out(ledger) + (tuple(map(_unknown, self.missing)) if ledger == "respect" else ())
+
     def of_model(self, name: str) -> list[Entry]:
         """The entries that a registered model has answered, in order."""
         return [entry for entry in self.entries if name in entry.answers]
@@ -161,6 +179,12 @@ class Ledger:
         first = next(other for other in self.entries if other.request == entry.request)
         name = "earlier-" + re.sub(r"[^\w.-]+", "_", entry.request)
         return name if first.hash == entry.hash else f"{name}-{entry.hash[:6]}"
+
+
+def _unknown(lost: ledger_file.Missing) -> Entry:
+    tags = {"request": "of AUDIO_MU_LEDGER", "request_hash": lost.request, "state": ANSWERED}
+    recordings = pd.DataFrame({"audio_hash": sorted(lost.hashes)}).reindex(columns=list(COLUMNS), fill_value="")
+    return Entry("", tags, recordings, recordings[:0], {})
 
 
 def _barring(own: Sequence[Entry], elsewhere: Sequence[Entry]) -> Barred:
@@ -179,9 +203,8 @@ def read_ledger(store: Store, dataset_name: str | None = None) -> Ledger:
     finish_interrupted(store)
     every = _entries(store)
     missing = _keep(every)
-    own = tuple(entry for entry in every if dataset_name in (None, entry.tags["dataset_name"]))
-    others = (entry for entry in every if dataset_name not in (None, entry.tags["dataset_name"]))
-    return Ledger(own, tuple(others), missing)
+    ledger = Ledger(tuple(every), missing=missing)
+    return ledger if dataset_name is None else ledger.of(dataset_name)
 
 
 def keep_file(store: Store) -> None:
@@ -286,7 +309,7 @@ def enter(
     named = {alias: [version.name, version.version] for alias, version in (aliases or {}).items()}
     moving = json.dumps({"aliases": named, "entries": written})
     Run(store, written[0], "").tags({MOVING: moving})
-    _put_into_service(store, written[0], moving)
+    put_into_service(store, written[0], moving)
     keep_file(store)
     return written
 
@@ -314,34 +337,3 @@ def _write(store: Store, entry: Entry, known: Entry | None, previous: str) -> Se
         run.text(ANSWERS, json.dumps({name: dataclasses.asdict(given) for name, given in answers.items()}, indent=1))
         run.tags(tags)
     return [run.id for run in runs]
-
-
-def _put_into_service(store: Store, run_id: str, moving: str) -> None:
-    left = json.loads(moving)
-    for alias, (name, number) in left["aliases"].items():
-        if (version := registry.by_number(store, name, number)) is not None:  # not deleted since
-            registry.set_alias(store, version, alias)
-    for written in left["entries"]:
-        store.client.set_terminated(written)  # only a whole entry is found
-    Run(store, run_id, "").tags({MOVING: ""})
-
-
-def finish_interrupted(store: Store) -> list[Mapping[str, str]]:
-    """Put into service what a killed command has entered and not finished; the tags of these entries."""
-    if not _unfinished(store):
-        return []
-    with registry_locked(store):  # whoever is at it right now ends first
-        found = _unfinished(store)
-        for run_id, tags in found:
-            _put_into_service(store, run_id, tags[MOVING])
-            say(
-                f"ledger: the command that answered request {tags['request']} ({tags['request_hash'][:8]}) was killed "
-                "while it put its models into service: done now"
-            )
-    return [tags for _, tags in found]
-
-
-def _unfinished(store: Store) -> list[tuple[str, Mapping[str, str]]]:
-    condition = " and ".join([f"tags.{MOVING} != ''", *has_tags({"stage": STAGE, "role": ROLE})])
-    found = queries.every(store.client.search_runs, queries.experiments(store), condition)
-    return [(run.info.run_id, run.data.tags) for run in found]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from audio_mu.errors import UserError, counted, first_of, typed
 from audio_mu.progress import say_once
 from audio_mu.requests.held_out import held_out
 from audio_mu.requests.ledger import Entry
+from audio_mu.requests.other_names import names_here
 
 FOR_AN_EXPERIMENT = " (ledger=ignore for an experiment)"
 PEOPLE = ("speaker_pattern", "labels")
@@ -51,57 +52,6 @@ def _people(data: DataParameters) -> dict[str, str] | None:
         return {recording.id: recording.speaker for recording in dataset.catalog(dataset.root(data), data).recordings}
     except UserError:
         return None
-
-
-@dataclass(frozen=True)
-class NamesHere:
-    """What the people of a request of another data set are called here, `composed`: by the sound of their recordings.
-
-    `several`: their recordings are of different people here. `own`: their own name is here too, so that the others
-    have copies.
-    """
-
-    names: frozenset[str] = frozenset()
-    several: bool = False
-    own: bool = False
-
-
-def names_here(clips: Clips, entry: Entry) -> NamesHere:
-    """The speakers of these clips who are somebody that a request of another data set is about, under another name.
-
-    A speaker who has recordings of the person that nobody with more of them has is the person. Whoever has only what
-    another has as well has copies, and so has everybody where somebody is called as the person is.
-    """
-    if not entry.speakers:
-        return NamesHere()
-    has: dict[str, set[int]] = {}
-    number = _numbers(entry)
-    for speaker, hashes in _by_sound(clips):
-        if found := {number[hash_] for hash_ in hashes if hash_ in number}:
-            has.setdefault(composed(speaker), set()).update(found)
-    others = {name: found for name, found in has.items() if name and name not in entry.speakers}
-    most = max(others.values(), key=len, default=set())
-    people = frozenset(name for name, found in others.items() if found == most or not found <= most)
-    everybody = {*clips.speakers, *(recording.speaker for recording in clips.unread)}
-    if not entry.speakers.isdisjoint(map(composed, everybody)):
-        return NamesHere(own=bool(people))
-    return NamesHere(people, len({frozenset(others[name]) for name in people}) > 1)
-
-
-def _numbers(entry: Entry) -> dict[str, int]:
-    """Hash → recording of the request's people, without the hashes that somebody else's copy has as well."""
-    table = pd.concat([entry.recordings, held_out(entry)], ignore_index=True)
-    hashes = [name for name in ("audio_hash", "source_hash") if name in table]
-    ours = table["speaker"].map(composed).isin(entry.speakers)
-    copies = {*table.loc[~ours, hashes].to_numpy().ravel()}
-    rows = table.loc[ours, hashes].itertuples(index=False)
-    return {hash_: i for i, row in enumerate(rows) for hash_ in row if hash_ and hash_ not in copies}
-
-
-def _by_sound(clips: Clips) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Speaker and hashes of all that was read, clips or not."""
-    yield from zip(clips.speakers, zip(clips.hashes, clips.sources))
-    yield from ((recording.speaker, tuple(recording.hashes)) for recording in clips.unread)
 
 
 def unread_of(clips: Clips, entry: Entry) -> tuple[int, int]:

@@ -49,6 +49,9 @@ class Store:
     damaged: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
     """Run id → why this command left the run out: a part of it cannot be read."""
 
+    served_told: set[str] = field(default_factory=set, compare=False, repr=False)
+    """The data sets of which this command has told what is in service; see `audio_mu.erasure.in_service`."""
+
     @property
     def database(self) -> Path | None:
         """The SQLite file that the store is in, None for any other store."""

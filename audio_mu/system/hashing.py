@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def sha256(*parts: bytes | str) -> str:
+def sha256(*parts: bytes | memoryview | str) -> str:
     """Hexadecimal SHA-256 of the parts, each preceded by its length so that no two lists of parts collide."""
     digest = hashlib.sha256()
     for part in parts:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
-import pandas as pd
 
 from audio_mu.audit.class_order import fits, seeming_order
-from audio_mu.base_models.fingerprints import TRAINING_SOURCE, machine, network_identity, problem, source_hash
-from audio_mu.base_models.foreign import OF_STORE, fitted, places_by_seed, read_foreign, shown_place, state_hash
+from audio_mu.base_models.fingerprints import (
+    TRAINING_SOURCE,
+    machine,
+    network_identity,
+    problem,
+    source_hash,
+    state_hash,
+    weights_hash,
+)
+from audio_mu.base_models.foreign import OF_STORE, fitted, places_by_seed, read_foreign, shown_place
 from audio_mu.base_models.served import try_serving
 from audio_mu.compute.attempt import Failed, measured
 from audio_mu.compute.cores import process_threads, threads_and_workers
@@ -21,22 +28,22 @@ from audio_mu.data.catalog import Catalog, as_id, composed
 from audio_mu.data.clips import Clips, find_recordings, load_clips
 from audio_mu.data.features import feature_shape
 from audio_mu.data.splits import sides_of, split_clips
-from audio_mu.erasure.descent import learnt_by
+from audio_mu.erasure.descent import first_learnt, made_of
 from audio_mu.errors import UserError, counted, first_of
 from audio_mu.names import ADOPTED, ADOPTED_FROM, ADOPTED_RUN, RECIPE_KNOWN
 from audio_mu.progress import say, say_once
 from audio_mu.report.base_models import Accuracies, hardly_better
-from audio_mu.requests.ledger import ANSWERED, RETIRED, Entry, Ledger, read_ledger
-from audio_mu.requests.ledger_file import Missing
+from audio_mu.requests.ledger import RETIRED, Ledger
+from audio_mu.requests.other_names import ledger_here
 from audio_mu.requests.request_file import read_lines, shortened
 from audio_mu.requests.sides import keep_sides, read_sides
 from audio_mu.seeding import seeded
-from audio_mu.store import queries, registry, removal
+from audio_mu.store import registry, removal
 from audio_mu.store.handle import Store
 from audio_mu.store.removal import AnyRun
 from audio_mu.store.runs import Run
 from audio_mu.system.hashing import hash_of
-from audio_mu.workflows.data import Data, load_data, matching, of_entry
+from audio_mu.workflows.data import Data, learnt_from, load_data
 from audio_mu.workflows.stage import stage_run
 from audio_mu.workflows.train import Made, describe, log_base, metrics_of, reuse, sets_of
 
@@ -55,7 +62,7 @@ def adopt(config: Config, store: Store, parent: Run | None = None) -> dict[int, 
     places = places_by_seed(config)
     config = dataclasses.replace(config, training=dataclasses.replace(config.training, seeds=tuple(places)))
     states = {seed: read_foreign(place) for seed, place in places.items()}
-    ledger = read_ledger(store, config.data.label)
+    ledger = ledger_here(store, config.data.label)
     root, catalog = find_recordings(config.data, ledger.barred)
     trained = _listed(config, catalog, (root, root.resolve()), ledger)
     n_classes = len(catalog.class_names)
@@ -67,8 +74,11 @@ def adopt(config: Config, store: Store, parent: Run | None = None) -> dict[int, 
     given = {seed: fitted(places[seed], state, network, where) for seed, state in states.items()}
     for seed, own in given.items():
         try_serving(config, n_classes, seed, own)
-    tags = {seed: _tags(config, place, given[seed]) for seed, place in places.items()}
-    _refuse_descent(config, store, ledger, tags)
+    runs = {run.id: run for run in removal.every_run(store)}
+    known = {seed: _known(runs, place, given[seed]) for seed, place in places.items()}
+    for seed, place in places.items():
+        _refuse_descent(config, ledger, runs, place, known[seed])
+    tags = {seed: _tags(config, place, given[seed], known[seed]) for seed, place in places.items()}
     data, sides = _data(config, store, ledger, trained)
     models = {seed: _measured(config, data, seed, own) for seed, own in given.items()}
     for result, _ in models.values():
@@ -130,33 +140,28 @@ def _crossed(request: str, hash_: str, held: int, of: str = "this model was", go
     )
 
 
-def _refuse_descent(config: Config, store: Store, ledger: Ledger, given: Mapping[int, Mapping[str, str]]) -> None:
+def _known(runs: Mapping[str, AnyRun], place: str, state: State) -> list[AnyRun]:
+    """The runs of this store whose models these weights are of: the one that a URI names, and all with such weights."""
+    made_by = registry.made_by(place) if place.startswith(OF_STORE) else ""
+    named = [runs[made_by]] if made_by in runs else []
+    return named + [run for run in made_of(runs, weights_hash(state), state_hash(state)) if run.id != made_by]
+
+
+def _refuse_descent(
+    config: Config, ledger: Ledger, runs: Mapping[str, AnyRun], place: str, known: Sequence[AnyRun]
+) -> None:
     """Raise `UserError` where weights are of a model of this store that has learnt from an answered request.
 
-    By the lists of the store: what `trained_on` says does not matter then. `given`: seed → `_tags`.
+    By the lists of the store: what `trained_on` says does not matter then. `known`: see `_known`.
     """
-    respects = config.store.ledger == "respect"
-    entries = [*ledger.left_out(config.store.ledger), *(_unknown(lost) for lost in ledger.missing if respects)]
-    runs: dict[str, AnyRun] = {}
-    for tags in given.values():
-        same = queries.find(store, {ADOPTED: tags[ADOPTED], "stage": "train"}, everywhere=True)
-        made_by = {tags.get(ADOPTED_RUN, ""), *(run.id for run in same)} - {""}
-        runs = runs or ({run.id: run for run in removal.every_run(store)} if made_by else {})
-        for run in (runs[id_] for id_ in sorted(made_by) if id_ in runs):
-            what = f"weights={tags[ADOPTED_FROM]!r}, of run {run.name} ({run.id[:8]}) of this store,"
-            if RETIRED in run.tags:
-                why = f"whose models were removed for the erased request {run.tags[RETIRED][:8]}"
-                raise UserError(f"{what} are those {why}: adopt others")
-            for entry in entries:
-                if held := learnt_by(runs, run.id, entry):
-                    raise UserError(_crossed(entry.request, entry.hash, held, f"{what} were", entry.gone))
-
-
-def _unknown(lost: Missing) -> Entry:
-    """A request that the store does not know, as far as its recordings are known by hash."""
-    tags = {"request": "of AUDIO_MU_LEDGER", "request_hash": lost.request, "state": ANSWERED}
-    recordings = pd.DataFrame({"audio_hash": sorted(lost.hashes)}).assign(clip_id="")
-    return Entry("", tags, recordings, recordings[:0], {})
+    for run in known:
+        what = f"weights={shown_place(place)!r}, of run {run.name} ({run.id[:8]}) of this store,"
+        if RETIRED in run.tags:
+            why = f"whose models were removed for the erased request {run.tags[RETIRED][:8]}"
+            raise UserError(f"{what} are those {why}: adopt others")
+        if found := first_learnt(runs, run.id, ledger.barring(config.store.ledger)):
+            entry, held = found
+            raise UserError(_crossed(entry.request, entry.hash, held, f"{what} were", entry.gone))
 
 
 def _data(config: Config, store: Store, ledger: Ledger, trained: frozenset[str]) -> tuple[Data, dict[str, str]]:
@@ -168,13 +173,8 @@ def _data(config: Config, store: Store, ledger: Ledger, trained: frozenset[str])
     sides = sides_of(config.data.split, clips, trained)
     _refuse_sides(config, clips, sides, read_sides(store, config.data))
     whole = split_clips(config.data.split, config.data.split_seed, clips, sides, draw=False)
-    for entry in ledger.left_out(config.store.ledger):
-        elsewhere = all(entry is not own for own in ledger.entries)
-        if held := int(of_entry(clips, entry, elsewhere)[1][whole.train].sum()):
-            raise UserError(_crossed(entry.request, entry.hash, held, gone=entry.gone))
-    for lost in ledger.missing if config.store.ledger == "respect" else ():
-        if held := int(matching(clips, (), lost.hashes)[whole.train].sum()):
-            raise UserError(_crossed("of AUDIO_MU_LEDGER", lost.request, held))
+    for entry, held in learnt_from(config, clips, ledger.barring(config.store.ledger), whole.train):
+        raise UserError(_crossed(entry.request, entry.hash, held, gone=entry.gone))
     if unread := len(trained - {*clips.ids}):
         say(f"note: {counted(unread, 'recording')} of trained_on cannot be read here, and nothing can be said of them")
     if copies := len(whole.train) - len(trained & {*clips.ids}):
@@ -212,11 +212,12 @@ def _refuse_order(data: Data, logits: np.ndarray) -> None:
         )
 
 
-def _tags(config: Config, place: str, state: State) -> dict[str, str]:
-    """What a base model's run and version say of its weights."""
-    known, made_by = config.given >= OF_RECIPE, registry.made_by(place) if place.startswith(OF_STORE) else ""
-    about = {ADOPTED: state_hash(state), ADOPTED_FROM: shown_place(place), RECIPE_KNOWN: str(known).lower()}
-    return about | ({ADOPTED_RUN: made_by} if made_by else {})
+def _tags(config: Config, place: str, state: State, known: Sequence[AnyRun]) -> dict[str, str]:
+    """What a base model's run and version say of its weights. `known`: see `_known`."""
+    recipe_known, own = config.given >= OF_RECIPE, state_hash(state)
+    made_by = [run.id for run in known if run.tags.get("stage") != "train" or run.tags.get(ADOPTED) != own]
+    about = {ADOPTED: own, ADOPTED_FROM: shown_place(place), RECIPE_KNOWN: str(recipe_known).lower()}
+    return about | ({ADOPTED_RUN: made_by[0]} if made_by else {})
 
 
 def _made(config: Config, data: Data, seed: int, tags: Mapping[str, str]) -> Made:

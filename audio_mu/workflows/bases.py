@@ -13,12 +13,17 @@ from audio_mu.base_models.fingerprints import network_source
 from audio_mu.config import BASE_FIELDS, Config
 from audio_mu.config.commands import command
 from audio_mu.config.recipe import OLDER
+from audio_mu.data.clips import Clips
+from audio_mu.erasure.descent import learnt_before
 from audio_mu.erasure.in_service import tell_served
-from audio_mu.errors import UserError, first_of, typed
-from audio_mu.names import ADOPTED, NAIVE, NONE, RECIPE_KNOWN
+from audio_mu.errors import UserError, counted, first_of, typed
+from audio_mu.names import ADOPTED, ADOPTED_FROM, NAIVE, NONE, RECIPE_KNOWN
 from audio_mu.progress import say_once
 from audio_mu.requests.again import resumed
-from audio_mu.requests.ledger import Ledger, read_ledger
+from audio_mu.requests.ledger import Entry, Ledger
+from audio_mu.requests.never_trained import asked_for, enter_never_trained
+from audio_mu.requests.other_names import ledger_here
+from audio_mu.requests.request import NeverTrainedError
 from audio_mu.requests.same_people import refuse_other_people
 from audio_mu.store import queries, registry
 from audio_mu.store.artifacts import files_of, unreadable
@@ -67,7 +72,7 @@ def resume(config: Config, store: Store) -> str | None:
     """See `resumed`; what is in service in spite of the answer is told."""
     cell = resumed(config, store)
     if cell is not None:
-        tell_served(store, read_ledger(store, config.data.label), config.data.label)
+        tell_served(store, ledger_here(store, config.data.label), config.data.label)
     return cell
 
 
@@ -81,7 +86,7 @@ def find_bases(store: Store, config: Config, for_request: bool = True, trains: b
     `data_of_bases`; else the models do. `trains`: networks are trained by the recipe, which adopted models may lack.
     """
     name = config.registered_model
-    ledger = read_ledger(store, config.data.label)
+    ledger = ledger_here(store, config.data.label)
     tell_served(store, ledger, config.data.label)
     candidates = {seed: _candidates(store, config, name, ledger, seed) for seed in config.training.seeds}
     missing = [seed for seed, versions in candidates.items() if not versions]
@@ -104,6 +109,8 @@ def find_bases(store: Store, config: Config, for_request: bool = True, trains: b
     versions = {seed: _fitting(store, tried, found, data, seed) for seed, found in candidates.items()}
     _refuse_edited(config, name, versions)
     _refuse_differing(name, versions)
+    for version in versions.values():
+        _refuse_learnt(config, store, version, ledger.barring(config.store.ledger))
     chosen = _with_recipe(config, name, next(iter(versions.values())))
     if chosen.data != tried.data:
         data = load(chosen, store, ledger)
@@ -206,9 +213,7 @@ def _fitting(store: Store, config: Config, candidates: Sequence[Version], data: 
             f"`{command('train')}`, which leaves them out"
             + ("" if any(entry.entry.gone for entry in data.left_out) else ", or for an experiment give ledger=ignore")
         )
-    if away := [
-        found for found in data.left_out if found.own and found.entry.tags["dataset_name"] != config.data.label
-    ]:
+    if away := [found for found in data.left_out if found.own and found.entry.is_elsewhere(config.data.label)]:
         named = "; ".join(
             f"{found.request} ({found.entry.hash[:8]}) of {found.entry.tags['dataset_name']}" for found in away
         )
@@ -257,6 +262,36 @@ def _refuse_edited(config: Config, name: str, versions: Mapping[int, Version]) -
             f"architecture={config.training.architecture!r} has been edited since "
             f"seeds={','.join(map(str, edited))} of {name} were trained: run `{command('train')}` again"
         )
+
+
+def _refuse_learnt(config: Config, store: Store, version: Version, entries: Sequence[Entry]) -> None:
+    """Raise `UserError` where a model has learnt an answered request by what it was adopted from: no list says so."""
+    for entry, held in learnt_before(store, version.run_id, version.tags, entries):
+        of = f" of {entry.tags['dataset_name']}" if entry.is_elsewhere(config.data.label) and entry.run_id else ""
+        raise UserError(
+            f"{_adopted_from(version)}, which were trained on {counted(held, 'recording')} of the answered request "
+            f"{entry.request} ({entry.hash[:8]}){of}: run `{command('train')}`, or adopt weights that were not"
+            + ("" if entry.gone else ", or for an experiment give ledger=ignore")
+        )
+
+
+def _adopted_from(version: Version) -> str:
+    seed = f" seed {version.tags['seed']}" if "seed" in version.tags else ""
+    return f"{version.name} version {version.version}{seed} descends from the weights {version.tags[ADOPTED_FROM]!r}"
+
+
+def answer_never_trained(config: Config, store: Store, clips: Clips, found: NeverTrainedError) -> None:
+    """See `enter_never_trained`. Raises `UserError` where a model behind an alias has learnt the recordings before."""
+    asked, name = asked_for(clips, found), config.registered_model
+    behind = {number for own, aliases in registry.aliases(store, name) if own == name for number in aliases.values()}
+    for version in filter(None, (registry.by_number(store, name, number) for number in sorted(behind))):
+        for _, held in learnt_before(store, version.run_id, version.tags, [asked]):
+            raise UserError(
+                f"{_adopted_from(version)}, which were trained on {counted(held, 'recording')} of {asked.request}, "
+                f"though trained_on had none of them: run `{command('train')}`, or adopt weights that were not, "
+                "delete the other aliases of this version, then ask again"
+            )
+    enter_never_trained(config, store, asked, found, base_tags(config))
 
 
 def _refuse_differing(name: str, versions: Mapping[int, Version]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -21,9 +21,10 @@ from audio_mu.requests.held_out import held_out
 from audio_mu.requests.later import add_copies
 from audio_mu.requests.ledger import ERASING, SOUGHT, Entry, Ledger
 from audio_mu.requests.ledger_file import Missing
+from audio_mu.requests.other_names import keep_heard, names_here
 from audio_mu.requests.probable import CopiesFoundError, probable_copies, seek_for
 from audio_mu.requests.request import Earlier, NeverTrainedError, Request, resolve_request
-from audio_mu.requests.same_people import check_people, names_here, refuse_other_people, unread_of
+from audio_mu.requests.same_people import check_people, refuse_other_people, unread_of
 from audio_mu.requests.sides import keep_sides, read_sides
 from audio_mu.store import queries
 from audio_mu.store.handle import Store
@@ -131,7 +132,7 @@ def data_to_train(config: Config, store: Store, ledger: Ledger) -> Data:
         kept = keep_sides(store, config.data, data.split.drawn)
         if any(kept[key] != side for key, side in data.split.drawn.items()):
             data = load_data(config, ledger, kept)
-    _enter_copies(store, data)
+    _enter_copies(config, store, data)
     return data
 
 
@@ -149,7 +150,7 @@ def data_of_bases(config: Config, store: Store, ledger: Ledger) -> Data:
         waiting = [data.clips.ids[i] for i in data.split.waiting]
         what = counted(len(waiting), "recording")
         say_once(f"{what} newer than the last `train`: left out until the next one ({quoted(waiting)})")
-    _enter_copies(store, data)
+    _enter_copies(config, store, data)
     return data
 
 
@@ -192,9 +193,14 @@ def _taken_in(left_out: Sequence[LeftOut]) -> str:
     return "ledger=ignore takes them in" + (f" but for what is erased: {', '.join(gone)}" if gone else "")
 
 
-def _enter_copies(store: Store, data: Data) -> None:
-    """Probable copies of answered recordings become the request's, known by hash when their originals are gone."""
+def _enter_copies(config: Config, store: Store, data: Data) -> None:
+    """Probable copies of answered recordings become the request's, known by hash when their originals are gone.
+
+    So do the names that its person has here.
+    """
     for found in data.left_out:
+        if found.entry.is_elsewhere(config.data.label):
+            keep_heard(store, found.entry, data.clips, config.data.label)
         if found.copies:
             add_copies(store, found.entry, [row for row in data.clips.identity if row[0] in found.copies])
 
@@ -213,7 +219,7 @@ def load_data(config: Config, ledger: Ledger = NO_LEDGER, known: Sides | None = 
     out, trained = np.zeros(len(clips), dtype=bool), np.isin(np.arange(len(clips)), whole.train)
     scopes, left_out, earlier = [], [], {}
     for entry in ledger.left_out(config.store.ledger):
-        elsewhere = all(entry is not other for other in ledger.entries)
+        elsewhere = entry.is_elsewhere(config.data.label)
         own, scope, held = of_entry(clips, entry, elsewhere)
         check_people(clips, entry, scope, elsewhere, config.store.ledger == "respect")
         others = scope & ~own & (trained | ~held | bool(entry.classes))
@@ -298,6 +304,15 @@ def of_entry(clips: Clips, entry: Entry, elsewhere: bool = False) -> tuple[np.nd
     if entry.classes and not elsewhere:
         scope = scope | np.array([clips.class_names[label] in entry.classes for label in clips.labels.tolist()])
     return own, scope, held
+
+
+def learnt_from(
+    config: Config, clips: Clips, entries: Iterable[Entry], rows: np.ndarray
+) -> Iterator[tuple[Entry, int]]:
+    """The answered requests that have recordings, or others of their people or classes, among these clips; how many."""
+    for entry in entries:
+        if held := int(of_entry(clips, entry, entry.is_elsewhere(config.data.label))[1][rows].sum()):
+            yield entry, held
 
 
 def _without_format(id_: str) -> str:

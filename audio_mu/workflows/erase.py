@@ -19,7 +19,8 @@ from audio_mu.progress import bar, say
 from audio_mu.requests import ledger_file
 from audio_mu.requests.later import add_said
 from audio_mu.requests.ledger import ERASED, ERASING, RECORDINGS, Entry, keep_file, read_ledger
-from audio_mu.store import registry, removal
+from audio_mu.requests.other_names import called_in_lists, keep_called
+from audio_mu.store import queries, registry, removal
 from audio_mu.store.artifacts import list_files, read_json
 from audio_mu.store.handle import Store
 from audio_mu.store.locks import registry_locked
@@ -57,6 +58,7 @@ def _erase_one(config: Config, store: Store, entry: Entry) -> str:
     tags = {name: entry.tags[name] for name in TAGS} | {"confirmed": str(config.store.confirm).lower()}
     with open_run(store, "erase", f"erase {entry.request}", tags, in_force(config, "erase"), config.as_text()) as run:
         entry = next(known for known in read_ledger(store).entries if known.run_id == entry.run_id)  # see `add_said`
+        entry = _with_names(config, store, entry)
         search = Search(store, entry)
         entry = search.entry
         if entry.run_id in search.runs and not search.runs[entry.run_id].is_own:
@@ -75,6 +77,16 @@ def _erase_one(config: Config, store: Store, entry: Entry) -> str:
             command = erasing(entry.hash[:SURE], entry.tags["dataset_name"], confirm=True)
             say(f"nothing was changed; to remove them: `{command}`")
     return run.id
+
+
+def _with_names(config: Config, store: Store, entry: Entry) -> Entry:
+    """The entry with what its person is called in other data sets, kept before the lists that say so are cut."""
+    trained = queries.find(store, {"stage": "train", "role": "seed"}, everywhere=True)
+    others = {run.tags.get("dataset_name", "") for run in trained} - {entry.tags["dataset_name"], ""}
+    entry = called_in_lists(store, entry, sorted(others))
+    if config.store.confirm:
+        keep_called(store, entry)
+    return entry
 
 
 def _erase(config: Config, search: Search, findings: Sequence[Finding], run: Run) -> None:

@@ -7,18 +7,17 @@ from dataclasses import replace
 from audio_mu.compute.engine import Engine
 from audio_mu.config import Config
 from audio_mu.errors import UserError
-from audio_mu.requests.ledger import read_ledger
-from audio_mu.requests.never_trained import enter_never_trained
+from audio_mu.requests.other_names import ledger_here
 from audio_mu.requests.request import NeverTrainedError
 from audio_mu.store.failed import COUNT
 from audio_mu.store.handle import Store
 from audio_mu.workflows.attack import attack
-from audio_mu.workflows.bases import resume
+from audio_mu.workflows.bases import answer_never_trained, resume
 from audio_mu.workflows.compare import compare
 from audio_mu.workflows.data import data_to_train, resolve
 from audio_mu.workflows.gather import describe_chain
 from audio_mu.workflows.register import finish
-from audio_mu.workflows.stage import base_tags, stage_run
+from audio_mu.workflows.stage import stage_run
 from audio_mu.workflows.train import train
 from audio_mu.workflows.unlearn import unlearn
 
@@ -31,11 +30,11 @@ def run_all(config: Config, store: Store, engine: Engine) -> None:
     if resume(config, store) is not None:
         return
     if config.request.copies == "ask":  # before hours of training
-        data = data_to_train(config, store, read_ledger(store, config.data.label))
+        data = data_to_train(config, store, ledger_here(store, config.data.label))
         try:
             resolve(config, data)
         except NeverTrainedError as found:
-            return enter_never_trained(config, store, data.clips, found, base_tags(config))
+            return answer_never_trained(config, store, data.clips, found)
     with stage_run(store, None, "main", config) as run:
         trained = tuple(sorted(train(config, store, engine, run), key=config.training.seeds.index))
         if not trained:

@@ -15,6 +15,7 @@ from audio_mu.config import Config
 from audio_mu.config.commands import command, erasing
 from audio_mu.data.audio import SAMPLE_RATE
 from audio_mu.data.clips import Clips
+from audio_mu.erasure.descent import learnt_before
 from audio_mu.erasure.in_service import tell_served_everywhere
 from audio_mu.errors import UserError, counted, first_of
 from audio_mu.names import BEST, NAIVE, NONE, ORIGINAL, RECIPE_KNOWN, UNLEARNED
@@ -43,8 +44,8 @@ from audio_mu.requests.ledger import (
     Ledger,
     clips_hash,
     enter,
-    read_ledger,
 )
+from audio_mu.requests.other_names import ledger_here
 from audio_mu.requests.people import of_each_person
 from audio_mu.requests.probable import NOT_SOUGHT
 from audio_mu.store import queries, registry
@@ -56,7 +57,7 @@ from audio_mu.store.queries import Finished
 from audio_mu.store.registry import Version
 from audio_mu.store.runs import Run
 from audio_mu.workflows.cells import CellRuns, load_cell
-from audio_mu.workflows.data import Data, data_of_bases, matching, of_entry
+from audio_mu.workflows.data import Data, data_of_bases, learnt_from, matching
 from audio_mu.workflows.gather import choice_of, make_record, naive_step, request_facts, tell_answer, write_record
 from audio_mu.workflows.stage import base_tags
 
@@ -135,7 +136,7 @@ def _register(config: Config, store: Store, run: Run, cell_id: str) -> dict[int,
     failed = still_failed(store, tags, [run.tags for run in cell.runs.values()], "method", "seed")
     chosen = _chosen(asked, cell, config.training.seeds, failed)
     models = {seed: _model(store, chosen.method, finished) for seed, finished in chosen.runs.items()}
-    ledger = read_ledger(store, config.data.label)
+    ledger = ledger_here(store, config.data.label)
     _refuse_erased(ledger, chosen.first)
     for seed, model in models.items():
         check_lists(store, chosen.runs[seed])
@@ -197,14 +198,14 @@ def _refuse_erased(ledger: Ledger, run: Finished) -> None:
 def _refuse_crossed(config: Config, store: Store, chosen: Chosen, clips: Clips, ledger: Ledger) -> None:
     """Raise `UserError` where a model has learnt recordings of another answered request.
 
-    By the run's own lists: what the ledger was when the run was made does not matter then.
+    By the run's own lists and what its base descends from: what the ledger was when it was made does not matter then.
     """
+    others = [*ledger.entries, *ledger.elsewhere]
+    entries = [entry for entry in others if entry.asked != chosen.first.tags["request_hash"]]
     for run in chosen.runs.values():
         learnt = np.isin(clips.ids, read_logits(store, run.id, "logits/remain.npz")["clip_id"])
-        for entry in ledger.entries:
-            held = int((of_entry(clips, entry)[1] & learnt).sum())
-            if not held or entry.asked == run.tags["request_hash"]:
-                continue
+        by_lists = learnt_from(config, clips, entries, np.flatnonzero(learnt))
+        for entry, held in (*by_lists, *learnt_before(store, run.id, run.tags, entries)):
             if config.store.ledger == "ignore":
                 raise UserError(
                     f"register: with ledger=ignore the model holds {held} recordings of the answered request "

@@ -35,7 +35,8 @@ from audio_mu.names import RECIPE_KNOWN
 from audio_mu.progress import say
 from audio_mu.report.base_models import Accuracies, advice, learned_enough, near_chance, told_of
 from audio_mu.report.cards import BaseFacts, ModelFacts, base_card, family_note
-from audio_mu.requests.ledger import RETIRED, read_ledger
+from audio_mu.requests.ledger import RETIRED
+from audio_mu.requests.other_names import ledger_here
 from audio_mu.store import queries, registry
 from audio_mu.store.artifacts import Unreadable, list_files, read_logits
 from audio_mu.store.failed import log_failed
@@ -44,7 +45,7 @@ from audio_mu.store.locks import registry_locked
 from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Child, Run, child_run
 from audio_mu.system.hashing import hash_of
-from audio_mu.workflows.data import Data, data_to_train, of_entry
+from audio_mu.workflows.data import Data, data_to_train, learnt_from
 from audio_mu.workflows.stage import base_params, base_tags, stage_run
 
 SHOWN = 12  # class names that are printed
@@ -56,7 +57,7 @@ def train(config: Config, store: Store, engine: Engine, parent: Run | None = Non
     Every seed's run holds its metrics, losses.csv and logits; its model is a new version of the registered model,
     behind the alias `seed-NN`.
     """
-    data = data_to_train(config, store, read_ledger(store, config.data.label))
+    data = data_to_train(config, store, ledger_here(store, config.data.label))
     for out in data.left_out:
         say(f"ledger: request {out.request} ({out.entry.hash[:8]}, {out.entry.state}): {out.told}")
     made = {seed: Made(seed, _fingerprint(config, data, seed)) for seed in config.training.seeds}
@@ -250,13 +251,12 @@ def _publish(config: Config, store: Store, data: Data, made: Made, run_id: str, 
 
 def _refuse_crossed(config: Config, store: Store, data: Data) -> None:
     """Raise `UserError` where recordings that were trained on belong to a request that is answered by now."""
-    for entry in read_ledger(store, config.data.label).left_out(config.store.ledger):
-        elsewhere = entry.tags["dataset_name"] != config.data.label
-        if held := int(of_entry(data.clips, entry, elsewhere)[1][data.split.train].sum()):
-            raise UserError(
-                f"request {entry.request} ({entry.hash[:8]}) was answered in between, and these models hold {held} of "
-                "its recordings: run the same command again, and erase the request to remove them"
-            )
+    entries = ledger_here(store, config.data.label).left_out(config.store.ledger)
+    for entry, held in learnt_from(config, data.clips, entries, data.split.train):
+        raise UserError(
+            f"request {entry.request} ({entry.hash[:8]}) was answered in between, and these models hold {held} of its "
+            "recordings: run the same command again, and erase the request to remove them"
+        )
 
 
 def _published(config: Config, store: Store, data: Data, made: Made, run_id: str, metrics: Mapping[str, float]) -> bool:

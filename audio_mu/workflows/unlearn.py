@@ -23,7 +23,6 @@ from audio_mu.models.waveform import network_state
 from audio_mu.names import NAIVE, ORIGINAL
 from audio_mu.progress import say
 from audio_mu.requests.ledger import COPIES, RETIRED, SOUGHT
-from audio_mu.requests.never_trained import enter_never_trained
 from audio_mu.requests.request import NeverTrainedError, request_table
 from audio_mu.store import queries, registry
 from audio_mu.store.artifacts import Unreadable, list_files, read_logits, unreadable
@@ -33,7 +32,7 @@ from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Child, Run, child_run
 from audio_mu.unlearning import METHODS
 from audio_mu.workflows.attack import find_attack, load_attack
-from audio_mu.workflows.bases import base_logits, find_bases, resume
+from audio_mu.workflows.bases import answer_never_trained, base_logits, find_bases, resume
 from audio_mu.workflows.cells import is_measured
 from audio_mu.workflows.data import resolve
 from audio_mu.workflows.method_settings import (
@@ -44,7 +43,7 @@ from audio_mu.workflows.method_settings import (
     say_unread,
 )
 from audio_mu.workflows.register import finish
-from audio_mu.workflows.stage import base_tags, stage_run
+from audio_mu.workflows.stage import stage_run
 from audio_mu.workflows.unlearning_cell import UnlearningCell
 
 
@@ -60,7 +59,7 @@ def unlearn(config: Config, store: Store, engine: Engine, parent: Run | None = N
     try:
         request = resolve(config, data)
     except NeverTrainedError as found:
-        enter_never_trained(config, store, data.clips, found, base_tags(config))
+        answer_never_trained(config, store, data.clips, found)
         return ""
     attack = find_attack(store, bases)
     cell = UnlearningCell(config, bases, data, request, attack, given_hyper_parameters(config))

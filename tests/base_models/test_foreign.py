@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from audio_mu.base_models.foreign import fitted, places_by_seed, read_foreign, state_hash
+from audio_mu.base_models.fingerprints import state_hash, weights_hash, weights_tags
+from audio_mu.base_models.foreign import fitted, places_by_seed, read_foreign
 from audio_mu.config import Config
 from audio_mu.errors import UserError
 
@@ -42,13 +43,17 @@ def test_every_file_gives_the_same_weights(network: nn.Module, tmp_path: Path, p
 
 
 def test_half_precision_becomes_the_network_s(network: nn.Module, tmp_path: Path) -> None:
-    """Catches weights of 16 bits that are refused, or that stay so."""
-    save_file(
-        {n: v.bfloat16() if v.is_floating_point() else v for n, v in network.state_dict().items()},
-        tmp_path / "a.safetensors",
-    )
-    found = fitted("a", read_foreign(str(tmp_path / "a.safetensors")), network, "net")
-    assert found["0.weight"].dtype == np.float32
+    """Catches weights of 16 bits that are refused, that stay so, or that are not known for those of the network."""
+    own = {name: value.numpy() for name, value in network.state_dict().items()}
+    for dtype in (torch.bfloat16, torch.float16):
+        save_file(
+            {n: v.to(dtype) if v.is_floating_point() else v for n, v in network.state_dict().items()},
+            tmp_path / "a.safetensors",
+        )
+        found = fitted("a", read_foreign(str(tmp_path / "a.safetensors")), network, "net")
+        assert found["0.weight"].dtype == np.float32
+        assert weights_hash(found) != weights_hash(own)
+        assert weights_hash(found) in weights_tags(own).values()
 
 
 class Bomb:

@@ -53,3 +53,22 @@ def test_files_that_came_after_the_answer_are_counted(answered: Answered) -> Non
     assert "remains: 13 of the 13 recordings in" in answered.run("erase", request=answered.hash("p1"), confirm="true")
     old.unlink()
     assert "remains: 12 of the 13 recordings in" in answered.run("erase", request=answered.hash("p1"), confirm="true")
+
+
+def test_what_remains_of_a_set_of_one_recording_is_told(answered: Answered) -> None:
+    """Catches a recording's own loss that is called an average, and a person's name in the runs of others' requests."""
+    answered.run("attack")
+    trained = answered.trained(answered.runs(stage="train", role="seed")[-1]) - answered.ids("p1")
+    (answered.folder / "one.csv").write_text(f"id\n{min(trained)}\n")
+    one = {"forget": "list", "forget_list": str(answered.folder / "one.csv"), "copies": "exact"}
+    answered.run("unlearn", **one, methods="naive,fine_tune", register="naive")
+    entry = answered.finished_entries()[-1]
+    output = answered.run("erase", request=answered.tags(entry)["request_hash"], confirm="true")
+    assert "remains: accuracy, loss and attack figures of a set of one recording (forget)" in output
+    worst = {answered.tags(run).get("worst_speaker", "") for run in answered.runs(stage="unlearn")} - {""}
+    person = sorted(worst)[0].partition(" ")[0]
+    answered.answer(person)
+    output = answered.run("erase", request=answered.hash(person), confirm="true")
+    assert "a set of one recording" not in output
+    left = {answered.tags(run).get("worst_speaker", "") for run in answered.runs(stage="unlearn")}
+    assert not {text for text in left if text.startswith(f"{person} ")}

@@ -358,51 +358,82 @@ def test_a_model_of_an_answered_person_is_refused(
     monkeypatch.setenv("AUDIO_MU_LEDGER", str(made[1].parent / "ledger.jsonl"))
     project.answer("p1")
     project.restore(made[1])
-    assert "request of AUDIO_MU_LEDGER" in foreign.refused(name="again")
+    theirs = foreign.saved("strange", {name: 1.01 * value for name, value in foreign.state.items()})
+    assert "request of AUDIO_MU_LEDGER" in foreign.refused(name="again", weights=theirs)
     project.answer("p1")
-    assert "was answered, and this model was trained on" in foreign.refused(name="tones")
+    assert "was answered, and this model was trained on" in foreign.refused(name="tones", weights=theirs)
     project.run("erase", request=project.hash("p1"), dataset_name="tones", confirm="true")
-    assert "was answered, and this model was trained on" in foreign.refused(name="tones")
+    assert "was answered, and this model was trained on" in foreign.refused(name="tones", weights=theirs)
 
 
 OF_STORE = "models:/audio-mu.tones.logmel.Flat/1"
+RENAMED = """
+from torch import nn
 
 
-@pytest.mark.parametrize("form", ["models:/", "runs:/", "file"])
+class Renamed(nn.Module):
+    def __init__(self, n_classes, input_shape):
+        super().__init__()
+        self.answer = nn.Linear(input_shape[0] * input_shape[1], n_classes)
+
+    def forward(self, features):
+        return self.answer(features.flatten(1))
+"""
+
+
+def served_by_hand(foreign: Foreign, version: str, dtype: torch.dtype | None = None, prefix: str = "1.") -> str:
+    """The weights of a version of the registry, saved into a file by its user."""
+    (source,) = foreign.project.query("select source from model_versions where version = ?", version)[0]
+    ((folder,),) = foreign.project.query(
+        "select artifact_location from logged_models where model_id = ?", source.removeprefix("models:/")
+    )
+    state = network_state(read_weights(Path(folder.removeprefix("file://")) / "data" / "model.pt2"))
+    kept = {name: value.to(dtype) if dtype else value for name, value in state.items()}
+    return foreign.saved("by_hand", {prefix + name.removeprefix("1."): value for name, value in kept.items()})
+
+
+@pytest.mark.parametrize("form", ["models:/", "runs:/", "file", "float16", "bfloat16", "renamed", "adopted in 16 bits"])
 def test_a_model_of_this_store_is_known_whatever_the_list_says(foreign: Foreign, form: str) -> None:
-    """Catches the model of an answered person that comes back by a list from which the person was deleted."""
-    project = foreign.project
+    """Catches the model of an answered person that comes back by a list from which the person was deleted, by its
+    address or by a file of its weights, in 16 bits or under other names too."""
+    project, own = foreign.project, {}
+    dtype = {"float16": torch.float16, "bfloat16": torch.bfloat16, "adopted in 16 bits": torch.float16}.get(form)
     place = {
         "models:/": OF_STORE,
         "runs:/": f"runs:/{newest(project, stage='train', role='seed')}/model",
-        "file": str(foreign.weights),
-    }[form]
-    if form == "file":  # adopted before, its weights are known by their hash
-        foreign.adopt("before", **RECIPE)
+        "renamed": served_by_hand(foreign, "1", prefix="answer."),
+    }.get(form) or served_by_hand(foreign, "1", dtype)
+    if form == "renamed":
+        (project.folder / "renamed.py").write_text(RENAMED)
+        own = {"architecture": f"{project.folder}/renamed.py:Renamed"}
+    if form == "adopted in 16 bits":
+        foreign.adopt("before", weights=place, **RECIPE)
     project.answer("p1")
     without = project.folder / "without.csv"
     ids = [id_ for id_ in pd.read_csv(foreign.trained_on)["id"] if "/p1_" not in id_]
     without.write_text("id\n" + "\n".join(ids) + "\n")
-    told = foreign.refused(name="again", weights=place, trained_on=str(without))
+    told = foreign.refused(name="again", weights=place, trained_on=str(without), **own)
     n = len(pd.read_csv(foreign.trained_on)) - len(ids)
     assert "request speaker-p1 (" in told and f"of this store, were trained on {n} of its recordings" in told
-    if form == "models:/":
-        said = foreign.adopt("again", weights=OF_STORE.replace("/1", "/2"), trained_on=str(without))  # the answer
-        assert "adopted as base models" in said
+    if form in ("models:/", "file"):  # the answer
+        answer = OF_STORE.replace("/1", "/2") if form == "models:/" else served_by_hand(foreign, "2")
+        assert "adopted as base models" in foreign.adopt("again", weights=answer, trained_on=str(without))
+        assert project.tags(newest(project, dataset_name="again", role="seed"))["adopted_run_id"] in project.runs(
+            stage="unlearn", method="naive"
+        )
 
 
 @pytest.mark.parametrize("by_file", [False, True])
 def test_an_adopted_model_of_this_store_goes_with_what_it_was_read_from(foreign: Foreign, by_file: bool) -> None:
-    """Catches an erasure that leaves a copy of a model whose list, folder and name say nothing of the person."""
+    """Catches an erasure that leaves a copy of a model, read by its address or from a file that somebody has saved,
+    whose list, folder and name say nothing of the person."""
     project = foreign.project
     copy = project.folder / "without"
     shutil.copytree(project.folder / "recordings", copy, ignore=shutil.ignore_patterns("p1_*"))
     without = project.folder / "without.csv"
     ids = [id_ for id_ in pd.read_csv(foreign.trained_on)["id"] if "/p1_" not in id_]
     without.write_text("id\n" + "\n".join(ids) + "\n")
-    if by_file:
-        foreign.adopt("before", **RECIPE)
-    place = str(foreign.weights) if by_file else OF_STORE
+    place = served_by_hand(foreign, "1") if by_file else OF_STORE
     foreign.adopt("again", weights=place, trained_on=str(without), data_dir=str(copy), **RECIPE)
     project.answer("p1")
     project.run("erase", request=project.hash("p1"), confirm="true")
@@ -410,4 +441,41 @@ def test_an_adopted_model_of_this_store_goes_with_what_it_was_read_from(foreign:
     run = newest(project, stage="train", role="seed", dataset_name="again")
     assert not project.query("select * from logged_models where source_run_id = ?", run)
     if by_file:  # the weights are the user's, and known
-        assert "were removed" in foreign.refused(name="fourth", trained_on=str(without), data_dir=str(copy))
+        assert "were removed" in foreign.refused(
+            name="fourth", weights=place, trained_on=str(without), data_dir=str(copy)
+        )
+
+
+@pytest.mark.parametrize("by_file", [False, True])
+def test_an_adopted_base_of_somebody_answered_elsewhere_is_refused(
+    foreign: Foreign, by_file: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches an unlearning that starts from weights which have learnt the person of another data set, whose own list
+    and folder know nothing of them, and a record that says no model has learnt them."""
+    project = foreign.project
+    without = project.folder / "without.csv"
+    ids = [id_ for id_ in pd.read_csv(foreign.trained_on)["id"] if "/p1_" not in id_]
+    without.write_text("id\n" + "\n".join(ids) + "\n")
+    place = served_by_hand(foreign, "1") if by_file else OF_STORE
+    n = len(pd.read_csv(foreign.trained_on)) - len(ids)
+    theirs = replace(project, parameters={**project.parameters, "dataset_name": "again", "methods": "naive,fine_tune"})
+    theirs.run("adopt", weights=place, trained_on=str(without), **RECIPE)
+    theirs.run("attack")
+    with pytest.raises(
+        UserError, match=rf"again.* descends from the weights .* trained on {n} recordings of speaker-p1"
+    ):
+        theirs.run("unlearn", forget="speaker", forget_speakers="p1", register="naive", methods="naive")
+    assert not project.entries()
+    shutil.copytree(project.folder / "recordings", project.folder / "less", ignore=shutil.ignore_patterns("p1_*"))
+    theirs.parameters["data_dir"] = str(project.folder / "less")
+    project.answer("p1")
+    request = {"forget": "speaker", "forget_speakers": "p2"}
+    told = rf"descends from the weights .* trained on {n} recordings of the answered request speaker-p1 \(.*\) of tones"
+    for stage in ("attack", "unlearn", "tune"):
+        with pytest.raises(UserError, match=told + r": run `.*train.*or adopt .* ledger=ignore$"):
+            theirs.run(stage, **request if stage != "attack" else {})
+    theirs.run("unlearn", **request, ledger="ignore")
+    monkeypatch.setattr("audio_mu.workflows.register.allowed_method", lambda asked, *_: asked)  # as if it met the rule
+    with pytest.raises(UserError, match=rf"with ledger=ignore the model holds {n} recordings"):
+        theirs.run("unlearn", **request, ledger="ignore", methods="naive,fine_tune", register="fine_tune")
+    assert len(project.entries()) == 1

@@ -194,7 +194,7 @@ def metrics_of(data: Data, result: Result) -> dict[str, float]:
     return {
         f"{name}/{key}": value
         for name, indices in sets_of(data).items()
-        for key, value in performance(result.logits[name], labels[indices]).items()
+        for key, value in performance(result.logits[name], labels[indices], data.clips.recordings[indices]).items()
     }
 
 
@@ -303,23 +303,12 @@ def _facts(config: Config, data: Data, made: Made) -> ModelFacts:
 
 
 def losses_table(data: Data, logits: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """clip_id, label, speaker, audio_hash, source_hash, loss, member of the training and test clips, in that order."""
-    clips, labels = data.clips, data.clips.labels.numpy()
-    frames = []
-    for name, indices, member in (("train", data.split.train, 1), ("test", data.split.test, 0)):
-        frames.append(
-            pd.DataFrame(
-                {
-                    "clip_id": [clips.ids[i] for i in indices],
-                    "label": [clips.class_names[labels[i]] for i in indices],
-                    "speaker": [clips.speakers[i] for i in indices],
-                    "audio_hash": [clips.hashes[i] for i in indices],
-                    "source_hash": [clips.sources[i] for i in indices],
-                    "loss": cross_entropy(logits[name], labels[indices]),
-                    "member": member,
-                }
-            )
-        )
+    """`Clips.table`, loss and member of the training and test clips, in that order."""
+    labels = data.clips.labels.numpy()
+    frames = [
+        data.clips.table(rows).assign(loss=cross_entropy(logits[name], labels[rows]), member=member)
+        for name, rows, member in (("train", data.split.train, 1), ("test", data.split.test, 0))
+    ]
     return pd.concat(frames, ignore_index=True)
 
 

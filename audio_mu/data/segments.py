@@ -84,6 +84,8 @@ class Heard:
         self._longest = {of: max(span.end - span.start for span, _ in parts) for of, parts in self._parts.items()}
 
     def __contains__(self, name: str) -> bool:
+        if not self._parts and "#" not in name:
+            return name in self._whole
         return next(self.sharing(name), None) is not None
 
     def sharing(self, name: str) -> Iterator[str]:
@@ -101,6 +103,13 @@ class Heard:
                 break
             if other.end > span.start:
                 yield own
+
+
+def lengths(names: Iterable[str], seconds: Iterable[float]) -> Iterator[float]:
+    """The seconds of each part or recording; `seconds` are those of each one's recording."""
+    for name, whole in zip(names, seconds, strict=True):
+        span = parted(name)[1]
+        yield min(span.end, whole) - span.start if span else whole
 
 
 def seconds_used(names: Iterable[str], seconds: Iterable[float], longest: float) -> tuple[float, float]:

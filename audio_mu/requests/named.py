@@ -219,8 +219,10 @@ def _by_name(clips: Clips) -> dict[str, list[int]]:
     """Id, or path of a recording → its clips; where accents are written otherwise, under that spelling too."""
     position: dict[str, list[int]] = {}
     for i, id_ in enumerate(clips.ids):
-        for name in {id_, composed(id_), recording_of(id_), composed(recording_of(id_))}:
-            position.setdefault(name, []).append(i)
+        position.setdefault(id_, []).append(i)
+        of = recording_of(id_)
+        for other in {of, composed(id_), composed(of)} - {id_} if of != id_ or not id_.isascii() else ():
+            position.setdefault(other, []).append(i)
     return position
 
 
@@ -235,6 +237,8 @@ def _overlapping(id_: str, clips: Clips, position: Mapping[str, Sequence[int]]) 
 def _wrong_hash(line: Line, clips: Clips, found: Sequence[int]) -> str | None:
     """The hash by which a line means another recording. The file's own stands before the clip's, which resampling on
     another machine changes. Of a recording in several clips it is that of the whole."""
+    if not line.columns:
+        return None
     sources = {clips.sources[i] for i in found[:1] if len(found) == 1} | {clips.files[i] for i in found}
     for name, own in (("source_hash", sources), ("audio_hash", {clips.hashes[i] for i in found})):
         if line.columns.get(name):

@@ -29,6 +29,7 @@ from audio_mu.compute.engine import Engine
 from audio_mu.compute.jobs import Result, TrainJob, train_job
 from audio_mu.config import Config
 from audio_mu.data.audio import SAMPLE_RATE
+from audio_mu.data.segments import lengths, seconds_used
 from audio_mu.data.splits import ENOUGH, one_sided
 from audio_mu.errors import UserError, counted, first_of
 from audio_mu.names import RECIPE_KNOWN
@@ -48,6 +49,7 @@ from audio_mu.workflows.data import Data, data_to_train, of_entry
 from audio_mu.workflows.stage import base_params, base_tags, stage_run
 
 SHOWN = 12  # class names that are printed
+ALL = 0.999  # of the sound
 
 
 def train(config: Config, store: Store, engine: Engine, parent: Run | None = None) -> dict[int, float]:
@@ -98,6 +100,7 @@ class Made:
 def describe(run: Run, config: Config, data: Data) -> None:
     """Log and print what recordings were found, and what is wrong with them."""
     say(_about(config, data))
+    _tell_sound(run, config, data)
     if lacking := one_sided(data.split, data.clips):
         run.tags({"one_sided_classes": first_of(lacking, SHOWN)})
         say(
@@ -106,6 +109,19 @@ def describe(run: Run, config: Config, data: Data) -> None:
         )
     if data.clips.skipped:
         run.csv("skipped.csv", pd.DataFrame(data.clips.skipped, columns=["clip_id", "reason"]))
+
+
+def _tell_sound(run: Run, config: Config, data: Data) -> None:
+    """Log how much of the recordings is heard, and print it where that is not all."""
+    clips, longest = data.clips, config.data.clip_seconds
+    used, there = seconds_used(clips.ids, clips.seconds, longest)
+    run.metrics({"sound/used_s": used, "sound/there_s": there})
+    if used > ALL * there:
+        return
+    cut = sum(length > longest / ALL for length in lengths(clips.ids, clips.seconds))
+    after = f"; {counted(cut, 'clip')} of {len(clips):,} cut after {longest:g} s" if cut else ""
+    way = f": -P window={longest:g} cuts recordings whole into clips" if cut and config.data.dataset == "folder" else ""
+    say(f"sound: {used:,.1f} of {there:,.1f} s are used{after}{way}")
 
 
 def reuse(config: Config, store: Store, data: Data, made: Made) -> Accuracies | None:

@@ -111,7 +111,7 @@ def test_a_recording_in_windows_is_forgotten_whole(tmp_path: Path) -> None:
             samples, _ = soundfile.read(path)
             soundfile.write(path, np.tile(samples, 3), RATE)
         said = project.run("train")
-        assert "sound: 24.0 of 40.0 s are used; 16 clips of 48 cut after 0.5 s: -P window=0.5 cuts recordings" in said
+        assert "sound: 24.0 of 40.0 s are used; 16 of 48 clips cut after 0.5 s: -P window=0.5 cuts recordings" in said
         cut = {"window": "0.5", "hop": "0.25"}
         said = project.run("train", **cut)
         assert "112 clips" in said and "sound:" not in said

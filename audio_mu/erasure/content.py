@@ -96,7 +96,7 @@ def rows_of(table: bytes, entry: Entry) -> pd.DataFrame | None:
         read = pd.read_csv(io.BytesIO(table), dtype=str, usecols=lambda name: name in COLUMNS, keep_default_na=False)
         told = read[[name for name in HASHES if name in read]]
         found = told.isin(entry.hashes).any(axis=1)
-        if "source_hash" in read and ("within" in read or "within" in entry.recordings):
+        if "source_hash" in read and ("within" in read or any("#" in hash_ for hash_ in entry.hashes)):
             heard, parts = Heard(entry.hashes), read.get("within", "")
             found |= read["source_hash"].where(parts == "", parts).map(heard.__contains__)
         if entry.speakers and "speaker" in read:

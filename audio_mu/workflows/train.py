@@ -34,7 +34,7 @@ from audio_mu.data.splits import ENOUGH, one_sided
 from audio_mu.errors import UserError, counted, first_of
 from audio_mu.names import RECIPE_KNOWN
 from audio_mu.progress import say
-from audio_mu.report.base_models import Accuracies, advice, learned_enough, near_chance, told_of
+from audio_mu.report.base_models import Accuracies, advice, learned_enough, near_chance, sound_told, told_of
 from audio_mu.report.cards import BaseFacts, ModelFacts, base_card, family_note
 from audio_mu.requests.ledger import RETIRED, read_ledger
 from audio_mu.store import queries, registry
@@ -100,7 +100,12 @@ class Made:
 def describe(run: Run, config: Config, data: Data) -> None:
     """Log and print what recordings were found, and what is wrong with them."""
     say(_about(config, data))
-    _tell_sound(run, config, data)
+    clips, longest = data.clips, config.data.clip_seconds
+    used, there = seconds_used(clips.ids, clips.seconds, longest)
+    run.metrics({"sound/used_s": used, "sound/there_s": there})
+    if used < ALL * there:
+        way = config.data.dataset == "folder"
+        say(sound_told(used, there, longest, [*lengths(clips.ids, clips.seconds)], way))
     if lacking := one_sided(data.split, data.clips):
         run.tags({"one_sided_classes": first_of(lacking, SHOWN)})
         say(
@@ -109,19 +114,6 @@ def describe(run: Run, config: Config, data: Data) -> None:
         )
     if data.clips.skipped:
         run.csv("skipped.csv", pd.DataFrame(data.clips.skipped, columns=["clip_id", "reason"]))
-
-
-def _tell_sound(run: Run, config: Config, data: Data) -> None:
-    """Log how much of the recordings is heard, and print it where that is not all."""
-    clips, longest = data.clips, config.data.clip_seconds
-    used, there = seconds_used(clips.ids, clips.seconds, longest)
-    run.metrics({"sound/used_s": used, "sound/there_s": there})
-    if used > ALL * there:
-        return
-    cut = sum(length > longest / ALL for length in lengths(clips.ids, clips.seconds))
-    after = f"; {counted(cut, 'clip')} of {len(clips):,} cut after {longest:g} s" if cut else ""
-    way = f": -P window={longest:g} cuts recordings whole into clips" if cut and config.data.dataset == "folder" else ""
-    say(f"sound: {used:,.1f} of {there:,.1f} s are used{after}{way}")
 
 
 def reuse(config: Config, store: Store, data: Data, made: Made) -> Accuracies | None:

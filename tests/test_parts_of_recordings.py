@@ -120,7 +120,7 @@ def test_a_recording_in_windows_is_forgotten_whole(tmp_path: Path) -> None:
         assert len(sides) == 48 and set(sides) == {1}
         assert {"train/recording_accuracy", "test/recording_accuracy"} <= metrics(project, base).keys()
         with pytest.raises(UserError, match=r"hop=0\.5 contradicts the base models .* trained with hop=0\.25"):
-            project.run("attack", window="0.5")
+            project.run("attack", window="0.5", hop="0.5")
         project.run("attack")
         id_ = next(i for i in losses.loc[losses["member"] == "1", "clip_id"] if i.startswith("low/p1"))
         asked = project.folder / "list.txt"

@@ -58,10 +58,9 @@ class Prepared:
 def read_clip(path: Path, clip_samples: int, span: Span | None = None, *, whole: bool = True) -> Prepared:
     """A recording, or a part of it as if that were all, as a clip.
 
-    Channels averaged, resampled to 16 kHz, zero-padded on the right or cropped.
-
-    Where the channels cancel each other (their average has less than a ten-thousandth of the louder one's power in
-    the clip), the louder one is taken instead. No more than the clip is kept in memory, whatever the header claims.
+    Channels averaged, resampled to 16 kHz, zero-padded on the right or cropped. Where the channels cancel each other
+    (their average has less than a ten-thousandth of the louder one's power in the clip), the louder one is taken
+    instead. No more than the clip is kept in memory, whatever the header claims.
 
     The source hash covers rate, channels and every decoded sample as float32: a WAV, a FLAC and an AIFF of the same
     samples agree, on every machine, and so do copies under another clip length or in several channels that are all the

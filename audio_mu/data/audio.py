@@ -65,7 +65,7 @@ def read_clip(path: Path, clip_samples: int, span: Span | None = None, *, whole:
     The source hash covers rate, channels and every decoded sample as float32: a WAV, a FLAC and an AIFF of the same
     samples agree, on every machine, and so do copies under another clip length or in several channels that are all the
     same; another rate or one other sample does not. Formats that lose (MP3, Ogg) are hashed as the decoder gives them,
-    which may differ from one decoder to the next, and for MP3 in the last bit by the blocks that are read. It ends
+    which may differ from one decoder to the next, and for MP3 in the last bit by how it is read. It ends
     after 57.6 million samples (ten minutes of 48 kHz stereo, an hour of 16 kHz mono) or where the rest cannot be
     decoded: longer recordings are told apart by that much.
 

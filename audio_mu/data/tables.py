@@ -35,7 +35,7 @@ def read_table(path: Path, shown: str, needed: Sequence[str]) -> tuple[list[str]
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{shown} cannot be read as a CSV in UTF-8 ({error}): mend it") from None
     header = ["id" if column == keys[0] else column for column in header]
-    if twice := [column for column in {*needed, "id", "speaker", "split"} if header.count(column) > 1]:
+    if twice := [column for column in {*needed, "id", "speaker", "split", "start", "end"} if header.count(column) > 1]:
         raise UserError(f"{shown} has the column {twice[0]} twice: keep one")
     short = [line for line, row in rows if len(row) != len(header)]
     if short:

@@ -32,6 +32,7 @@ RECORD_ROWS = {
     "held_out/accuracy": ("accuracy, matching test set", interval_percent),
     "test/macro_f1": ("macro-averaged F1, test set", interval_percent),
     "test/worst_class_accuracy": ("accuracy, worst class of the test set", interval_percent),
+    "test/recording_accuracy": ("accuracy per recording, test set", interval_percent),
     "forget/loss": ("loss, forget set", interval_number),
     "mia/auc": ("AUC of the attack by the loss", interval_number),
     "mia/score": ("called unseen by attack models", interval_percent),

@@ -40,6 +40,15 @@ COLUMNS = (
     Column("remain/accuracy", "Remain", PERCENT, "accuracy on the rest of the training set"),
     Column("test/accuracy", "Test", PERCENT, "accuracy on recordings never trained on"),
     Column("held_out/accuracy", "Held out", PERCENT, "accuracy on test recordings of the removed class or speaker"),
+    *(
+        Column(
+            f"{name}/recording_accuracy",
+            f"{name.capitalize()}, rec.",
+            PERCENT,
+            f"accuracy on the {name} set per recording, by the mean of the logits of its clips",
+        )
+        for name in ("forget", "remain", "test")
+    ),
     Column("mia/score", "MIA score", PERCENT, "share of the forgotten recordings that the attack models call unseen"),
     Column("mia/auc", "MIA AUC", NUMBER, "attack by the loss: 0.5 = forgotten and unseen recordings look alike"),
     Column("audit/rmia_auc", "RMIA", NUMBER, "AUC of the attack with retrained models as references: 0.5 = none seen"),

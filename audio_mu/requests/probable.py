@@ -21,6 +21,7 @@ from audio_mu.data.audio import BadRecording, read_recording
 from audio_mu.data.clips import Clips
 from audio_mu.data.copies import TAU, find_copies
 from audio_mu.data.descriptions import LONGEST, Descriptions, described
+from audio_mu.data.segments import parted
 from audio_mu.errors import UserError, first_of
 from audio_mu.progress import say
 from audio_mu.system.hashing import file_sha256, hash_of
@@ -154,7 +155,8 @@ def _descriptions(clips: Clips, folder: Path) -> Descriptions:
 
     def read(i: int) -> np.ndarray:
         try:
-            return read_recording(clips.root / clips.ids[i], LONGEST)
+            recording, span = parted(clips.ids[i])
+            return read_recording(clips.root / recording, LONGEST, span)
         except BadRecording as bad:
             raise UserError(f"recording {clips.ids[i]!r} {bad}: mend it, copies are looked for in all") from None
 

@@ -19,9 +19,6 @@ from audio_mu.config import BASE_FIELDS, Config, DataParameters
 from audio_mu.config.commands import command
 from audio_mu.config.parsers import seeds_text
 from audio_mu.config.recipe import OLDER
-from audio_mu.data.audio import SAMPLE_RATE, BadRecording, read_clip
-from audio_mu.data.catalog import recording_below
-from audio_mu.data.datasets import root_at_hand
 from audio_mu.errors import UserError, first_of
 from audio_mu.names import ADOPTED, BEST, NAIVE, ORIGINAL, RECIPE_KNOWN
 from audio_mu.printable import printable
@@ -33,17 +30,16 @@ from audio_mu.report.evidence import RECORD_ROWS, Choice, evidence
 from audio_mu.report.facts import RequestFacts, figures_of
 from audio_mu.report.html import (
     SHOWN_CLIPS,
-    Clip,
     Record,
     Remembered,
     Report,
-    as_wav,
     record_markdown,
     remembered,
     render_record,
     render_report,
 )
 from audio_mu.report.rule import judge
+from audio_mu.report.sound import sound_of
 from audio_mu.report.summary import summary
 from audio_mu.report.tables import listed
 from audio_mu.requests.ledger import COPIES
@@ -55,8 +51,6 @@ from audio_mu.store.links import share_charts
 from audio_mu.store.runs import Run
 from audio_mu.workflows.cells import CellRuns, ClipLosses, ComparedCell, compare_cell, load_cell
 
-AUDIO_VARIABLE = "AUDIO_MU_REPORT_AUDIO"  # how many recordings a report may hold; 0: none
-DEFAULT_AUDIO = 60
 EXAMPLES = 6
 PACKAGES = ("mlflow", "torch", "torchaudio", "numpy")
 CONFUSION = "audit/confusion.csv"
@@ -96,7 +90,11 @@ def write_report(
         curves=_curves(store, runs),
         remembered=ranked,
         provenance=provenance(runs, params),
-        audio=_audio(data, params.get("data_dir", ""), list(dict.fromkeys(shown))),
+        audio=sound_of(
+            replace(data, clip_seconds=float(params.get("clip_seconds", data.clip_seconds))),
+            params.get("data_dir", ""),
+            list(dict.fromkeys(shown)),
+        ),
         notes=notes,
         chain=chain,
         classes=_classes(store, cell),
@@ -269,31 +267,6 @@ def _curves(store: Store, cell: CellRuns) -> dict[str, np.ndarray]:
         points = sorted(store.client.get_metric_history(run.id, CURVE), key=lambda point: point.step)
         curves[str(seed)] = np.array([point.value for point in points])
     return curves
-
-
-def _audio(data: DataParameters, recorded_folder: str, clips: Sequence[Clip]) -> dict[str, bytes]:
-    """The first of these recordings as the network hears them, as WAV, where their folder is at hand.
-
-    The store says which they are, and whoever writes it could name any file of the reader's: a recording counts where
-    it lies below the data set's folder, as its catalog finds them, and its file holds what was measured.
-    """
-    text = os.environ.get(AUDIO_VARIABLE, str(DEFAULT_AUDIO))
-    if not text.isdecimal():
-        raise UserError(f"{AUDIO_VARIABLE}={text!r} is not allowed: give how many recordings a report may hold, or 0")
-    root = root_at_hand(data, recorded_folder) if int(text) else None
-    if root is None:
-        return {}
-    found: dict[str, bytes] = {}
-    for clip in clips[: int(text)]:
-        if (file := recording_below(root, clip.clip_id)) is None:
-            continue
-        try:
-            prepared = read_clip(file, data.clip_samples, whole=False)
-        except BadRecording:  # moved or deleted since: the report is made without it
-            continue
-        if prepared.constant or not clip.hashes.isdisjoint((prepared.hash, prepared.source_hash)):
-            found[clip.clip_id] = as_wav(prepared.waveform, SAMPLE_RATE)
-    return found
 
 
 def _describe(store: Store, cell: CellRuns, lines: Sequence[str]) -> None:

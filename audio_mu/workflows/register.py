@@ -63,6 +63,7 @@ from audio_mu.workflows.stage import base_tags
 
 PORT = 5001  # MLflow's UI has 5000
 REFUSED = "registration_refused"
+HASHES = ["audio_hash", "source_hash", "within"]
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def _register(config: Config, store: Store, run: Run, cell_id: str) -> dict[int,
     data = data_of_bases(config, store, ledger)
     _refuse_crossed(config, store, chosen, data.clips, ledger)
     forgotten = _forgotten(store, data, chosen.first)
-    digest = data.digest_without({*forgotten["clip_id"]}, {*forgotten["audio_hash"], *forgotten["source_hash"]})
+    digest = data.digest_without({*forgotten["clip_id"]}, {*forgotten[HASHES].to_numpy().ravel()})
     name = config.registered_model
     versions = {seed: _version(store, name, chosen, seed, model, digest) for seed, model in models.items()}
     _attach(config, store, run, chosen, versions)
@@ -225,7 +226,7 @@ def _forgotten(store: Store, data: Data, run: Finished) -> pd.DataFrame:
     needs = ("clip_id", "audio_hash", "source_hash", "trained", SCOPE)
     asked = read_csv(store, run.id, "request.csv", needs, dtype=str)
     clips, train = data.clips, data.split.train
-    gone = matching(clips, set(asked["clip_id"]), {*asked["audio_hash"], *asked["source_hash"]})
+    gone = matching(clips, set(asked["clip_id"]), {*asked.filter(HASHES).to_numpy().ravel()})
     table = pd.DataFrame([row for row, is_one in zip(clips.identity, gone) if is_one], columns=list(COLUMNS))
     trained = asked[asked["trained"] == "True"]
     table["forgotten"] = table["clip_id"].isin(set(trained["clip_id"]))

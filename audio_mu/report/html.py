@@ -1,4 +1,4 @@
-"""The report and the evidence record as self-contained pages: no script, font or image from elsewhere."""
+"""The report as a self-contained page: no script, font or image from elsewhere."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 import soundfile
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from audio_mu.printable import printable
 from audio_mu.report.classes import NO_CLASSES, Classes
-from audio_mu.report.evidence import Evidence
-from audio_mu.report.facts import Estimate, RequestFacts, figures_of, interval_number, percent
+from audio_mu.report.facts import Estimate, RequestFacts, figures_of, interval_number
+from audio_mu.report.pages import environment
 from audio_mu.report.rule import RULE, Verdict, verdicts
 from audio_mu.report.summary import summary
 
@@ -113,18 +112,6 @@ class Report:
     classes: Classes = NO_CLASSES
 
 
-@dataclass(frozen=True)
-class Record:
-    """Everything on the evidence record of one method. rows: figure, before, naive, after."""
-
-    method: str
-    title: str
-    evidence: Evidence
-    verdict: Verdict
-    rows: Sequence[tuple[str, str, str, str]]
-    provenance: Sequence[tuple[str, str]]
-
-
 def remembered(method: str, losses: pd.DataFrame, naive: pd.DataFrame, clips: Mapping[str, Clip]) -> list[Remembered]:
     """Recordings of the forget set that a method knows better than naive, the best known first.
 
@@ -155,7 +142,7 @@ def render_report(report: Report) -> str:
     """The report as one HTML page."""
     judged = verdicts(report.long, report.methods)
     columns, class_columns = (_filled(report.long, known) for known in (COLUMNS, CLASS_COLUMNS))
-    return _environment().get_template("report.html.j2").render(
+    return environment().get_template("report.html.j2").render(
         report=report,
         summary=summary(report.long, report.methods, report.request),
         rule=RULE.text,
@@ -174,32 +161,6 @@ def render_report(report: Report) -> str:
 def _filled(long: pd.DataFrame, columns: Sequence[Column]) -> list[Column]:
     """The columns that any method has a figure for; runs of earlier versions lack some."""
     return [column for column in columns if (long["metric"] == column.metric).any()]
-
-
-def render_record(record: Record) -> str:
-    """The evidence record as one HTML page."""
-    return _environment().get_template("evidence.html.j2").render(record=record, rule=RULE.text)
-
-
-def record_markdown(record: Record) -> str:
-    """The evidence record as Markdown; what comes from files or users is escaped."""
-    lines = [f"# Evidence record: {_plain(record.title)}", "", f"**{_plain(record.evidence.headline)}**", ""]
-    lines += [f"Rule: {RULE.text}.", "", "| | before | naive (target) | after |", "|---|---|---|---|"]
-    lines += ["| " + " | ".join(_plain(text) for text in row) + " |" for row in record.rows]
-    for heading, sentences in (
-        ("What the evidence shows", record.evidence.shows),
-        ("What it does not show", record.evidence.does_not_show),
-    ):
-        lines += ["", f"## {heading}", "", *(f"- {_plain(sentence)}" for sentence in sentences)]
-    lines += ["", "## Provenance", "", "| | |", "|---|---|"]
-    lines += [f"| {_plain(name)} | {_plain(value)} |" for name, value in record.provenance]
-    return "\n".join(lines) + "\n"
-
-
-def _plain(text: str) -> str:
-    for character in "\\`*<>|[]":
-        text = text.replace(character, f"\\{character}")
-    return " ".join(text.split())
 
 
 def within_limit(audio: Iterable[tuple[str, bytes]], limit: int = LARGEST_AUDIO) -> list[tuple[str, bytes]]:
@@ -308,20 +269,3 @@ def _drawn(report: Report) -> list[_Drawn]:
         for i, (heading, wide, figure, caption) in enumerate(candidates)
         if figure is not None
     ]
-
-
-def _shown(value: object) -> object:
-    """What a template writes: no text of a store or a folder reaches a page but as it may be shown."""
-    if isinstance(value, Markup):
-        return Markup(printable(value))  # escaped already
-    return printable(value) if isinstance(value, str) else value
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("audio_mu.report", "templates"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, finalize=_shown,
-    )  # fmt: skip
-    environment.filters["percent"] = percent
-    environment.filters["printable"] = printable
-    return environment

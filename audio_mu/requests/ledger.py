@@ -32,6 +32,7 @@ MOVING = "moving"
 """Tag of an entry whose models are going into service, as JSON: alias → registered model and version, and the runs of
 all entries of the command."""
 RECORDINGS, NONMEMBERS, ANSWERS = "recordings.csv", "nonmembers.csv", "answers.json"
+ERASURE = "erasure.json"
 RETIRED = "retired"
 """Tag of a run whose models were removed for a request, with its hash: figures stay, models are not to be had."""
 COLUMNS = ("clip_id", "label", "speaker", "part", "audio_hash", "source_hash")

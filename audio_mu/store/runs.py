@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import platform
@@ -30,6 +31,7 @@ CONTRACT_VERSION = "2"
 GIVEN_RUN = "MLFLOW_RUN_ID"  # where `mlflow run` puts the id of the run that it has made
 REASON, LONGEST_REASON = "failed_reason", 2_000
 BATCH_LIMIT = 1_000  # metrics that one call may carry
+USER = "mlflow.user"  # where the UI looks who has made a run, and `mlflow run` writes it
 DIGEST_LENGTH = 32  # MLflow keeps 36 characters of a data set's digest
 
 
@@ -172,7 +174,7 @@ def lone_run(store: Store, stage: str, role: str, name: str, tags: Mapping[str, 
 
 
 def _create(store: Store, name: str, tags: Mapping[str, str]) -> Run:
-    created = store.client.create_run(store.experiment_id, run_name=name, tags=dict(tags))
+    created = store.client.create_run(store.experiment_id, run_name=name, tags={USER: getpass.getuser(), **tags})
     store.artifact_roots[created.info.run_id] = created.info.artifact_uri
     return Run(store, created.info.run_id, name)
 

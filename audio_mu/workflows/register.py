@@ -57,7 +57,8 @@ from audio_mu.store.registry import Version
 from audio_mu.store.runs import Run
 from audio_mu.workflows.cells import CellRuns, load_cell, refuse_damaged
 from audio_mu.workflows.data import Data, data_of_bases, matching, of_entry
-from audio_mu.workflows.gather import choice_of, make_record, naive_step, request_facts, tell_answer, write_record
+from audio_mu.workflows.gather import naive_step, request_facts, tell_answer
+from audio_mu.workflows.report import choice_of, make_record, service_of, write_record
 from audio_mu.workflows.stage import base_tags
 
 PORT = 5001  # MLflow's UI has 5000
@@ -262,7 +263,8 @@ def _attach(config: Config, store: Store, run: Run, chosen: Chosen, versions: Ma
     """Evidence and model cards into the runs and the versions' descriptions."""
     cell = chosen.cell
     after = {seed: version.version for seed, version in versions.items()}
-    record = make_record(store, config, cell, chosen.method, chosen.choice, after)
+    service = service_of(cell, chosen.method, config.registered_model, after, after[chosen.served_seed])
+    record = make_record(store, cell, chosen.method, chosen.choice, service)
     write_record(run, record)
     n_forget = request_facts(store, cell).n_forget
     for seed, version in versions.items():

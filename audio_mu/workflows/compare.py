@@ -15,7 +15,7 @@ from audio_mu.erasure.in_service import tell_served
 from audio_mu.errors import UserError
 from audio_mu.names import NAIVE
 from audio_mu.progress import say
-from audio_mu.report import figures, tables
+from audio_mu.report import canvas, figures, tables
 from audio_mu.report.answer import ERASE, WIDTH, one_line_of
 from audio_mu.report.paper import latex_table, rows_of_seeds
 from audio_mu.report.published import published_markdown
@@ -150,7 +150,7 @@ def _draw(run: Run, cell: ComparedCell, losses: ClipLosses | None) -> None:
         drawn["forget_loss"] = figures.forget_loss_figure(losses.of_all_seeds, methods, title)
     for name, figure in drawn.items():
         for kind in ("png", "pdf", "svg"):
-            run.bytes(f"figures/{cell.runs.folder}/{name}.{kind}", figures.as_file(figure, kind))
+            run.bytes(f"figures/{cell.runs.folder}/{name}.{kind}", canvas.as_file(figure, kind))
 
 
 def _reading(cell: CellRuns, audit: CellAudit, method: str) -> str:
@@ -190,7 +190,9 @@ def _notes(store: Store, config: Config, cell: ComparedCell) -> list[str]:
             notes.append(f"{method} has no finished run for seeds {missing}: its mean is over {sorted(have)} only")
     failed = sorted({of for (of, _), run in runs.runs.items() if run.tags.get("not_recovered") == "true"})
     if failed:
-        notes.append(f"not recovered (remain accuracy more than 0.1 below naive's) on at least one seed: {failed}")
+        notes.append(
+            f"not recovered (remain accuracy more than 0.1 below naive's) on at least one seed: {', '.join(failed)}"
+        )
     if lost := runs.not_learned:
         notes.append(
             f"naive of seeds {lost} has learned less than half of what the original has: a retrained model that failed "

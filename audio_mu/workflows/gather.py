@@ -13,7 +13,7 @@ from importlib.metadata import version
 import numpy as np
 import pandas as pd
 
-from audio_mu.config import BASE_FIELDS, Config, DataParameters
+from audio_mu.config import BASE_FIELDS, REPAIR_FIELDS, Config, DataParameters
 from audio_mu.config.commands import command
 from audio_mu.config.recipe import OLDER
 from audio_mu.data.audio import SAMPLE_RATE, BadRecording, read_clip
@@ -25,7 +25,7 @@ from audio_mu.printable import printable
 from audio_mu.report import cards
 from audio_mu.report.answer import answer
 from audio_mu.report.choice import best_method, closest
-from audio_mu.report.classes import Classes, called_now, worst_named
+from audio_mu.report.classes import Classes, called_now, confusions, worst_named
 from audio_mu.report.facts import RequestFacts, figures_of
 from audio_mu.report.html import (
     SHOWN_CLIPS,
@@ -88,6 +88,7 @@ def write_report(
         curves=_curves(store, runs),
         remembered=ranked,
         provenance=provenance(runs, params),
+        settings={method: _in_force(runs, method) for method in methods},
         audio=_audio(data, params.get("data_dir", ""), list(dict.fromkeys(shown))),
         notes=notes,
         chain=chain,
@@ -104,13 +105,25 @@ def write_report(
 
 
 def _classes(store: Store, cell: ComparedCell) -> Classes:
-    """The worst class of each set, and what removed classes are called now."""
-    found = {method: cell.runs.of(method).values() for method in cell.runs.methods}
+    """The worst class of each set, what is taken for what, and what removed classes are called now."""
+    methods, text = cell.runs.methods, {"dtype": {"label": str, "answer": str}}
+    found = {method: cell.runs.of(method).values() for method in methods}
+
+    def confusion(method: str) -> list[pd.DataFrame]:
+        return read_csvs(store, [run.id for run in found[method]], CONFUSION, **text)
+
     worst = worst_named({method: [run.tags for run in runs] for method, runs in found.items()})
-    if cell.about["request"].get("kind") != "class":
-        return Classes(worst)
-    text = {"dtype": {"label": str, "answer": str}}
-    return Classes(worst, called_now({m: read_csvs(store, [r.id for r in found[m]], CONFUSION, **text) for m in found}))
+    shown = best_method(cell.long, methods) or closest(cell.long, methods)
+    confused = confusions(confusion(shown), confusion(NAIVE)) if shown and NAIVE in methods else []
+    is_class = cell.about["request"].get("kind") == "class"
+    return Classes(worst, called_now({m: confusion(m) for m in methods}) if is_class else [], confused, shown or "")
+
+
+def _in_force(cell: CellRuns, method: str) -> str:
+    """The settings of a method that were in force, and its rates, of its first seed; later seeds may round others."""
+    params = next(iter(cell.of(method).values())).params
+    own = {name: value for name, value in sorted(params.items()) if name in REPAIR_FIELDS or name.startswith("method.")}
+    return _settings({name.removeprefix("method."): value for name, value in own.items()})
 
 
 def request_facts(store: Store, cell: CellRuns) -> RequestFacts:

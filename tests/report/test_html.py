@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pandas as pd
 import pytest
 import soundfile
 
+from audio_mu.report import references
 from audio_mu.report.classes import CalledNow, Classes
 from audio_mu.report.facts import RequestFacts
 from audio_mu.report.html import (
@@ -23,7 +26,8 @@ from audio_mu.report.html import (
     render_report,
     within_limit,
 )
-from tests.browser import Browser
+from audio_mu.unlearning import METHODS
+from tests.browser import ENTER, TAB, Browser
 from tests.report.conftest import MEANS
 from tests.report.pages import HOSTILE, Parsed
 
@@ -136,29 +140,112 @@ def column(browser: Browser, table: str, index: int) -> list[str]:
     )  # fmt: skip
 
 
-def test_report_in_a_browser(browser: Browser, page: str, tmp_path: Path) -> None:
-    """Catches a table that does not sort, a clip that does not play, a name that runs, an error in the console."""
+BY_DISTANCE = ["naive", "remembers_by_loss", "good"]  # ToW knows accuracies alone
+A4_BETWEEN_MARGINS = 1047  # pixels: 297 mm less two margins of 10 mm
+
+
+@pytest.fixture
+def opened(browser: Browser, page: str, tmp_path: Path) -> Browser:
+    """The report in a browser's window, which has no complaint about it before and after."""
     path = tmp_path / "report.html"
     path.write_text(page)
     browser.open(path.as_uri())
+    yield browser
+    browser.on_paper(None)
+    assert browser.problems() == []
+    assert browser.script("return window.hacked === undefined")
+
+
+def test_the_nearest_methods_stand_first_and_one_is_recommended(opened: Browser, report: Report) -> None:
+    """Catches a table in another order, a recommendation of what does not meet the rule, none that can be seen."""
+    assert column(opened, "#table", 0)[:3] == BY_DISTANCE
+    tow = [row.mean for name in column(opened, "#table", 0)[1:] for row in report.long.itertuples()
+           if (row.method, row.metric) == (name, "gap/tow")]  # fmt: skip
+    assert tow == sorted(tow, reverse=True)
+    marked = "return [...document.querySelectorAll('tr.recommended th')].map(e => e.innerText.replace(/\\s+/g, ' '))"
+    assert opened.script(marked) == ["good recommended"]
+    assert opened.script("return document.querySelector('.summary .verdict').innerText").startswith("Recommended: good")
+    words = opened.script("return [...document.querySelectorAll('#table .pill')].map(e => e.innerText)")
+    assert {"target", "meets the rule", "not forgotten", "over-unlearned", "accuracy lost"} <= set(words)
+
+
+def test_keys_alone_sort_the_table(opened: Browser) -> None:
+    """Catches headings that only a mouse can reach."""
+    for _ in range(12):
+        opened.press(TAB)
+        if opened.script("return document.activeElement.closest('#table thead th:nth-child(3)') !== null"):
+            break
+    opened.press(ENTER)
+    forget = [float(text) for text in column(opened, "#table", 2)]
+    assert forget == sorted(forget)
+    assert opened.script("return document.activeElement.closest('th').getAttribute('aria-sort')") == "ascending"
+    opened.press(ENTER)
+    assert [float(text) for text in column(opened, "#table", 2)] == sorted(forget, reverse=True)
+
+
+def test_paper_shows_every_column(opened: Browser, tmp_path: Path) -> None:
+    """Catches columns that are cut at the sheet's edge, and a report that cannot be printed."""
+    sheet = tmp_path / "report.pdf"
+    sheet.write_bytes(opened.printed())
+    assert sheet.read_bytes().startswith(b"%PDF")
+    opened.on_paper(A4_BETWEEN_MARGINS)
+    ends = "return [...document.querySelectorAll('table th, table td')].map(e => e.getBoundingClientRect().right)"
+    assert max(opened.script(ends)) <= A4_BETWEEN_MARGINS
+    if shutil.which("pdftotext") is not None:
+        text = subprocess.check_output(["pdftotext", "-layout", "-l", "1", str(sheet), "-"], text=True)
+        for heading in ("Method", "Verdict", "Forget", "Remain", "Test", "MIA AUC", "ToW", "Time", "Speed-up"):
+            assert heading in text
+
+
+def test_a_phone_keeps_the_names_in_sight(opened: Browser) -> None:
+    """Catches figures whose method has been scrolled away, and a page that is wider than the screen."""
+    opened.resize(390, 844)
+    assert opened.script("return document.documentElement.scrollWidth <= window.innerWidth")
+    left = "return document.querySelector('#table tbody th').getBoundingClientRect().left"
+    before = opened.script(left)
+    opened.script("document.getElementById('table').parentElement.scrollLeft = 300")
+    assert opened.script("return document.getElementById('table').parentElement.scrollLeft") > 200
+    assert opened.script(left) == pytest.approx(before, abs=2)
+
+
+def test_a_drawing_is_read_out_as_one_picture(page: str) -> None:
+    """Catches figures that a screen reader spells out as the numbers on their axes, or passes over."""
+    labels = re.findall(r'<svg role="img" aria-label="([^"]+)"', page)
+    assert len(labels) == 6
+    assert labels[0].startswith("Forgetting against accuracy. naive: forget/accuracy 0.900, test/accuracy 0.950; ")
+
+
+def test_every_method_of_others_has_its_publication() -> None:
+    """Catches a new method without a reference; the study's own need none."""
+    own = {"naive", "label_smoothing", "cosine", "pop", "orthogonal", "cosine_thesis", "pop_thesis"}
+    assert set(METHODS) - own == set(references.METHODS)
+
+
+def headings(browser: Browser) -> list[str]:
+    """The headings of the table of methods."""
+    return browser.script("return [...document.querySelectorAll('#table thead th')].map(e => e.textContent.trim())")
+
+
+def test_report_in_a_browser(opened: Browser) -> None:
+    """Catches a table that does not sort, a clip that does not play, a name that runs, an error in the console."""
+    browser = opened
     heading = "#table thead th:nth-child(3) button"
-    assert column(browser, "#table", 0) == list(MEANS)
     browser.click(heading)
     forget = [float(text) for text in column(browser, "#table", 2)]
     assert forget == sorted(forget)
     assert forget[0] == 60.0
-    browser.click(heading)
-    assert [float(text) for text in column(browser, "#table", 2)] == sorted(forget, reverse=True)
-    speed_up = len(browser.script("return [...document.querySelectorAll('#table thead th')].map(e => e.textContent)"))
-    browser.click(f"#table thead th:nth-child({speed_up}) button")
-    assert column(browser, "#table", speed_up - 1)[-2:] == ["–", "–"]  # what is missing stays last
-    assert set(browser.script("return [...document.querySelectorAll('#remembered tbody tr:not([hidden])')]"
-                              ".map(r => r.dataset.method)")) == {"original"}  # fmt: skip
-    browser.script(
-        "const s = document.getElementById('method'); s.value = 'good'; s.dispatchEvent(new Event('change'))"
-    )
+    tow = [text.startswith("ToW") for text in headings(browser)].index(True)
+    browser.click(f"#table thead th:nth-child({tow + 1}) button")
+    browser.click(f"#table thead th:nth-child({tow + 1}) button")
+    assert column(browser, "#table", 0)[:2] == BY_DISTANCE[1:]
+    assert column(browser, "#table", tow)[-1] == "–"  # what is missing stays last
     assert set(browser.script("return [...document.querySelectorAll('#remembered tbody tr:not([hidden])')]"
                               ".map(r => r.dataset.method)")) == {"good"}  # fmt: skip
+    browser.script(
+        "const s = document.getElementById('method'); s.value = 'original'; s.dispatchEvent(new Event('change'))"
+    )
+    assert set(browser.script("return [...document.querySelectorAll('#remembered tbody tr:not([hidden])')]"
+                              ".map(r => r.dataset.method)")) == {"original"}  # fmt: skip
     browser.script(
         "const play = HTMLMediaElement.prototype.play; HTMLMediaElement.prototype.play = function () "
         "{ window.playing = this; return play.call(this) }"
@@ -169,9 +256,7 @@ def test_report_in_a_browser(browser: Browser, page: str, tmp_path: Path) -> Non
     browser.until("return document.querySelectorAll('.play[aria-pressed=\"true\"]').length === 0")  # it ends by itself
     browser.click("#theme")
     assert browser.script("return document.documentElement.dataset.theme") in ("light", "dark")
-    assert browser.script("return window.hacked === undefined")
     assert browser.script("return document.documentElement.scrollWidth <= window.innerWidth")
-    assert browser.problems() == []
 
 
 def test_audio_data_survives_the_page(report: Report, page: str) -> None:

@@ -122,7 +122,7 @@ def open_run(
     `config`, all parameters of the command, becomes the artifact config.yaml.
     """
     given = os.environ.pop(GIVEN_RUN, None)
-    all_tags = {**_common_tags(), "stage": stage, "role": "parent", **tags}
+    all_tags = {"stage": stage, "role": "parent", **tags, **_common_tags()}
     if given is None:
         run = _create(store, name, all_tags)
         run.params(params)
@@ -162,7 +162,7 @@ def child_run(
 ) -> Run:
     """A run below another one, with the resolved parameters under their plain names."""
     run = _create(
-        store, name, {**_common_tags(), "stage": stage, "role": role, "mlflow.parentRunId": parent.id, **tags}
+        store, name, {"stage": stage, "role": role, "mlflow.parentRunId": parent.id, **tags, **_common_tags()}
     )
     run.params(params)
     return run
@@ -170,7 +170,7 @@ def child_run(
 
 def lone_run(store: Store, stage: str, role: str, name: str, tags: Mapping[str, str]) -> Run:
     """A run that belongs to no command's: it stays when that is deleted."""
-    return _create(store, name, {**_common_tags(), "stage": stage, "role": role, **tags})
+    return _create(store, name, {"stage": stage, "role": role, **tags, **_common_tags()})
 
 
 def _create(store: Store, name: str, tags: Mapping[str, str]) -> Run:
@@ -216,6 +216,7 @@ def code_tags(file: Path) -> dict[str, str]:
 
 
 def _common_tags() -> dict[str, str]:
+    """What every run is tagged with: behind its own tags, for the UI shows them in the order in which they are set."""
     return {"contract_version": CONTRACT_VERSION, **process_tags(), **code_tags(Path(__file__).resolve())}
 
 

@@ -79,12 +79,18 @@ def compare(config: Config, store: Store, parent: Run | None = None, cell: str |
         words = verdict_words(cells[0].long, newest.methods)
         table = tables.means_table(cells[0].long, newest.methods, [*tables.SHOWN, *tables.AUDITED])
         run.table("comparison.json", table.assign(verdict=table["method"].map(words)))
-        run.metrics({f"{row.method}/{row.metric}": row.mean for row in cells[0].long.itertuples()})
+        _log_means(run, table)
         nothing = "no report: the recordings of these requests are erased"
         say(f"report: {run.address(report)}" if report else nothing)
     if parent is None:
         tell_answer(store, newest, _once_answered(ledger, config, newest))
     return long
+
+
+def _log_means(run: Run, means: pd.DataFrame) -> None:
+    """The means of the table for people as metrics, in its order, which is that of the UI; the files have all."""
+    shown = means.set_index("method").filter(items=tables.SHOWN)
+    run.metrics({f"{of}/{name}": mean for of, row in shown.iterrows() for name, mean in row.items() if pd.notna(mean)})
 
 
 def _once_answered(ledger: Ledger, config: Config, cell: CellRuns) -> tuple[str, str] | None:

@@ -221,7 +221,7 @@ def _audio(data: DataParameters, recorded_folder: str, clips: Sequence[Clip]) ->
 
 def _describe(store: Store, cell: CellRuns, lines: Sequence[str]) -> None:
     """The experiment's view and description, unless someone wrote an own one, and those of the methods' runs."""
-    share_charts(store, cell.id)
+    share_charts(store, cell.id, cell.methods)
     key, start = "mlflow.note.content", "# audio-mu"
     present = store.client.get_experiment(store.experiment_id).tags.get(key, "")
     if not present or present.startswith(start):

@@ -53,3 +53,20 @@ def test_files_that_came_after_the_answer_are_counted(answered: Answered) -> Non
     assert "remains: 13 of the 13 recordings in" in answered.run("erase", request=answered.hash("p1"), confirm="true")
     old.unlink()
     assert "remains: 12 of the 13 recordings in" in answered.run("erase", request=answered.hash("p1"), confirm="true")
+
+
+def test_a_listing_is_no_record(answered: Answered) -> None:
+    """Catches a listing that reads as if something had been removed, and an evidence record that knows no erasure."""
+
+    def page() -> str:
+        return (answered.place(answered.runs(stage="erase")[-1]) / "erasure.md").read_text()
+
+    answered.run("erase", request=answered.hash("p1"))
+    assert "no record of an erasure: nothing was changed" in page()
+    assert ": would be " in page() and "finished" not in page()
+    answered.run("erase", request=answered.hash("p1"), confirm="true")
+    assert "listing" not in page() and "would be" not in page() and "finished" in page()
+    answered.run("report", forget="speaker", forget_speakers="p1")
+    record = (answered.place(answered.runs(stage="report")[-1]) / "evidence.md").read_text()
+    assert "**Remains.** Erased on 20" in record and "; nothing left beside what is named here." in record
+    assert "Not erased yet" not in record

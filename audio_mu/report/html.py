@@ -25,6 +25,7 @@ from audio_mu.report.summary import summary
 PERCENT, NUMBER, FACTOR, SECONDS = "percent", "number", "factor", "seconds"
 LARGEST_AUDIO = 6_000_000  # bytes of recordings in one page, before base64
 SHOWN_CLIPS = 12  # per method
+WIDE = 7  # methods, from which on a figure takes the page's whole width
 
 
 @dataclass(frozen=True)
@@ -252,14 +253,16 @@ def _drawn(report: Report, judged: Mapping[str, Verdict]) -> list[_Drawn]:
         (
             "Forgetting against accuracy", False, figures.trade_off_figure(long, methods, marks), metrics,
             "The target is naive, where the dotted lines cross: neither more nor less than retraining forgets. "
-            "Diamond: naive, square: original, circle: meets the rule, cross: does not. Bars: 95 % intervals.",
+            "Diamond: naive, square: original, circle: meets the rule, cross: does not, triangle up: over-unlearned, "
+            "triangle down: not judged. Bars: 95 % intervals.",
         ),
         (
             "Speed against gap", False, figures.speed_figure(long, methods, marks), ("time/speedup", "gap/tow"),
             "To the right is faster than retraining, to the bottom closer to it (ToW nearer to 1).",
         ),
         (
-            "Membership inference", True, figures.mia_figure(long, methods, marks=marks), ("mia/score", "mia/auc"),
+            "Membership inference", len(methods) > WIDE,
+            figures.mia_figure(long, methods, marks=marks), ("mia/score", "mia/auc"),
             "The dashed line is naive, its band naive's interval. A good method lies on it, not beyond it.",
         ),
         (

@@ -121,7 +121,7 @@ def remains(service: Service, erased: Mapping[str, Any]) -> list[str]:
             service.before
         )
         return [
-            f"Not erased yet: {older}the recordings themselves, and what was made of them stay until `erase` has "
+            f"Not erased yet: {older}the recordings themselves, and what was made of them stay until the command erase has "
             "removed them. What it lists without confirm=true is no record of an erasure."
         ]
     searched = erased["search_afterwards"]

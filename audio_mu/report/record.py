@@ -117,12 +117,10 @@ def compared(request: RequestFacts, method: str, seeds: int, has_naive: bool) ->
 def remains(service: Service, erased: Mapping[str, Any]) -> list[str]:
     """What is left of the recordings, before an erasure or after it. erased: the record of it, or nothing."""
     if "finished_at" not in erased:
-        older = f"the models before (versions {by_seed(service.before)}), which have learnt them, " * bool(
-            service.before
-        )
         return [
-            f"Not erased yet: {older}the recordings themselves, and what was made of them stay until the command erase has "
-            "removed them. What it lists without confirm=true is no record of an erasure."
+            f"Not erased yet: the models before (versions {by_seed(service.before)}), which have learnt them, the "
+            "recordings themselves and what was made of them stay until the command erase has removed them. What it "
+            "lists without confirm=true is no record of an erasure."
         ]
     searched = erased["search_afterwards"]
     counts = ", ".join(f"{n} {what}" for what, n in searched.items() if what != "found")

@@ -126,12 +126,12 @@ def interface(store: Store, address: str, folder: Path) -> None:
     }
     for width, height in SIZES.items():
         with Browser(width, height) as browser:
-            browser.open(address)
-            # MLflow opens its assistant over the page on the first visit.
+            # MLflow opens its assistant over the first page that it shows; this one is none, and of the same address.
+            browser.open(f"{address}/health")
             for key, value in (("panelOpen_v1", "false"), ("fab.autoOpenedOnFirstLoad_v1", "true")):
                 browser.script("localStorage.setItem(arguments[0], arguments[1])", f"mlflow.assistant.{key}", value)
             for name, page in shown.items():
-                browser.open("about:blank")  # else a change behind the # alone keeps the state of the page before
+                browser.open(f"{address}/health")  # else a change behind the # alone keeps the state of the page before
                 browser.open(page)
                 browser.until("return document.querySelector('main, #root') && document.body.innerText.length > 200")
                 if name == "charts":

@@ -27,6 +27,7 @@ from audio_mu.system.hashing import hash_of
 ANSWERED, ERASING, ERASED = "answered", "erasing", "erased"
 STATES = (ANSWERED, ERASING, ERASED)
 RECORDINGS, NONMEMBERS, ANSWERS = "recordings.csv", "nonmembers.csv", "answers.json"
+ERASURE = "erasure.json"
 RETIRED = "retired"
 """Tag of a run whose models were removed for a request, with its hash: figures stay, models are not to be had."""
 COLUMNS = ("clip_id", "label", "speaker", "part", "audio_hash", "source_hash", "within")

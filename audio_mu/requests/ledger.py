@@ -135,7 +135,8 @@ class Entry:
         return self._within(OF_CLASS, "label")
 
     def _within(self, scope: str, column: str) -> frozenset[str]:
-        return frozenset(self.recordings.loc[self.recordings[SCOPE] == scope, column]) - {""}
+        found = self.recordings  # what only AUDIO_MU_LEDGER knows has no scope
+        return frozenset(found.loc[found[SCOPE] == scope, column] if SCOPE in found else ()) - {""}
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,8 @@ def test_diverged_trials_are_never_better() -> None:
 
 def data(hashes: list[str]) -> SimpleNamespace:
     n = len(hashes)
-    clips = SimpleNamespace(hashes=tuple(hashes), ids=tuple(map(str, range(n))), labels=torch.arange(n) % 2)
+    ids, labels = tuple(map(str, range(n))), torch.arange(n) % 2
+    clips = SimpleNamespace(hashes=tuple(hashes), ids=ids, labels=labels, recordings=np.arange(n))
     return SimpleNamespace(clips=clips)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import struct
 from contextlib import closing, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
 from audio_mu.errors import UserError, one_line
@@ -33,25 +35,34 @@ def refuse_half_undone(file: Path) -> None:
     begun = journal.stat().st_size > HEADER.size and journal.read_bytes()[: len(MAGIC)] == MAGIC
     if not users_of(file):  # else the write is going on
         with suppress(sqlite3.OperationalError):  # locked, or not to be written: whoever opens it tells that
-            _check(file)
+            _undo(file, journal)
             if begun:
                 say(f"{file}: a write was broken off; it is undone and the database checked")
 
 
-def _check(file: Path) -> None:
-    """Have SQLite undo what was broken off. Raises `UserError` where the database is damaged after it.
+def _undo(file: Path, journal: Path) -> None:
+    """Have SQLite undo what was broken off. Raises `UserError` where the database would be damaged after it.
 
-    A journal that was emptied looks like one that was never begun.
+    A journal that was emptied looks like one that was never begun, and one that was cut between two of its parts like a
+    shorter one. So it is tried on a copy: what is damaged stays as it is, and is told again until it is restored.
     """
+    with TemporaryDirectory(prefix=".checked-", dir=file.parent) as folder:
+        copy = Path(shutil.copyfile(file, Path(folder) / file.name))
+        shutil.copyfile(journal, Path(folder) / journal.name)
+        found = _asked(copy, "pragma integrity_check(1)")
+    if found != "ok":
+        raise UserError(f"{str(file)!r} holds half of a write that was broken off ({found}): restore it from a backup")
+    _asked(file, "select count(*) from sqlite_master")
+
+
+def _asked(file: Path, question: str) -> str:
     with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=rw", uri=True)) as database:
         try:
-            (found,) = database.execute("pragma integrity_check(1)").fetchone()
+            return str(database.execute(question).fetchone()[0])
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError as error:
-            found = one_line(error)
-    if found != "ok":
-        raise UserError(f"{str(file)!r} holds half of a write that was broken off ({found}): restore it from a backup")
+            return one_line(error)
 
 
 def is_cut(journal: Path) -> bool:

@@ -83,7 +83,7 @@ def compare(config: Config, store: Store, parent: Run | None = None, cell: str |
         words = verdict_words(cells[0].long, newest.methods)
         table = tables.means_table(cells[0].long, newest.methods, [*tables.SHOWN, *tables.AUDITED])
         run.table("comparison.json", table.assign(verdict=table["method"].map(words)))
-        _log_means(run, table)
+        _log_means(run, table, cells[0].long)
         nothing = "no report: the recordings of these requests are erased"
         say(f"report: {run.address(report)}" if report else nothing)
     if parent is None:
@@ -91,10 +91,11 @@ def compare(config: Config, store: Store, parent: Run | None = None, cell: str |
     return long
 
 
-def _log_means(run: Run, means: pd.DataFrame) -> None:
-    """The means of the table for people as metrics, in its order, which is that of the UI; the files have all."""
-    shown = means.set_index("method").filter(items=tables.SHOWN)
-    run.metrics({f"{of}/{name}": mean for of, row in shown.iterrows() for name, mean in row.items() if pd.notna(mean)})
+def _log_means(run: Run, shown: pd.DataFrame, long: pd.DataFrame) -> None:
+    """All means as metrics, those of the table for people first, in its order, which is that of the UI."""
+    first = shown.set_index("method").filter(items=tables.SHOWN)
+    means = {f"{of}/{name}": mean for of, row in first.iterrows() for name, mean in row.items() if pd.notna(mean)}
+    run.metrics(means | {f"{row.method}/{row.metric}": row.mean for row in long.itertuples()})
 
 
 def _once_answered(ledger: Ledger, config: Config, cell: CellRuns) -> tuple[str, str] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
@@ -57,7 +57,7 @@ def places_by_seed(config: Config) -> dict[int, str]:
 def read_foreign(place: str) -> dict[str, Tensor]:
     """The weights of a file or URI by name, on the CPU. Raises `UserError` where there are none, or NaN among them."""
     if place.startswith(OF_STORE):
-        with registry.fetched(place) as folder:
+        with registry.fetched(place, _holds_weights) as folder:
             state = _of_folder(place, folder)
     else:
         path = Path(place).expanduser()
@@ -72,16 +72,18 @@ def read_foreign(place: str) -> dict[str, Tensor]:
     return state
 
 
+def _holds_weights(path: str) -> bool:
+    name = PurePosixPath(path)
+    return name.name in ("model.pt2", "state_dict.pth") or name.suffix == ".safetensors"
+
+
 def _of_folder(place: str, folder: Path) -> dict[str, Tensor]:
-    for found in sorted(path for path in folder.rglob("*") if path.name == "model.pt2"):
+    for found in sorted(folder.rglob("model.pt2")):
         try:
             return read_weights(found)
         except BadWeights as error:
             raise UserError(f"weights={place!r} cannot be read ({error}): save its state as .safetensors") from None
-    kept = [
-        path for path in sorted(folder.rglob("*")) if path.suffix == ".safetensors" or path.name == "state_dict.pth"
-    ]
-    if kept:
+    if kept := sorted(path for path in folder.rglob("*") if path.is_file()):
         return _of_file(place, kept[0])
     raise UserError(
         f"weights={place!r} holds no weights that can be read without running code, such as a pickled model: load it "

@@ -213,7 +213,7 @@ def _check(entry: EntryPoint, config: Config) -> None:
     if entry.computes:
         from audio_mu.workflows.checks import check
 
-        check(config)
+        check(config, on_workers=entry.engine)
     else:
         from audio_mu.data.datasets import check_folder
 

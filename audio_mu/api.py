@@ -24,6 +24,7 @@ from audio_mu.config.commands import remember
 from audio_mu.config.parsers import quoted_name
 from audio_mu.errors import UserError
 from audio_mu.progress import say, say_once
+from audio_mu.requests.ledger import ERASURE
 from audio_mu.store import registry
 from audio_mu.store.artifacts import read_csv, read_json
 from audio_mu.store.connect import open_store
@@ -93,7 +94,7 @@ def tune(**parameters: Any) -> pd.DataFrame:
 def erase(**parameters: Any) -> pd.DataFrame:
     """List, with `confirm=True` remove, what holds a request's recordings: what, where, action."""
     with _session(parameters) as (config, store, _):
-        record = read_json(store, erase_workflow.erase(config, store), erase_workflow.RECORD)
+        record = read_json(store, erase_workflow.erase(config, store), ERASURE)
         return pd.DataFrame(record["found"], columns=["what", "where", "action"])
 
 

@@ -22,6 +22,8 @@ FLAGS = (
     "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--autoplay-policy=no-user-gesture-required",
 )  # fmt: skip
 SECONDS = 60
+A4 = (21.0, 29.7)
+TAB, ENTER = "\ue004", "\ue007"
 
 
 def programs() -> tuple[str, str] | None:
@@ -54,8 +56,7 @@ class Browser:
         started = self._post("", {"capabilities": {"alwaysMatch": wanted}})
         self._session = f"/{started['sessionId']}"
         # The window's size counts the browser's own bars; this is the page's.
-        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-        self._post("/goog/cdp/execute", {"cmd": "Emulation.setDeviceMetricsOverride", "params": metrics})
+        self.resize(width, height)
 
     def __enter__(self) -> Browser:
         return self
@@ -105,6 +106,27 @@ class Browser:
         source = "return [...document.querySelectorAll(arguments[0])].find(e => e.offsetParent !== null)"
         (element,) = self.script(source, selector).values()
         self._post(f"/element/{element}/click", {})
+
+    def press(self, *keys: str) -> None:
+        """Press keys one after another, where the focus is; special ones by their WebDriver code points."""
+        actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
+        self._post("/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]})
+
+    def printed(self, width: float = A4[0], height: float = A4[1]) -> bytes:
+        """The page as PDF, on paper of so many centimetres, with the margins that it asks for or 1 cm."""
+        paper = {"page": {"width": width, "height": height}}
+        return base64.b64decode(self._post("/print", paper))
+
+    def on_paper(self, pixels: int | None) -> None:
+        """Lay the page out as it prints, on so many pixels between the margins; None: on the screen again."""
+        media = {"media": "print" if pixels else ""}
+        self._post("/goog/cdp/execute", {"cmd": "Emulation.setEmulatedMedia", "params": media})
+        self.resize(pixels or 1366, 768)
+
+    def resize(self, width: int, height: int) -> None:
+        """Give the page another size."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._post("/goog/cdp/execute", {"cmd": "Emulation.setDeviceMetricsOverride", "params": metrics})
 
     def problems(self) -> list[str]:
         """Warnings and errors of the console since the last call."""

@@ -37,6 +37,7 @@ class Evaluator:
     """What all models of a request are measured with.
 
     class_names, speakers: by label, and of every clip; where they are not given no group is looked at by itself.
+    recordings: the number of every clip's recording; without it each clip is one.
     """
 
     request: Request
@@ -45,6 +46,11 @@ class Evaluator:
     earlier: Mapping[str, Earlier] = dataclasses.field(default_factory=dict)
     class_names: Sequence[str] = ()
     speakers: Sequence[str] = ()
+    recordings: np.ndarray | None = None
+
+    def _of(self, rows: np.ndarray) -> np.ndarray:
+        """The numbers of the recordings that clips are of."""
+        return rows if self.recordings is None else self.recordings[rows]
 
     def alone(self, logits: Logits, seed: int) -> dict[str, float]:
         """Figures that need no other model: performance on every set, and what membership attacks see."""
@@ -52,7 +58,7 @@ class Evaluator:
         metrics = {
             f"{name}/{key}": value
             for name, indices in sets.items()
-            for key, value in performance(logits[name], self.labels[indices]).items()
+            for key, value in performance(logits[name], self.labels[indices], self._of(indices)).items()
         }
         losses = {name: cross_entropy(logits[name], self.labels[indices]) for name, indices in sets.items()}
         called = {name: float(self.attack.called_nonmember(values, seed).mean()) for name, values in losses.items()}
@@ -71,7 +77,8 @@ class Evaluator:
             if name not in logits:
                 continue
             labels = self.labels[earlier.clips]
-            metrics |= {f"{name}/{key}": value for key, value in performance(logits[name], labels).items()}
+            figures = performance(logits[name], labels, self._of(earlier.clips))
+            metrics |= {f"{name}/{key}": value for key, value in figures.items()}
             # Of both parts of the test set: without those that this request sets aside, the attack would see a class.
             parts = [part for part in ("test", "held_out") if part in logits]
             indices, first = np.unique(np.concatenate([self.request.sets()[p] for p in parts]), return_index=True)
@@ -127,20 +134,20 @@ class Evaluator:
         `error/<figure>` is of `gap/<figure>`; `error/half_<figure>` of that less half of the original's gap, which says
         whether a model is nearer to naive than to the original.
         """
+        of = {name: self._of(rows) for name, rows in self.request.sets().items()}
         metrics = {
-            f"error/{name}_accuracy": paired_error(self._right(logits, name) - self._right(naive, name))
+            f"error/{name}_accuracy": paired_error(self._right(logits, name) - self._right(naive, name), of[name])
             for name in COMPARED
         }
         differences: list[tuple[str, list[tuple[float, Logits]]]] = [("", [(1.0, logits), (-1.0, naive)])]
         if original is not None:
             differences.append(("half_", [(1.0, logits), (-0.5, naive), (-0.5, original)]))
-            contrast = sum(weight * self._right(of, "forget") for weight, of in differences[1][1])
-            metrics["error/half_forget_accuracy"] = paired_error(contrast)
-        if len(self._nonmembers(logits)[0]):
+            contrast = sum(weight * self._right(model, "forget") for weight, model in differences[1][1])
+            metrics["error/half_forget_accuracy"] = paired_error(contrast, of["forget"])
+        if len(unseen := self._nonmembers(logits)[0]):
             for name, weighted in differences:
-                metrics[f"error/{name}mia_auc"] = auc_error(
-                    [(w, *placements(*self._attacked(of))) for w, of in weighted]
-                )
+                placed = [(w, *placements(*self._attacked(model))) for w, model in weighted]
+                metrics[f"error/{name}mia_auc"] = auc_error(placed, (of["forget"], self._of(unseen)))
         return metrics
 
     def worst(self, logits: Logits, naive: Logits) -> dict[str, WorstGroup]:
@@ -161,7 +168,7 @@ class Evaluator:
         found: dict[str, WorstGroup] = {}
         for kind, names in groups.items():
             others = ["" if name in asked[kind] else name for name in names]
-            worst = worst_group(own - target, others) if others else None
+            worst = worst_group(own - target, others, recordings=self._of(rows)) if others else None
             found |= {kind: worst} if worst else {}
         return found
 

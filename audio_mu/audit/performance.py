@@ -158,16 +158,34 @@ def class_performance(logits: ArrayLike, labels: ArrayLike) -> dict[str, float]:
     return {"macro_f1": float(found.f1.mean()), "worst_class_accuracy": float(found.recall.min())}
 
 
-def performance(logits: ArrayLike, labels: ArrayLike) -> dict[str, float]:
-    """Return {accuracy, loss, ece, macro_f1, worst_class_accuracy} of logits [n, classes] and labels [n]; {} when there
-    are no clips."""
+def recording_accuracy(logits: ArrayLike, labels: ArrayLike, recordings: ArrayLike) -> float | None:
+    """Return the share of recordings whose mean logits are largest for their class; None where each has one clip.
+
+    recordings [n]: the number of each clip's recording. Segments of one recording that are of several classes count as
+    a recording of each.
+    """
+    values = as_logits(logits)
+    truth = as_labels(labels, *values.shape)
+    _, first, unit = np.unique([np.asarray(recordings), truth], axis=1, return_index=True, return_inverse=True)
+    if len(first) == len(truth):
+        return None
+    sums = np.zeros((len(first), values.shape[1]))
+    np.add.at(sums, unit.ravel(), values)
+    return float((sums.argmax(axis=1) == truth[first]).mean())
+
+
+def performance(logits: ArrayLike, labels: ArrayLike, recordings: ArrayLike | None = None) -> dict[str, float]:
+    """Return {accuracy, loss, ece, macro_f1, worst_class_accuracy} of logits [n, classes] and labels [n], and where
+    `recordings` [n] says that some are of the same recording recording_accuracy; {} when there are no clips."""
     if len(np.asarray(labels)) == 0:
         return {}
+    by_recording = None if recordings is None else recording_accuracy(logits, labels, recordings)
     return {
         "accuracy": accuracy(logits, labels),
         "loss": mean_loss(logits, labels),
         "ece": expected_calibration_error(logits, labels),
         **class_performance(logits, labels),
+        **({} if by_recording is None else {"recording_accuracy": by_recording}),
     }
 
 

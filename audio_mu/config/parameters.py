@@ -44,7 +44,17 @@ class DataParameters:
     bad_files: str = _parameter("fail", choice("fail", "skip"), "unreadable recordings: fail, or skip them")
     speaker_pattern: str = _parameter("", str, "folder: regular expression on the id; group 1 is the speaker")
 
-    labels: Path | None = _parameter("", parsers.path, "folder: CSV of path, label, and where known speaker, split")
+    labels: Path | None = _parameter(
+        "", parsers.path, "folder: CSV of path, label; start, end, speaker, split if known"
+    )
+    window: float | None = _parameter(
+        parsers.NO_WINDOW, parsers.or_none(number(0.1, 60.001, low_included=True)),
+        "folder: seconds of the clips that whole recordings are cut into; sets clip_seconds", of_base=True,
+    )  # fmt: skip
+    hop: float | None = _parameter(
+        parsers.NO_WINDOW, parsers.or_none(number(0.01, 60.001, low_included=True)),
+        "folder: seconds from one window to the next (none: a window)", of_base=True,
+    )  # fmt: skip
 
     @property
     def label(self) -> str:
@@ -196,6 +206,7 @@ class Config:
         parsed = {name: parse(name, text) for name, text in values.items()}
         parsers.apply_study_key(parsed)
         parsers.apply_labels(parsed)
+        parsers.apply_window(parsed)
         everything = {name: about.default for name, about in PARAMETERS.items()} | parsed
         recipe = load_recipe(everything["dataset"])
         everything |= {name: getattr(recipe, name) for name in DECIDES if everything[name] is None}

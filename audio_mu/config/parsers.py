@@ -15,6 +15,7 @@ from audio_mu.own_code import is_reference, name_of
 from audio_mu.system.reading import has_column
 
 AUTO = "auto"
+NO_WINDOW = "none"
 LARGEST = 1_000_000_000
 ARCHITECTURES = ("VGGish", "CCT", "ViT")
 WAVEFORM = "waveform"
@@ -120,6 +121,20 @@ MOST_SEEDS = 10_000
 SHORTEST_RANGE = 8
 
 
+def or_none(parse: Parser) -> Parser:
+    """The same, or `none`, which becomes None."""
+
+    def parse_or_none(text: str) -> Any:
+        if text == NO_WINDOW:
+            return None
+        try:
+            return parse(text)
+        except Refused as refused:
+            raise Refused(f"{refused}, or {NO_WINDOW}") from None
+
+    return parse_or_none
+
+
 def seeds(text: str) -> tuple[int, ...]:
     """Different whole numbers, separated by commas; `40-71` stands for all from 40 to 71."""
     allowed = f"whole numbers from 0 to {LARGEST} separated by commas, each once, such as 40,41,42 or 40-71"
@@ -208,6 +223,25 @@ def apply_labels(parsed: dict[str, Any]) -> None:
         raise UserError(f"labels={str(table)!r} is read with dataset=folder alone but {given}: give -P dataset=folder")
     if parsed.get("split") is None and has_column(table, "split"):
         parsed["split"] = "official"
+
+
+def apply_window(parsed: dict[str, Any]) -> None:
+    """A window is a clip's length, and without a hop the next one begins where it ends.
+
+    Raises `UserError` where another length was given, or nothing is cut into windows.
+    """
+    window, hop = parsed.get("window"), parsed.get("hop")
+    if window is None and hop is not None:
+        raise UserError(f"hop={as_text(hop)} was given without a window: give -P window=1, or leave hop out")
+    if window is None:
+        return
+    shown = f"window={as_text(window)}"
+    if (dataset := parsed.get("dataset")) != "folder":
+        given = f"dataset={dataset!r} was given" if dataset else "no dataset was given"
+        raise UserError(f"{shown} cuts recordings of dataset=folder alone but {given}: give -P dataset=folder")
+    if (length := parsed.get("clip_seconds", window)) != window:
+        raise UserError(f"{shown} makes clips of that length but clip_seconds={as_text(length)}: leave one of them out")
+    parsed |= {"clip_seconds": window, "hop": window if hop is None else hop}
 
 
 def flag(text: str) -> bool:

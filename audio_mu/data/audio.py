@@ -8,11 +8,13 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
+from audio_mu.data.segments import Span
 from audio_mu.system.hashing import sha256
 
 SAMPLE_RATE = 16_000
@@ -24,6 +26,7 @@ MAX_HASHED = 57_600_000  # samples of all channels: ten minutes of 48 kHz stereo
 CANCELLED = 1e-4  # of the louder channel's power: less is left of channels in opposite phase
 OTHER_LENGTH = "of another length than the header says"
 OPPOSITE_PHASE = "channels in opposite phase: the louder one taken"
+NO_END = 1 << 62  # frames
 UNKNOWN_SIZE = 0x7FFF_F000  # bytes of sound from which a WAV header says that it was written to a stream
 WHOLE = 0.95  # of a recording's samples; a header of MP3 may be off by a few
 MAX_REDUCED_RATE = 200_000  # of a rate without common divisor with ours: scipy's filter has 20 entries for each
@@ -39,7 +42,8 @@ class Prepared:
     """A waveform float32 [clip_samples] at 16 kHz, its SHA-256, and the changes that it took, in words.
 
     `source_hash` is the SHA-256 of what the file holds (see `read_clip`), before anything was done to it. `constant`:
-    all samples of the clip are one value, as in silence; `constant_source`: all samples of the file are.
+    all samples of the clip are one value, as in silence; `constant_source`: all samples of the file are. `seconds`: of
+    the file.
     """
 
     waveform: np.ndarray
@@ -48,38 +52,44 @@ class Prepared:
     source_hash: str
     constant: bool
     constant_source: bool
+    seconds: float
 
 
-def read_clip(path: Path, clip_samples: int, *, whole: bool = True) -> Prepared:
-    """A recording as a clip: channels averaged, resampled to 16 kHz, zero-padded on the right or cropped.
+def read_clip(path: Path, clip_samples: int, span: Span | None = None, *, whole: bool = True) -> Prepared:
+    """A recording, or a part of it as if that were all, as a clip.
 
-    Where the channels cancel each other (their average has less than a ten-thousandth of the louder one's power in
-    the clip), the louder one is taken instead. No more than the clip is kept in memory, whatever the header claims.
+    Channels averaged, resampled to 16 kHz, zero-padded on the right or cropped. Where the channels cancel each other
+    (their average has less than a ten-thousandth of the louder one's power in the clip), the louder one is taken
+    instead. No more than the clip is kept in memory, whatever the header claims.
 
     The source hash covers rate, channels and every decoded sample as float32: a WAV, a FLAC and an AIFF of the same
     samples agree, on every machine, and so do copies under another clip length or in several channels that are all the
     same; another rate or one other sample does not. Formats that lose (MP3, Ogg) are hashed as the decoder gives them,
-    which may differ from one decoder to the next. It ends after 57.6 million samples (ten minutes of 48 kHz stereo, an
-    hour of 16 kHz mono) or where the rest cannot be decoded: longer recordings are told apart by that much.
+    which may differ from one decoder to the next, and for MP3 in the last bit by how it is read. It ends
+    after 57.6 million samples (ten minutes of 48 kHz stereo, an hour of 16 kHz mono) or where the rest cannot be
+    decoded: longer recordings are told apart by that much.
 
     Raises `BadRecording` for what is no audio or no regular file (a pipe would be waited for, a device never ends),
     is empty, or holds values that are not finite in the clip; with `whole` for what holds another amount of sound than
     its header says, as published data sets do here and there.
     """
-    with _opened(path) as recording:
+    with _opened(path, span) as recording:
         rate, channels = recording.samplerate, recording.channels
         source = _SourceHash(rate, channels)
-        frames = _frames(clip_samples, rate)
+        there = _frames_there(recording, span)
+        frames = min(_frames(clip_samples, rate), there)
         mono, cancelled = _read_mono(recording, frames, source.add)
         if len(mono) == frames:  # else its end has been read
-            _hash_rest(recording, source)
+            _hash_rest(recording, source, there - frames)
         fault = _fault_of_wav(path, path.stat().st_size)
-        if len(mono) < WHOLE * recording.frames < frames:
-            fault = f"is cut short: {len(mono):,} of {recording.frames:,} samples are there"
+        promised = min(there, recording.frames - (round(span.start * rate) if span else 0))
+        if len(mono) < WHOLE * promised < _frames(clip_samples, rate):
+            fault = f"is cut short: {len(mono):,} of {promised:,} samples are there"
         if fault and whole:
             raise BadRecording(fault)
+        seconds = recording.frames / rate
     if cancelled is not None:
-        mono = _read_channel(path, frames, cancelled)
+        mono = _read_channel(path, frames, cancelled, span)
     recorded, mono = mono, _at_sample_rate(mono, rate)
     clip = np.zeros(clip_samples, dtype=np.float32)
     clip[: len(mono)] = mono[:clip_samples]
@@ -93,21 +103,55 @@ def read_clip(path: Path, clip_samples: int, *, whole: bool = True) -> Prepared:
     }
     changes = tuple(words for words, applies in done.items() if applies)
     constant = min(np.ptp(recorded), np.ptp(mono[:clip_samples])) == 0  # resampling makes waves of a constant's ends
-    return Prepared(clip, sha256(clip.tobytes()), changes, source.hexdigest(), bool(constant), source.constant)
+    digest = source.hexdigest()
+    return Prepared(clip, sha256(clip.tobytes()), changes, digest, bool(constant), source.constant, seconds)
 
 
-def read_recording(path: Path, longest: int) -> np.ndarray:
-    """The first `longest` samples of a recording, or as many as it has: float32 [samples], mono, 16 kHz, not padded.
+def read_recording(path: Path, longest: int, span: Span | None = None) -> np.ndarray:
+    """The first `longest` samples of a recording or a part of it, or as many as it has: float32 [samples], mono,
+    16 kHz, not padded.
 
     Channels and rate as in `read_clip`, which raises the same errors.
     """
-    with _opened(path) as recording:
+    with _opened(path, span) as recording:
         rate = recording.samplerate
-        frames = _frames(longest, rate)
+        frames = min(_frames(longest, rate), _frames_there(recording, span))
         mono, cancelled = _read_mono(recording, frames, lambda block: None)
     if cancelled is not None:
-        mono = _read_channel(path, frames, cancelled)
+        mono = _read_channel(path, frames, cancelled, span)
     return _at_sample_rate(mono, rate)[:longest]
+
+
+def source_hash(path: Path) -> tuple[str, bool]:
+    """The source hash of a whole file, as `read_clip` has it, and whether all its samples are one value."""
+    return _source_hash(path, *_version(path))
+
+
+@lru_cache(maxsize=16)  # the parts of a recording come one after the other
+def _source_hash(path: Path, size: int, changed: int) -> tuple[str, bool]:
+    with _opened(path) as recording:
+        source = _SourceHash(recording.samplerate, recording.channels)
+        _hash_rest(recording, source)
+    return source.hexdigest(), source.constant
+
+
+def seconds_of(path: Path) -> float:
+    """How long a recording is, by its header. Raises `BadRecording` as `read_clip` does."""
+    return _seconds_of(path, *_version(path))
+
+
+@lru_cache(maxsize=1 << 16)  # a command lists its folder several times
+def _seconds_of(path: Path, size: int, changed: int) -> float:
+    with _opened(path) as recording:
+        return recording.frames / recording.samplerate
+
+
+def _version(path: Path) -> tuple[int, int]:
+    try:
+        about = path.stat()
+    except OSError as error:
+        raise BadRecording(f"cannot be read as audio ({error.strerror})") from None
+    return about.st_size, about.st_mtime_ns
 
 
 class _SourceHash:
@@ -143,8 +187,9 @@ class _SourceHash:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
-    """A recording that can be read; what goes wrong in opening or reading it is told as `BadRecording`."""
+def _opened(path: Path, span: Span | None = None) -> Iterator[soundfile.SoundFile]:
+    """A recording that can be read, from where the part begins; what goes wrong in opening or reading it is told as
+    `BadRecording`."""
     try:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):
@@ -156,6 +201,8 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
             reduced = rate // math.gcd(rate, SAMPLE_RATE)
             if not 1_000 <= rate <= 768_000 or reduced > MAX_REDUCED_RATE or channels > MAX_CHANNELS:
                 raise BadRecording(f"{channels} channels at {rate} Hz is outside what is supported")
+            if span is not None:
+                recording.seek(min(round(span.start * rate), recording.frames))
             yield recording
     except (soundfile.SoundFileError, OSError, RuntimeError) as error:
         reason = str(error).replace(str(path), "it").strip().rstrip(".")
@@ -202,6 +249,11 @@ def _frames(samples: int, rate: int) -> int:
     return int((samples / SAMPLE_RATE + RESAMPLE_MARGIN) * rate) + 1
 
 
+def _frames_there(recording: soundfile.SoundFile, span: Span | None) -> int:
+    """How many frames of a file a part has at most; of a whole one its header is not believed."""
+    return NO_END if span is None else round(span.end * recording.samplerate) - round(span.start * recording.samplerate)
+
+
 def _blocks(recording: soundfile.SoundFile, frames: int) -> Iterator[np.ndarray]:
     """The next so many frames, or as many as there are, in blocks float32 [block, channels]."""
     while frames > 0:
@@ -234,15 +286,15 @@ def _read_mono(
     return np.concatenate(mixed) if mixed else np.zeros(0, dtype=np.float32), int(power.argmax()) if cancel else None
 
 
-def _read_channel(path: Path, frames: int, channel: int) -> np.ndarray:
-    with _opened(path) as recording:
+def _read_channel(path: Path, frames: int, channel: int, span: Span | None) -> np.ndarray:
+    with _opened(path, span) as recording:
         return np.concatenate([samples[:, channel] for samples in _blocks(recording, frames)])
 
 
-def _hash_rest(recording: soundfile.SoundFile, source: _SourceHash) -> None:
+def _hash_rest(recording: soundfile.SoundFile, source: _SourceHash, there: int = NO_END) -> None:
     """Add what follows the clip. Damage there takes nothing from the clip, so that it only ends the hash."""
     with suppress(soundfile.SoundFileError, OSError, RuntimeError):
-        for samples in _blocks(recording, source.frames_left):
+        for samples in _blocks(recording, min(there, source.frames_left)):
             source.add(samples)
 
 

@@ -8,10 +8,12 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 from audio_mu.config import DataParameters
+from audio_mu.data.segments import Heard, Span, recording_of
 from audio_mu.errors import UserError, counted, first_of
 from audio_mu.printable import OBEYED
 from audio_mu.progress import say_once
@@ -28,7 +30,8 @@ CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # category Cc, and the
 class Recording:
     """One recording: `id` is its POSIX path below the data root; `part` is train, test, validation or empty.
 
-    `fault`: why it cannot be read, where that is known before.
+    A part of a recording has its `span`, and an id such as `path#12.0-14.0` (`segments.named`). `fault`: why it cannot
+    be read, where that is known before.
     """
 
     id: str
@@ -37,6 +40,7 @@ class Recording:
     speaker: str
     part: str = ""
     fault: str = ""
+    span: Span | None = None
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,14 @@ class Barred:
     classes: frozenset[str] = frozenset()
     absent: Barred | None = None
 
+    @cached_property
+    def _heard(self) -> Heard:
+        return Heard(self.ids)
+
     def bars(self, recording: Recording) -> bool:
         """Whether a recording may not be read, as far as its file's place tells."""
         return (
-            recording.id in self.ids
+            recording.id in self._heard
             or composed(recording.speaker) in self.speakers
             or recording.label in self.classes
             or (bool(recording.fault) and self.absent is not None and self.absent.bars(recording))
@@ -118,10 +126,11 @@ def audio_files(root: Path, suffixes: tuple[str, ...] = AUDIO_SUFFIXES) -> Itera
 
 
 def recording_below(root: Path, id_: str) -> Path | None:
-    """The file of an id in a data set's folder, None where `audio_files` gives none of it.
+    """The file that an id is of, or a part of, in a data set's folder, None where `audio_files` gives none of it.
 
     The one way from an id that a store has to a path: whoever writes a store could name `../x` or `/home/x`.
     """
+    id_ = recording_of(id_)
     parts = id_.split("/")
     if any(not part or part.startswith(".") or "\0" in part for part in parts):  # hidden ones and `..` among them
         return None

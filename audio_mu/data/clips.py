@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import pandas as pd
 import torch
 
 from audio_mu.config import DataParameters
-from audio_mu.data import audio, features
-from audio_mu.data.audio import BadRecording, Prepared, read_clip
+from audio_mu.data import audio, features, segments
+from audio_mu.data.audio import BadRecording, Prepared, read_clip, source_hash
 from audio_mu.data.catalog import NOTHING_BARRED, Barred, Catalog, Recording, quoted
 from audio_mu.data.datasets import DATASETS
 from audio_mu.data.features import Frontend
+from audio_mu.data.segments import Heard, named, recording_of
 from audio_mu.errors import UserError, counted
 from audio_mu.progress import bar, say, say_once
 from audio_mu.system.cores import cores_at_hand
@@ -28,6 +30,7 @@ from audio_mu.system.hashing import checksum, file_sha256, hash_of
 from audio_mu.system.reading import read_array
 from audio_mu.system.writing import atomic_folder, cache_root, locked
 
+Kept = tuple[Recording, str, str, str, float]  # its hashes, see `Clips`, and the seconds of its file
 BATCH = 64  # what the transform holds of so many clips stays in a core's cache
 
 
@@ -49,8 +52,9 @@ class Clips:
     `features_file`; every other field has n entries in the order of the sorted ids. `hashes` are SHA-256 of the
     prepared waveforms, so that copies are found whatever their file names or headers; `sources` are those of the files'
     samples, a recording's identity. Of a silent or constant clip, one of `constant`, they cover the id too: silence is
-    nobody's copy. `digest` identifies ids, labels, speakers, parts and audio. `skipped` lists (id, reason) of
-    unreadable recordings. `unread` are no clips: what is barred and still in the folder.
+    nobody's copy. `within` of a part of a recording is named by the source hash of the whole, as in `hash#12.0-14.0`;
+    empty for whole ones. `seconds` are those of the file. `digest` identifies ids, labels, speakers, parts and audio.
+    `skipped` lists (id, reason) of unreadable recordings. `unread` are no clips: what is barred and still there.
     """
 
     features: torch.Tensor
@@ -67,21 +71,45 @@ class Clips:
     root: Path
     digest: str
     unread: tuple[Unread, ...] = ()
+    within: tuple[str, ...] = ()
+    seconds: tuple[float, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @cached_property
     def identity(self) -> list[list[str]]:
-        """id, label, speaker, part, audio hash and source hash of every clip."""
+        """id, label, speaker, part, audio hash, source hash and `within` of every clip."""
         labels = [self.class_names[label] for label in self.labels.tolist()]
         columns = (self.ids, labels, self.speakers, self.parts, self.hashes, self.sources)
-        return [list(row) for row in zip(*columns, strict=True)]
+        return [list(row) for row in zip(*columns, self.within or [""] * len(self), strict=True)]
+
+    @cached_property
+    def contents(self) -> tuple[str, ...]:
+        """What each clip is named by its sound: the source hash of a recording, or the part of it."""
+        return tuple(within or source for within, source in zip(self.within, self.sources)) or self.sources
+
+    @cached_property
+    def files(self) -> tuple[str, ...]:
+        """The source hash of the whole recording that each clip is, or is a part of."""
+        return tuple(map(recording_of, self.contents))
+
+    @cached_property
+    def recordings(self) -> np.ndarray:
+        """The number of each clip's recording, int64 [n]: several clips of one have the same."""
+        numbers: dict[str, int] = {}
+        return np.array([numbers.setdefault(recording_of(id_), len(numbers)) for id_ in self.ids], dtype=np.int64)
+
+    def table(self, rows: Iterable[int]) -> pd.DataFrame:
+        """clip_id, label, speaker, audio_hash, source_hash of some clips, and `within` where any is a part."""
+        columns = ["clip_id", "label", "speaker", "part", "audio_hash", "source_hash", "within"]
+        found = pd.DataFrame([self.identity[i] for i in rows], columns=columns, dtype=str).drop(columns="part")
+        return found if any(self.within) else found.drop(columns="within")
 
 
 def clips_digest(identity: Iterable[Sequence[str]]) -> str:
     """The digest of clips by their `identity`. Without the audio hash, which another machine's resampling changes."""
-    return hash_of([[*row[:4], *row[5:]] for row in identity])
+    return hash_of([[*row[:4], row[5]] for row in identity])
 
 
 def load_clips(config: DataParameters, barred: Barred = NOTHING_BARRED) -> Clips:
@@ -129,7 +157,8 @@ def _cache_key(config: DataParameters, catalog: Catalog, barred: Barred = NOTHIN
     recipe = config.recipe
     settings = [config.pipeline, config.clip_samples, config.bad_files, recipe.logmel_shift, recipe.logmel_scale,
                 _is_strict(config)]  # fmt: skip
-    code = [file_sha256(Path(file)) for file in (str(audio.__file__), str(features.__file__), __file__)]
+    files = [str(module.__file__) for module in (audio, features, segments)]
+    code = [file_sha256(Path(file)) for file in (*files, __file__)]
     hashes = [sorted(barred.hashes)] if barred.hashes else []
     return hash_of([settings, code, torch.__version__, stats, *hashes])[:32]
 
@@ -160,11 +189,11 @@ def _is_whole(folder: Path) -> bool:
 def _build(config: DataParameters, catalog: Catalog, folder: Path, barred: Sequence[str]) -> None:
     """Write a cache entry: the features of all readable recordings, in their order, and the index."""
     place, number = {hash_: i for i, hash_ in enumerate(barred)}, {r.id: i for i, r in enumerate(catalog.recordings)}
+    heard = Heard(barred)
     unread: list[list[int]] = []
     frontend = Frontend(config.pipeline, config.recipe)
     shape = features.feature_shape(config.pipeline, config.clip_samples)
-    kept: list[Recording] = []
-    found_hashes: list[tuple[str, str]] = []
+    kept: list[Kept] = []
     constant: list[str] = []
     skipped: list[tuple[str, str]] = []
     changes: Counter[str] = Counter()
@@ -181,13 +210,13 @@ def _build(config: DataParameters, catalog: Catalog, folder: Path, barred: Seque
                     skipped.append((recording.id, str(found)))
                     continue
                 hashes = _hashes(recording, found)
-                if known := sorted(place[hash_] for hash_ in {*hashes} & place.keys()):
+                shared = {*hashes, *heard.sharing(hashes[2] or hashes[1])} & place.keys()
+                if known := sorted(place[hash_] for hash_ in shared):
                     unread.append([number[recording.id], *known])
                 else:
                     waveforms.append(found.waveform)
                     changes.update(found.changes)
-                    found_hashes.append(hashes)
-                    kept.append(recording)
+                    kept.append((recording, *hashes, found.seconds))
                     constant += [recording.id] if found.constant else []
             if waveforms:
                 with torch.inference_mode():
@@ -196,16 +225,21 @@ def _build(config: DataParameters, catalog: Catalog, folder: Path, barred: Seque
         stream.seek(0)
         _write_header(stream, len(kept), shape)
         stream.flush()
-        _write_index(temporary, kept, found_hashes, constant, skipped, unread)
+        _write_index(temporary, kept, constant, skipped, unread)
     if changes:
         counts = ", ".join(f"{count:,} {words}" for words, count in changes.items())
         say(f"of {len(kept):,} recordings: {counts} (to mono, {features.SAMPLE_RATE:,} Hz, {config.clip_seconds:g} s)")
 
 
-def _hashes(recording: Recording, found: Prepared) -> tuple[str, str]:
-    """Audio and source hash. What is constant says nothing of who is heard: the id makes it one of its own."""
+def _hashes(recording: Recording, found: Prepared) -> tuple[str, str, str]:
+    """Audio and source hash, and `Clips.within`. What is constant says nothing of who is heard: the id makes it one of
+    its own."""
     source = hash_of(["constant", recording.id]) if found.constant_source else found.source_hash
-    return hash_of(["constant", recording.id, source]) if found.constant else found.hash, source
+    within = ""
+    if recording.span:
+        whole, constant = source_hash(recording.path)
+        within = named(hash_of(["constant", recording_of(recording.id)]) if constant else whole, recording.span)
+    return hash_of(["constant", recording.id, source]) if found.constant else found.hash, source, within
 
 
 def _read_in_batches(
@@ -217,7 +251,7 @@ def _read_in_batches(
         if recording.fault:
             return BadRecording(recording.fault)
         try:
-            return read_clip(recording.path, config.clip_samples, whole=_is_strict(config))
+            return read_clip(recording.path, config.clip_samples, recording.span, whole=_is_strict(config))
         except BadRecording as bad:
             return bad
 
@@ -238,8 +272,7 @@ def _write_header(stream: BinaryIO, n: int, shape: tuple[int, ...]) -> None:
 
 def _write_index(
     folder: Path,
-    kept: list[Recording],
-    hashes: list[tuple[str, str]],
+    kept: list[Kept],
     constant: list[str],
     skipped: list[tuple[str, str]],
     unread: list[list[int]],
@@ -247,12 +280,14 @@ def _write_index(
     """`unread`: of each recording with a barred hash its number in the catalog and those of its hashes among the
     barred ones, as `_cache_key` has both: the cache itself says nothing of it."""
     index = {
-        "ids": [r.id for r in kept],
-        "labels": [r.label for r in kept],
-        "speakers": [r.speaker for r in kept],
-        "parts": [r.part for r in kept],
-        "hashes": [audio for audio, _ in hashes],
-        "sources": [source for _, source in hashes],
+        "ids": [r.id for r, *_ in kept],
+        "labels": [r.label for r, *_ in kept],
+        "speakers": [r.speaker for r, *_ in kept],
+        "parts": [r.part for r, *_ in kept],
+        "hashes": [audio for _, audio, _, _, _ in kept],
+        "sources": [source for _, _, source, _, _ in kept],
+        "within": [within for _, _, _, within, _ in kept],
+        "seconds": [seconds for *_, seconds in kept],
         "constant": constant,
         "skipped": skipped,
         "unread": unread,
@@ -304,5 +339,7 @@ def _open(folder: Path, catalog: Catalog, root: Path, barred: Sequence[str], by_
         constant=tuple(index["constant"]),
         root=root,
         digest=clips_digest(zip(*(index[name] for name in names), strict=True)),
+        within=tuple(index["within"]),
+        seconds=tuple(index["seconds"]),
         unread=(*by_name, *(Unread(recording.id, recording.speaker, hashes) for recording, hashes in known)),
     )

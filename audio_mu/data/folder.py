@@ -6,11 +6,12 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from audio_mu.config import DataParameters
+from audio_mu.data.audio import BadRecording, seconds_of
 from audio_mu.data.catalog import (
     Catalog,
     Recording,
@@ -22,6 +23,7 @@ from audio_mu.data.catalog import (
     sorted_catalog,
 )
 from audio_mu.data.labels import labelled
+from audio_mu.data.segments import Span, named, recording_of, windows
 from audio_mu.data.tables import read_table
 from audio_mu.errors import UserError, counted, typed
 from audio_mu.progress import say_once
@@ -44,7 +46,8 @@ class Folder:
     With `labels` classes, and speakers and sides where it has the columns, come from that table; else speakers from the
     parameter `speaker_pattern`, a regular expression searched in the id (the path below
     `data_dir`) whose group 1 is the speaker, or else from `speakers.csv` in `data_dir` with the columns id (or
-    path) and speaker. A recording that neither mentions has no known speaker; how many there are is said.
+    path) and speaker. A recording that neither mentions has no known speaker; how many there are is said. With `window`
+    recordings, or their segments, are cut into clips.
     """
 
     def root(self, config: DataParameters) -> Path:
@@ -65,10 +68,10 @@ class Folder:
             say_left_out([id_ for id_ in files if "/" not in id_], "in no class's folder")
             recordings = [Recording(id_, path, id_.split("/")[0], "") for id_, path in files.items() if "/" in id_]
             has_speakers = False
-        ids = sorted(recording.id for recording in recordings)
+        ids = sorted({recording_of(recording.id) for recording in recordings})
         speakers: Mapping[str, str] = {}
         if has_speakers:
-            speakers = {recording.id: recording.speaker for recording in recordings}
+            speakers = {own.id: own.speaker for own in recordings}
         elif config.speaker_pattern:
             speakers = _by_pattern(config.speaker_pattern, ids)
         elif (root / SPEAKERS).is_file():
@@ -76,11 +79,29 @@ class Folder:
         odd = next((speaker for speaker in speakers.values() if not is_one_line(speaker)), None)
         if odd is not None:
             raise UserError(f"speaker {odd[:80]!r} has a line break or control character in its name: rename it")
-        recordings = [replace(recording, speaker=speakers.get(recording.id, "")) for recording in recordings]
+        if not has_speakers:
+            recordings = [replace(own, speaker=speakers.get(recording_of(own.id), "")) for own in recordings]
         nameless = sorted(recording.id for recording in recordings if not recording.speaker)
-        if 0 < len(nameless) < len(ids):
-            say_once(f"no speaker is known for {len(nameless)} of {len(ids)} recordings: {quoted(nameless)}")
+        if 0 < len(nameless) < len(recordings):
+            say_once(f"no speaker is known for {len(nameless)} of {len(recordings)} recordings: {quoted(nameless)}")
+        if config.window is not None and config.hop is not None:
+            recordings = list(_cut(recordings, config.window, config.hop))
         return sorted_catalog(recordings, root, LAYOUT)
+
+
+def _cut(recordings: Iterable[Recording], window: float, hop: float) -> Iterator[Recording]:
+    """The windows of recordings, or of their segments; one that cannot be opened stays, with its fault."""
+    for recording in recordings:
+        if recording.fault:
+            yield recording
+            continue
+        try:
+            span = recording.span or Span(0.0, seconds_of(recording.path))
+        except BadRecording as bad:
+            yield replace(recording, fault=str(bad))
+            continue
+        for own in windows(span, window, hop):
+            yield replace(recording, id=named(recording_of(recording.id), own), span=own)
 
 
 def _by_pattern(text: str, ids: list[str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from audio_mu.data.catalog import composed
 from audio_mu.data.clips import Clips
+from audio_mu.data.segments import recording_of
 from audio_mu.errors import UserError, counted
 from audio_mu.system.hashing import sha256
 
@@ -45,7 +46,8 @@ class Split:
 def split_clips(kind: str, seed: int, clips: Clips, known: Sides | None = None, draw: bool = True) -> Split:
     """Split clips into training and test set, those with a known side as they are known.
 
-    `official`: the data set's own test list tests, its validation list is left unused, as in the study; `random`: each
+    All parts of a recording are on one side. `official`: the data set's own test list tests, its validation list is
+    left unused, as in the study; `random`: each
     recording by the hash of its own samples, 20 % test, copies together, each class of five recordings on both sides;
     `speaker`: each speaker by the hash of the name; `study`: scikit-learn's `train_test_split` over the sorted ids,
     which is drawn once, and recordings that come later as with `random`. Without `draw` clips whose side is not known
@@ -61,14 +63,16 @@ def split_clips(kind: str, seed: int, clips: Clips, known: Sides | None = None, 
     if kind == "study":
         if draw and not known:
             drawn = _studys_draw(seed, clips)
-        of_copy = [_of_copy(id_, source) for id_, source in zip(clips.ids, clips.sources)]
+        of_copy = [_of_copy(recording_of(id_), file) for id_, file in zip(clips.ids, clips.files)]
         sides = {**known, **drawn}
         keys = [own if own in sides else key for own, key in zip(of_copy, keys)]
     if draw:
         groups = [""] * len(keys) if kind == "speaker" else clips.labels.tolist()
-        drawn |= _drawn(seed, keys, groups, {**known, **drawn})
+        drawn |= _drawn_together(seed, keys, groups, {**known, **drawn}, _leaders(kind, keys, clips))
     sides = {**known, **drawn}
-    return _split(kind, clips, [sides.get(key, "") for key in keys], drawn)
+    found = [sides.get(key, "") for key in keys]
+    _refuse_torn(kind, clips, found)
+    return _split(kind, clips, found, drawn)
 
 
 def _split(kind: str, clips: Clips, sides: Sequence[str], drawn: Sides) -> Split:
@@ -115,7 +119,7 @@ def one_sided(split: Split, clips: Clips) -> list[str]:
 
 def _identities(kind: str, clips: Clips) -> list[str]:
     if kind != "speaker":
-        return list(clips.sources)
+        return list(clips.files)
     speakers = set(clips.speakers)
     if len(speakers) < 2 or "" in speakers:
         raise UserError(
@@ -135,17 +139,61 @@ def _of_copy(id_: str, source: str) -> str:
 def _studys_draw(seed: int, clips: Clips) -> dict[str, str]:
     from sklearn.model_selection import train_test_split  # a second, which other splits need not wait
 
-    train, _ = train_test_split(np.arange(len(clips)), test_size=TEST_SHARE, random_state=seed)
+    recordings = dict(zip(map(recording_of, clips.ids), clips.files))
+    train, _ = train_test_split(np.arange(len(recordings)), test_size=TEST_SHARE, random_state=seed)
     trained = set(train.tolist())
-    sides = [TRAIN if i in trained else TEST for i in range(len(clips))]
+    sides = [TRAIN if i in trained else TEST for i in range(len(recordings))]
     found: dict[str, set[str]] = defaultdict(set)
-    for source, side in zip(clips.sources, sides):
+    for source, side in zip(recordings.values(), sides):
         found[source].add(side)
     drawn = {source: next(iter(own)) if len(own) == 1 else TRAIN for source, own in found.items()}
-    for id_, source, side in zip(clips.ids, clips.sources, sides):
+    for (id_, source), side in zip(recordings.items(), sides):
         if len(found[source]) > 1:
             drawn[_of_copy(id_, source)] = side
     return drawn
+
+
+def _leaders(kind: str, keys: Sequence[str], clips: Clips) -> dict[str, str]:
+    """Identity → the least of those that are drawn as one with it.
+
+    Recordings are where a part of one holds what a part of another or a recording of its own does; speakers where they
+    speak in one recording, which is cut into parts.
+    """
+    leaders = {key: key for key in keys}
+
+    def leader(key: str) -> str:
+        while leaders[key] != key:
+            key = leaders[key]
+        return key
+
+    first: dict[str, str] = {}
+    for key, source, file, within in zip(keys, clips.sources, clips.files, clips.within):
+        if kind != "speaker" or within:
+            pair = leader(key), leader(first.setdefault(file if kind == "speaker" else source, key))
+            leaders[max(pair)] = min(pair)
+    return {key: leader(key) for key in leaders}
+
+
+def _refuse_torn(kind: str, clips: Clips, sides: Sequence[str]) -> None:
+    """Raise `UserError` where people of one recording have been given different sides before it came."""
+    first: dict[str, int] = {}
+    for i, (file, within, side) in enumerate(zip(clips.files, clips.within, sides)):
+        if within and side and sides[j := first.setdefault(file, i)] != side:
+            raise UserError(
+                f"split={kind!r}: {clips.ids[j]!r} is on the side {sides[j]} and {clips.ids[i]!r} on {side}, though "
+                "they are of one recording: leave it out, or give -P split=random"
+            )
+
+
+def _drawn_together(
+    seed: int, keys: Sequence[str], groups: Sequence[object], known: Sides, leaders: Mapping[str, str]
+) -> dict[str, str]:
+    """The sides of the identities that have none: that of those they belong with, or a drawn one."""
+    sides: dict[str, str] = {}
+    for key in leaders.keys() & known.keys():
+        sides[leaders[key]] = TRAIN if TRAIN in (known[key], sides.get(leaders[key])) else TEST
+    sides |= _drawn(seed, [leaders[key] for key in keys], groups, sides)
+    return {key: sides[leader] for key, leader in leaders.items() if key not in known}
 
 
 def _drawn(seed: int, keys: Sequence[str], groups: Sequence[object], known: Sides) -> dict[str, str]:

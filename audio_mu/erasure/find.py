@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from audio_mu.data.catalog import composed
+from audio_mu.data.segments import Heard
 from audio_mu.erasure.content import Content, is_hashed
 from audio_mu.erasure.descent import Descent
 from audio_mu.erasure.redact import Sought
@@ -172,8 +173,11 @@ def _holds(folder: Path, entry: Entry) -> bool:
     try:
         index = _index(folder)
         ids = {*index["ids"], *(row[0] for row in index["skipped"])}
-        heard = entry.speakers.intersection(map(composed, index["speakers"]))
-        return bool(entry.hashes & {*index["hashes"], *index["sources"]} or entry.ids & ids or heard)
+        said = entry.speakers.intersection(map(composed, index["speakers"]))
+        by_id, by_sound = Heard(entry.ids), Heard(entry.hashes)
+        sounds = {*index["sources"], *index.get("within", ())} - {""}
+        same = entry.hashes & {*index["hashes"], *index["sources"]}
+        return bool(same or said or any(id_ in by_id for id_ in ids) or any(of in by_sound for of in sounds))
     except (ValueError, KeyError, TypeError):
         return True  # unreadable: it would be built anew anyway
 
@@ -190,7 +194,7 @@ def cached(entry: Entry) -> pd.DataFrame:
         try:
             index = _index(path.parent)
             table = pd.DataFrame({"audio_hash": index["hashes"], "source_hash": index["sources"]})
-            table["speaker"] = index["speakers"]
+            table["within"], table["speaker"] = index.get("within", ""), index["speakers"]
             rows.append(table[table["speaker"].map(composed).isin(entry.speakers)])
         except (ValueError, KeyError, TypeError):
             continue  # not whole: it goes

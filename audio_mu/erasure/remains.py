@@ -10,6 +10,7 @@ from pathlib import Path
 from audio_mu.config import DataParameters
 from audio_mu.data.catalog import Barred, recording_below
 from audio_mu.data.datasets import DATASETS, root_at_hand
+from audio_mu.data.segments import recording_of
 from audio_mu.erasure.descent import Descent
 from audio_mu.erasure.find import Search
 from audio_mu.erasure.redact import Sought
@@ -121,11 +122,15 @@ def _files(data: DataParameters, entry: Entry, answering: Sequence[AnyRun]) -> I
     if root is None:
         yield Remaining("the recordings themselves", "their folder is not at hand: delete them yourself")
     else:
-        there = {id_ for id_ in entry.ids if recording_below(root, id_) is not None}
-        there |= _named_so(dataclasses.replace(data, dataset=entry.tags["dataset"], data_dir=root), entry, answering)
+        there = {recording_of(id_) for id_ in entry.ids if recording_below(root, id_) is not None}
+        named = _named_so(dataclasses.replace(data, dataset=entry.tags["dataset"], data_dir=root), entry, answering)
+        there |= {*map(recording_of, named)}
         gone = "their files are gone, if they were in this folder"
-        why = "they are yours: delete them yourself" if there else gone
-        yield Remaining(f"{len(there)} of the {len(entry.ids | there)} recordings in {root}", why)
+        in_parts = any(recording_of(id_) != id_ for id_ in entry.ids)
+        way = "; where others speak in them, cut the parts out" if in_parts else ""
+        why = f"they are yours: delete them yourself{way}" if there else gone
+        known = there.union(map(recording_of, entry.ids))
+        yield Remaining(f"{len(there)} of the {len(known)} recordings in {root}", why)
     for path in sorted({run.params.get("forget_list", "") for run in answering}):
         if path and Path(path).exists():
             yield Remaining(f"the request's list {path}", "it is yours: delete it yourself")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from audio_mu.config import Config
+from audio_mu.errors import counted
 from audio_mu.own_code import is_reference
 from audio_mu.report.rule import RULE
 
@@ -71,3 +73,11 @@ def advice(config: Config) -> str:
     settings = {} if is_reference(config.training.architecture) else WELL_TRAINED
     other = [f"{name}={value}" for name, value in settings.items() if given[name] != value]
     return " ".join([f"more epochs than n_epochs={config.training.n_epochs},", *other]).rstrip(",")
+
+
+def sound_told(used: float, there: float, longest: float, lengths: Sequence[float], can_cut: bool) -> str:
+    """How much of the sound is heard, in seconds, and where clips are cut after the longest what hears it all."""
+    cut = sum(length > longest * 1.001 for length in lengths)
+    after = f"; {cut:,} of {counted(len(lengths), 'clip')} cut after {longest:g} s" if cut else ""
+    way = f": -P window={longest:g} cuts recordings whole into clips" if cut and can_cut else ""
+    return f"sound: {used:,.1f} of {there:,.1f} s are used{after}{way}"

@@ -43,6 +43,17 @@ def closest(long: pd.DataFrame, methods: Sequence[str]) -> str | None:
     return max(known, key=lambda method: known[method]) if known else None
 
 
+def by_distance(long: pd.DataFrame, methods: Sequence[str]) -> list[str]:
+    """The methods by their distance to naive, which stands first: the highest ToW next, those without one last."""
+    scores = {m: figures_of(long, m).get("gap/tow") for m in methods}
+
+    def rank(method: str) -> tuple[bool, float]:
+        score = scores[method]
+        return method != NAIVE, 1.0 if score is None else -score.mean
+
+    return sorted(methods, key=rank)
+
+
 def allowed_method(asked: str, long: pd.DataFrame, methods: Sequence[str]) -> str:
     """The method to register. Raises `NotAllowed` where no method, or not the named one, meets the rule."""
     if asked == BEST:

@@ -12,6 +12,7 @@ from audio_mu.report.facts import percent
 
 SETS = ("forget", "remain", "test")
 ANSWERS = 4  # for each class
+CONFUSIONS = 10
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,26 @@ class CalledNow:
 
 
 @dataclass(frozen=True)
+class Confused:
+    """A class of the test set that is taken for another: the shares of its recordings, of a method and of naive."""
+
+    label: str
+    answer: str
+    own: float
+    naive: float
+
+
+@dataclass(frozen=True)
 class Classes:
-    """worst: method and set → the class that is answered rightly least often, and on how many seeds."""
+    """worst: method and set → the class that is answered rightly least often, and on how many seeds.
+
+    confused: the most frequent wrong answers of the method `of` on the test set.
+    """
 
     worst: Mapping[tuple[str, str], str]
     called: Sequence[CalledNow] = ()
+    confused: Sequence[Confused] = ()
+    of: str = ""
 
 
 NO_CLASSES = Classes({})
@@ -63,3 +79,24 @@ def called_now(confusion: Mapping[str, Iterable[pd.DataFrame]], name: str = "for
             answers = ", ".join([*shown, *([f"{more} more"] if more else [])])
             rows.append(CalledNow(method, str(label), total, answers))
     return rows
+
+
+def confusions(own: Sequence[pd.DataFrame], naive: Sequence[pd.DataFrame], name: str = "test") -> list[Confused]:
+    """The wrong answers that a method gives most often on a set, beside naive's, the most frequent first.
+
+    own, naive: the confusion tables of their runs (columns set, label, answer, n).
+    """
+    first, second = (_shares(tables, name) for tables in (own, naive))
+    wrong = [key for key in first if key[0] != key[1]]
+    shown = sorted(wrong, key=lambda key: -first[key])[:CONFUSIONS]
+    return [Confused(*key, first[key], second.get(key, 0.0)) for key in shown]
+
+
+def _shares(tables: Sequence[pd.DataFrame], name: str) -> dict[tuple[str, str], float]:
+    """(class, answer) → the share of the class's recordings, over all seeds."""
+    if not tables:
+        return {}
+    whole = pd.concat(tables, ignore_index=True)
+    counts = whole[whole["set"] == name].groupby(["label", "answer"])["n"].sum()
+    shares = counts / counts.groupby("label").transform("sum")
+    return {(str(label), str(answer)): float(share) for (label, answer), share in shares.items()}

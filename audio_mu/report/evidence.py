@@ -26,16 +26,17 @@ from audio_mu.report.facts import (
 from audio_mu.report.rule import RULE, Outcome, Rule, Verdict, judge
 
 RECORD_ROWS = {
-    "forget/accuracy": ("accuracy, forget set", interval_percent),
-    "remain/accuracy": ("accuracy, remain set", interval_percent),
-    "test/accuracy": ("accuracy, test set", interval_percent),
-    "held_out/accuracy": ("accuracy, matching test set", interval_percent),
+    "forget/accuracy": ("recognised of the recordings to forget", interval_percent),
+    "remain/accuracy": ("recognised of the rest of the training set", interval_percent),
+    "test/accuracy": ("recognised of recordings never trained on", interval_percent),
+    "held_out/accuracy": ("recognised of unseen ones of the same person or class", interval_percent),
     "test/macro_f1": ("macro-averaged F1, test set", interval_percent),
     "test/worst_class_accuracy": ("accuracy, worst class of the test set", interval_percent),
+    "test/recording_accuracy": ("accuracy per recording, test set", interval_percent),
     "forget/loss": ("loss, forget set", interval_number),
-    "mia/auc": ("AUC of the attack by the loss", interval_number),
+    "mia/auc": ("attack by the loss, AUC (0.5: no better than guessing)", interval_number),
     "mia/score": ("called unseen by attack models", interval_percent),
-    "audit/rmia_auc": ("AUC of RMIA", interval_number),
+    "audit/rmia_auc": ("attack RMIA, AUC (0.5: no better than guessing)", interval_number),
     "audit/ulira_auc": ("AUC of U-LiRA", interval_number),
     "distance/js": ("Jensen-Shannon divergence to naive", interval_number),
 }
@@ -70,7 +71,6 @@ def evidence(
     figures, naive, original = (figures_of(long, m) for m in (method, NAIVE, ORIGINAL))
     verdict = judge(method, figures, original or None, rule, choice.compared)
     shows = [
-        choice.words,
         _accuracy_sentence("forget", figures, naive, original),
         _accuracy_sentence("remain", figures, naive, original),
         _accuracy_sentence("test", figures, naive, original),
@@ -93,7 +93,8 @@ def _headline(method: str, verdict: Verdict) -> str:
         Outcome.NOT_JUDGED: f"{method} is not judged: {because}.",
         Outcome.PASSED: f"{method} meets the rule: {because}.",
     }
-    return words.get(verdict.outcome, f"{method} does not meet the rule, {verdict.outcome.value}: {because}.")
+    said = words.get(verdict.outcome, f"{method} does not meet the rule, {verdict.outcome.value}: {because}.")
+    return f"Not settled, other seeds could decide otherwise: {said}" if verdict.open else said
 
 
 def _accuracy_sentence(name: str, figures: Figures, naive: Figures, original: Figures) -> str:
@@ -181,11 +182,9 @@ def _limits(figures: Figures, request: RequestFacts, verdict: Verdict) -> list[s
     lines = [
         "It is no proof of deletion: it compares behaviour with retrained models, on these recordings, by these "
         "attacks; a stronger attack may find more.",
-        "It says nothing about other copies: the base models, which still hold the recordings, stay in the registry "
-        "until they are deleted, as do the recordings themselves, backups, and models made from the base models.",
+        "It says nothing about what lies outside this store: backups, copies that were handed on, and models that "
+        "others have made from the models before. Nor does it show that no copy of the recordings has stayed.",
     ]
-    if request.copies:
-        lines.append(f"It does not show that no copy has stayed: {request.copies}.")
     if n == 1:
         lines.append(
             "One seed gives no interval over seeds, only one over recordings: another seed could decide otherwise."
@@ -195,7 +194,7 @@ def _limits(figures: Figures, request: RequestFacts, verdict: Verdict) -> list[s
             f"With {n} seeds no distribution-free test can be significant at 5 % (its p cannot go below "
             f"{2 / 2**n:.3g}); the intervals rest on the seeds' differences being normal."
         )
-    if verdict.rests_on_intervals and not verdict.settled:
+    if verdict.open:
         lines.append("The verdict is not settled: at least one interval reaches across the rule's limit.")
     low, high = figures.get("mia/auc_low"), figures.get("mia/auc_high")
     if low and high:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,20 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from audio_mu.cosine_curve import CUTS, RATES
-from audio_mu.names import NAIVE, ORIGINAL
+from audio_mu.names import NAIVE
+from audio_mu.report.canvas import AXIS, COLOURS, GRID, INK, SETS, STYLE, YARDSTICKS, Marks, mark_of, subplots
 
-INK = "#1b1b1b"
-COLOURS = {NAIVE: INK, ORIGINAL: "#a8703a"}
-"""Colours of the two yardsticks; every other method has that of the forget set."""
-SETS = {"forget": "#b5432f", "remain": "#2f5f8f", "test": "#7d8a97"}
-AXIS, GRID = "#5b5b60", "#dcdad5"
-VARIABLES = {
-    INK: "ink", COLOURS[ORIGINAL]: "original", SETS["forget"]: "forget", SETS["remain"]: "remain", SETS["test"]: "test",
-    AXIS: "muted", GRID: "rule",
-}  # fmt: skip
-"""Colour → name of the style variable that the report puts in its place, so that figures follow light and dark."""
-
-LETTER = 5.0 / 72  # inches that a letter of a method's name takes, about
 MIN_WIDTH = 4.0  # inches; a narrower figure has no room for its own legend
 LOSS_FLOOR, LOSS_CEILING = 1e-6, 1e2
 LABEL_PLACES = [(7, 0), (-7, 0)] + [
@@ -38,40 +24,6 @@ LABEL_PLACES = [(7, 0), (-7, 0)] + [
 """Where a point's name may stand, in points from it, the best place first."""
 POWERS = FuncFormatter(lambda value, _: f"{value:g}")  # matplotlib's own writes formulas
 CUT_NAMES = {"cosine": "cosine", "orthogonal": "orthogonal", "post_optimal": "POP"}
-STYLE: dict[Any, Any] = {
-    "axes.edgecolor": AXIS, "axes.labelcolor": AXIS, "xtick.color": AXIS, "ytick.color": AXIS, "text.color": INK,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.7, "axes.titlesize": 9,
-    "axes.labelsize": 9, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5, "font.size": 9, "grid.color": GRID,
-    "grid.linewidth": 0.6, "legend.frameon": False, "legend.fontsize": 8.5, "svg.fonttype": "none",
-    "axes.titley": 1.0,  # where it is anyway: looking for a free place takes a fifth of a figure's drawing
-    # Names of classes and speakers come from the user's folders: a $ in one is no formula.
-    "text.parse_math": False,
-}  # fmt: skip
-
-
-def _colour(method: str) -> str:
-    return COLOURS.get(method, SETS["forget"])
-
-
-def _subplots(
-    size: tuple[float, float], rows: int = 1, columns: int = 1, *, names: Sequence[str] = (), top: float = 0.14,
-    between: tuple[float, float] = (0.0, 0.0), **options: Any,
-) -> tuple[Figure, Any]:  # fmt: skip
-    """A figure of its own and its axes. Not through pyplot, whose backend is the business of whoever imports us.
-
-    names: what is written aslant below the ticks; top: inches above the axes; between: inches between columns and rows.
-    The margins are set here: matplotlib's own layout draws every figure twice, and drawing is most of a report's time.
-    """
-    below = 0.5 + 0.5 * LETTER * max(map(len, names), default=0)
-    # Of a name that long, what does not fit between the left edge and its tick.
-    left = max([0.72, *(0.87 * LETTER * len(name) - 0.8 * i + 0.1 for i, name in enumerate(names))])
-    figure = Figure(figsize=size)
-    width, height = size
-    wide = (width - left - 0.14 - (columns - 1) * between[0]) / columns
-    high = (height - below - top - (rows - 1) * between[1]) / rows
-    figure.subplots_adjust(left / width, below / height, 1 - 0.14 / width, 1 - top / height, between[0] / wide,
-                           between[1] / high)  # fmt: skip
-    return figure, figure.subplots(rows, columns, **options)
 
 
 def _values(long: pd.DataFrame, metric: str, methods: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -89,7 +41,7 @@ def _name_positions(axes: Axes, methods: Sequence[str]) -> None:
 def accuracy_figure(long: pd.DataFrame, methods: Sequence[str], title: str) -> Figure:
     """Accuracy on the forget, remain and test sets per method, with naive's forget accuracy as the target."""
     with rc_context(STYLE):
-        figure, axes = _subplots((max(MIN_WIDTH, 1.6 + 0.95 * len(methods)), 4.2), names=methods, top=0.32)
+        figure, axes = subplots((max(MIN_WIDTH, 1.6 + 0.95 * len(methods)), 4.2), names=methods, top=0.32)
         positions = np.arange(len(methods))
         for i, (name, colour) in enumerate(SETS.items()):
             mean, ends = _values(long, f"{name}/accuracy", methods)
@@ -99,22 +51,22 @@ def accuracy_figure(long: pd.DataFrame, methods: Sequence[str], title: str) -> F
             target = _values(long, "forget/accuracy", [NAIVE])[0][0]
             axes.axhline(target, color=INK, linewidth=1, linestyle="--", label="naive on forget (target)")
         _name_positions(axes, methods)
-        axes.set(ylabel="accuracy", ylim=(0, 1.02), title=title)
+        axes.set(ylabel="accuracy", ylim=(0, 1), title=title)
         axes.legend(loc="lower right")
     return figure
 
 
-def trade_off_figure(long: pd.DataFrame, methods: Sequence[str]) -> Figure:
+def trade_off_figure(long: pd.DataFrame, methods: Sequence[str], marks: Marks = YARDSTICKS) -> Figure:
     """Forget against test accuracy with 95 % intervals; naive's point, with cross-hairs, is the target."""
     with rc_context(STYLE):
-        figure, axes = _subplots((6.4, 4.6))
+        figure, axes = subplots((6.4, 4.6))
         x, x_ends = _values(long, "forget/accuracy", methods)
         y, y_ends = _values(long, "test/accuracy", methods)
         for i, method in enumerate(methods):
-            colour = _colour(method)
-            axes.errorbar(x[i], y[i], xerr=x_ends[:, [i]], yerr=y_ends[:, [i]], color=colour, fmt="none",
+            mark = mark_of(method, marks)
+            axes.errorbar(x[i], y[i], xerr=x_ends[:, [i]], yerr=y_ends[:, [i]], color=mark.colour, fmt="none",
                           elinewidth=0.7, alpha=0.45)  # fmt: skip
-            axes.plot(x[i], y[i], "D" if method == NAIVE else "o", color=colour, markersize=6)
+            axes.plot(x[i], y[i], mark.shape, color=mark.colour, markersize=6, clip_on=False)  # whole at 1 too
         if NAIVE in methods:
             i = list(methods).index(NAIVE)
             axes.axvline(x[i], color=INK, linewidth=0.7, linestyle=":")
@@ -132,7 +84,7 @@ def _limit_to_points(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
         known = values[np.isfinite(values)]
         if len(known):
             margin = max(0.15 * float(np.ptp(known)), 0.02)
-            limit(float(known.min()) - margin, float(known.max()) + 1.6 * margin)
+            limit(max(0.0, float(known.min()) - margin), min(1.0, float(known.max()) + 1.6 * margin))
 
 
 def _label_points(axes: Axes, x: np.ndarray, y: np.ndarray, methods: Sequence[str]) -> None:
@@ -160,27 +112,29 @@ def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def mia_figure(long: pd.DataFrame, methods: Sequence[str], title: str = "") -> Figure:
+def mia_figure(long: pd.DataFrame, methods: Sequence[str], title: str = "", marks: Marks = YARDSTICKS) -> Figure:
     """What membership attacks see per method, with 95 % intervals; naive's value is the target."""
     panels = {"mia/score": "forget clips called non-member", "mia/auc": "AUC of the attack by the loss"}
     known = [metric for metric in panels if (long["metric"] == metric).any()]
     with rc_context(STYLE):
         size = (1.6 + 0.8 * len(methods), 0.6 + 2.5 * max(1, len(known)))
         above = 0.36 if title else 0.14
-        figure, grid = _subplots(
+        figure, grid = subplots(
             size, max(1, len(known)), 1, names=methods, top=above, between=(0, 0.16), squeeze=False, sharex=True
         )
         for axes, metric in zip(grid[:, 0], known):
             mean, ends = _values(long, metric, methods)
             for i, method in enumerate(methods):
-                axes.errorbar(i, mean[i], yerr=ends[:, [i]], fmt="o", color=_colour(method), capsize=3, elinewidth=1)
+                mark = mark_of(method, marks)
+                bar = {"color": mark.colour, "capsize": 3, "elinewidth": 1, "clip_on": False}
+                axes.errorbar(i, mean[i], yerr=ends[:, [i]], fmt=mark.shape, **bar)
             if NAIVE in methods:
                 target, spread = _values(long, metric, [NAIVE])
                 axes.axhline(target[0], color=INK, linewidth=0.8, linestyle="--")
                 axes.axhspan(target[0] - spread[0, 0], target[0] + spread[1, 0], color=INK, alpha=0.07, linewidth=0)
             low, high = np.nanmin(mean - ends[0]), np.nanmax(mean + ends[1])
             margin = max(0.05 * (high - low), 0.01)
-            axes.set(ylabel=panels[metric], ylim=(max(-0.02, low - margin), min(1.02, high + margin)))
+            axes.set(ylabel=panels[metric], ylim=(max(0.0, low - margin), min(1.0, high + margin)))
             axes.grid(True, axis="y")
             _name_positions(axes, methods)
         if title:
@@ -192,7 +146,7 @@ def _small_multiples(n: int, height: float = 1.9, top: float = 0.3) -> tuple[Fig
     columns = min(4, max(1, n))
     rows = max(1, -(-n // columns))
     size = (2.6 * columns, height * rows + 0.5)
-    figure, grid = _subplots(size, rows, columns, top=top, between=(0.16, 0.3), sharex=True, sharey=True, squeeze=False)
+    figure, grid = subplots(size, rows, columns, top=top, between=(0.16, 0.3), sharex=True, sharey=True, squeeze=False)
     panels = list(grid.flat)
     for i, axes in enumerate(panels):
         if i >= n:
@@ -208,7 +162,9 @@ def _decades_alone(axis: Axis) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def forget_loss_figure(losses: Mapping[str, np.ndarray], methods: Sequence[str], title: str = "") -> Figure:
+def forget_loss_figure(
+    losses: Mapping[str, np.ndarray], methods: Sequence[str], title: str = "", marks: Marks = YARDSTICKS
+) -> Figure:
     """Distribution of the forget set's losses (all seeds) of each method over naive's, on a log scale."""
     shown = [method for method in methods if method in losses and method != NAIVE]
     bins = np.logspace(np.log10(LOSS_FLOOR), np.log10(LOSS_CEILING), 45).tolist()
@@ -218,8 +174,8 @@ def forget_loss_figure(losses: Mapping[str, np.ndarray], methods: Sequence[str],
             if NAIVE in losses:
                 filled = np.clip(losses[NAIVE], LOSS_FLOOR, LOSS_CEILING)
                 axes.hist(filled, bins, histtype="stepfilled", color=INK, alpha=0.25, linewidth=0)
-            axes.hist(np.clip(losses[method], LOSS_FLOOR, LOSS_CEILING), bins, histtype="step", color=_colour(method),
-                      linewidth=1.2)  # fmt: skip
+            own, colour = np.clip(losses[method], LOSS_FLOOR, LOSS_CEILING), mark_of(method, marks).colour
+            axes.hist(own, bins, histtype="step", color=colour, linewidth=1.2)
             axes.set_xscale("log")
             _decades_alone(axes.xaxis)
             axes.set_title(method, loc="left")
@@ -241,7 +197,9 @@ def roc(members: np.ndarray, nonmembers: np.ndarray, grid: np.ndarray) -> np.nda
     return (members[None, :] < limits[:, None]).mean(axis=1)
 
 
-def roc_figure(pairs: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], methods: Sequence[str]) -> Figure:
+def roc_figure(
+    pairs: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], methods: Sequence[str], marks: Marks = YARDSTICKS
+) -> Figure:
     """ROC of the attack by the loss on log axes, mean over the seeds, each method over naive's.
 
     pairs: method → per seed (losses of the forget set, losses of the non-members).
@@ -257,7 +215,7 @@ def roc_figure(pairs: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], met
                 if name in pairs:
                     mean = np.mean([roc(a, b, grid) for a, b in pairs[name]], axis=0)
                     # A rate of 0 has no place on a log axis: the curve begins where it is above.
-                    axes.plot(grid, np.where(mean > 0, mean, np.nan), color=_colour(name),
+                    axes.plot(grid, np.where(mean > 0, mean, np.nan), color=mark_of(name, marks).colour,
                               linewidth=1.4 if name == method else 1.0)  # fmt: skip
             axes.set(xscale="log", yscale="log", xlim=(1 / n, 1), ylim=(1 / n, 1))
             _decades_alone(axes.xaxis)
@@ -268,7 +226,7 @@ def roc_figure(pairs: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], met
     return figure
 
 
-def speed_figure(long: pd.DataFrame, methods: Sequence[str]) -> Figure | None:
+def speed_figure(long: pd.DataFrame, methods: Sequence[str], marks: Marks = YARDSTICKS) -> Figure | None:
     """Speed-up over retraining against the gap to naive (1 − ToW), or None where nothing has both."""
     timed = [method for method in methods if method not in COLOURS]
     x, y = _values(long, "time/speedup", timed)[0], 1 - _values(long, "gap/tow", timed)[0]
@@ -277,11 +235,12 @@ def speed_figure(long: pd.DataFrame, methods: Sequence[str]) -> Figure | None:
         return None
     names = [method for method, is_known in zip(timed, known) if is_known]
     with rc_context(STYLE):
-        figure, axes = _subplots((6.4, 4.6))
+        figure, axes = subplots((6.4, 4.6))
         axes.set_xscale("log")
-        axes.plot(x[known], y[known], "o", color=SETS["forget"], markersize=6)
-        axes.plot(1, 0, "D", color=INK, markersize=6)
         x, y, names = np.append(x[known], 1.0), np.append(y[known], 0.0), [*names, NAIVE]
+        for name, at, gap in zip(names, x, y):
+            mark = mark_of(name, marks)
+            axes.plot(at, gap, mark.shape, color=mark.colour, markersize=6)
         axes.set(
             xlabel="times as fast as retraining (log scale)", ylabel="gap to retraining, 1 − ToW",
             xlim=(0.8 * x.min(), 1.9 * x.max()), ylim=(-0.06 * y.max() - 0.005, 1.12 * y.max() + 0.005),
@@ -302,7 +261,7 @@ def prune_figure(curves: Mapping[str, np.ndarray]) -> Figure | None:
     if not curves:
         return None
     with rc_context(STYLE):
-        figure, axes = _subplots((6.4, 4.6))
+        figure, axes = subplots((6.4, 4.6))
         for curve in curves.values():
             axes.plot(RATES, curve, color=SETS["test"], linewidth=0.8, alpha=0.7)
         mean = np.mean(list(curves.values()), axis=0)
@@ -313,34 +272,6 @@ def prune_figure(curves: Mapping[str, np.ndarray]) -> Figure | None:
             axes.plot(rate, height, "o", color=SETS["forget"], markersize=6)
             axes.annotate(f"{CUT_NAMES[name]} {rate:.2f}", (rate, height), (-12, -14 - 6 * i), ha="right",
                           textcoords="offset points", fontsize=8.5)  # fmt: skip
-        axes.set(xlabel="share of weights pruned", ylabel="cosine to the base model", xlim=(0, 1.02), ylim=(0, 1.04))
+        axes.set(xlabel="share of weights pruned", ylabel="cosine to the base model", xlim=(0, 1), ylim=(0, 1))
         axes.grid(True)
     return figure
-
-
-def as_file(figure: Figure, kind: str) -> bytes:
-    """The figure as the bytes of a png, pdf or svg file, the same ones each time; text in vector files is text."""
-    buffer = io.BytesIO()
-    without_time: dict[str, Any] = {} if kind == "png" else {"CreationDate" if kind == "pdf" else "Date": None}
-    with rc_context({**STYLE, "pdf.fonttype": 42, "svg.hashsalt": kind}):
-        figure.savefig(buffer, format=kind, dpi=110, metadata=without_time)
-    return buffer.getvalue()
-
-
-def as_svg(figure: Figure, name: str) -> str:
-    """The figure as an SVG element in the page's fonts and colours.
-
-    `name` keeps the ids of several figures on one page apart.
-    """
-    buffer = io.StringIO()
-    with rc_context({**STYLE, "svg.hashsalt": name}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)  # a style here would hold for the page
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", svg)
-    svg = re.sub(r' id="(?![mp][0-9a-f]{10}")[^"]*"', "", svg)  # keep those of markers and clip paths, drop the rest
-    for colour, variable in VARIABLES.items():
-        svg = svg.replace(colour, f"var(--{variable})")
-    return svg

@@ -1,28 +1,31 @@
-"""The report and the evidence record as self-contained pages: no script, font or image from elsewhere."""
+"""The report as a self-contained page: no script, font or image from elsewhere."""
 
 from __future__ import annotations
 
 import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 import soundfile
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
+from audio_mu.names import ORIGINAL
 from audio_mu.printable import printable
+from audio_mu.report import references
+from audio_mu.report.choice import best_method, by_distance
 from audio_mu.report.classes import NO_CLASSES, Classes
-from audio_mu.report.evidence import Evidence
-from audio_mu.report.facts import Estimate, RequestFacts, figures_of, interval_number, percent
+from audio_mu.report.facts import Estimate, RequestFacts, figures_of, interval_number
+from audio_mu.report.pages import environment
 from audio_mu.report.rule import RULE, Verdict, verdicts
 from audio_mu.report.summary import summary
 
 PERCENT, NUMBER, FACTOR, SECONDS = "percent", "number", "factor", "seconds"
 LARGEST_AUDIO = 6_000_000  # bytes of recordings in one page, before base64
 SHOWN_CLIPS = 12  # per method
+WIDE = 7  # methods, from which on a figure takes the page's whole width
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,21 @@ COLUMNS = (
     Column("remain/accuracy", "Remain", PERCENT, "accuracy on the rest of the training set"),
     Column("test/accuracy", "Test", PERCENT, "accuracy on recordings never trained on"),
     Column("held_out/accuracy", "Held out", PERCENT, "accuracy on test recordings of the removed class or speaker"),
+    *(
+        Column(
+            f"{name}/recording_accuracy",
+            f"{name.capitalize()}, rec.",
+            PERCENT,
+            f"accuracy on the {name} set per recording, by the mean of the logits of its clips",
+        )
+        for name in ("forget", "remain", "test")
+    ),
     Column("mia/score", "MIA score", PERCENT, "share of the forgotten recordings that the attack models call unseen"),
-    Column("mia/auc", "MIA AUC", NUMBER, "attack by the loss: 0.5 = forgotten and unseen recordings look alike"),
-    Column("audit/rmia_auc", "RMIA", NUMBER, "AUC of the attack with retrained models as references: 0.5 = none seen"),
-    Column("audit/ulira_auc", "U-LiRA", NUMBER, "AUC against retrained models: 0.5 = not told from them"),
+    Column("mia/auc", "MIA AUC", NUMBER, "how well an attack by the loss tells forgotten from unseen: 0.5 = chance"),
+    Column("audit/rmia_auc", "RMIA", NUMBER, "AUC of an attack that knows retrained models: 0.5 = it finds nothing"),
+    Column("audit/ulira_auc", "U-LiRA", NUMBER, "how well models are told from retrained ones: 0.5 = not at all"),
     Column("distance/js", "JS", NUMBER, "Jensen-Shannon divergence to naive on the forget set, nats"),
-    Column("gap/tow", "ToW", NUMBER, "1 = the same accuracies as naive"),
+    Column("gap/tow", "ToW", NUMBER, "tug of war, of all three accuracies: 1 = the same as naive's"),
     Column("time/total_s", "Time", SECONDS, "seconds of the method's own computation"),
     Column("time/speedup", "Speed-up", FACTOR, "times as fast as retraining"),
 )
@@ -91,8 +103,8 @@ class Report:
 
     long: the cell's rows of the long table. forget_losses: method → losses of all seeds. roc_losses: method → per
     seed (losses of the forget set, of the non-members). curves: seed → cosine at 101 prune rates. audio: clip id →
-    WAV bytes. provenance: name, value. chain: the answered requests in their order, as text, or None. classes: what is
-    said of single classes.
+    WAV bytes. provenance: name, value. settings: method → what was in force in it. chain: the answered requests in
+    their order, as text, or None. classes: what is said of single classes.
     """
 
     title: str
@@ -107,22 +119,11 @@ class Report:
     curves: Mapping[str, np.ndarray]
     remembered: Sequence[Remembered]
     provenance: Sequence[tuple[str, str]]
+    settings: Mapping[str, str] = field(default_factory=dict)
     audio: Mapping[str, bytes] = field(default_factory=dict)
     notes: Sequence[str] = ()
     chain: pd.DataFrame | None = None
     classes: Classes = NO_CLASSES
-
-
-@dataclass(frozen=True)
-class Record:
-    """Everything on the evidence record of one method. rows: figure, before, naive, after."""
-
-    method: str
-    title: str
-    evidence: Evidence
-    verdict: Verdict
-    rows: Sequence[tuple[str, str, str, str]]
-    provenance: Sequence[tuple[str, str]]
 
 
 def remembered(method: str, losses: pd.DataFrame, naive: pd.DataFrame, clips: Mapping[str, Clip]) -> list[Remembered]:
@@ -152,54 +153,33 @@ def as_wav(waveform: np.ndarray, rate: int) -> bytes:
 
 
 def render_report(report: Report) -> str:
-    """The report as one HTML page."""
-    judged = verdicts(report.long, report.methods)
+    """The report as one HTML page; methods stand by their distance to naive."""
+    report = replace(report, methods=by_distance(report.long, report.methods))
+    judged, best = verdicts(report.long, report.methods), best_method(report.long, report.methods)
     columns, class_columns = (_filled(report.long, known) for known in (COLUMNS, CLASS_COLUMNS))
-    return _environment().get_template("report.html.j2").render(
+    return environment().get_template("report.html.j2").render(
         report=report,
         summary=summary(report.long, report.methods, report.request),
+        answer=judged[best] if best else None,
+        best=best,
         rule=RULE.text,
         columns=columns,
         rows=[_row(report.long, method, columns, judged[method]) for method in report.methods],
         class_columns=class_columns if any("_" in column.metric for column in class_columns) else [],
         class_rows=_class_rows(report, class_columns),
         every=_every_figure(report.long, report.methods),
-        drawn=_drawn(report),
+        drawn=_drawn(report, judged),
         groups=[m for m in report.methods if any(r.method == m for r in report.remembered)],
         audio={printable(clip_id): _data_uri(data) for clip_id, data in within_limit(report.audio.items())},
         n_seeds=max((int(n) for n in report.long["n"]), default=0),
+        sources={method: references.METHODS.get(method, "") for method in report.methods},
+        measures=[source for metric, source in references.MEASURES.items() if (report.long["metric"] == metric).any()],
     )  # fmt: skip
 
 
 def _filled(long: pd.DataFrame, columns: Sequence[Column]) -> list[Column]:
     """The columns that any method has a figure for; runs of earlier versions lack some."""
     return [column for column in columns if (long["metric"] == column.metric).any()]
-
-
-def render_record(record: Record) -> str:
-    """The evidence record as one HTML page."""
-    return _environment().get_template("evidence.html.j2").render(record=record, rule=RULE.text)
-
-
-def record_markdown(record: Record) -> str:
-    """The evidence record as Markdown; what comes from files or users is escaped."""
-    lines = [f"# Evidence record: {_plain(record.title)}", "", f"**{_plain(record.evidence.headline)}**", ""]
-    lines += [f"Rule: {RULE.text}.", "", "| | before | naive (target) | after |", "|---|---|---|---|"]
-    lines += ["| " + " | ".join(_plain(text) for text in row) + " |" for row in record.rows]
-    for heading, sentences in (
-        ("What the evidence shows", record.evidence.shows),
-        ("What it does not show", record.evidence.does_not_show),
-    ):
-        lines += ["", f"## {heading}", "", *(f"- {_plain(sentence)}" for sentence in sentences)]
-    lines += ["", "## Provenance", "", "| | |", "|---|---|"]
-    lines += [f"| {_plain(name)} | {_plain(value)} |" for name, value in record.provenance]
-    return "\n".join(lines) + "\n"
-
-
-def _plain(text: str) -> str:
-    for character in "\\`*<>|[]":
-        text = text.replace(character, f"\\{character}")
-    return " ".join(text.split())
 
 
 def within_limit(audio: Iterable[tuple[str, bytes]], limit: int = LARGEST_AUDIO) -> list[tuple[str, bytes]]:
@@ -251,7 +231,7 @@ def _entry(estimate: Estimate | None, kind: str) -> _Entry:
     scale, digits, unit = {PERCENT: (100, 1, ""), NUMBER: (1, 3, ""), FACTOR: (1, 1, "×"), SECONDS: (1, 1, " s")}[kind]
     interval = ""
     if estimate.low is not None and estimate.high is not None:
-        interval = f"{scale * estimate.low:.{digits}f}–{scale * estimate.high:.{digits}f}"
+        interval = f"[{scale * estimate.low:.{digits}f}, {scale * estimate.high:.{digits}f}]"
     return _Entry(estimate.mean, f"{scale * estimate.mean:.{digits}f}{unit}", interval)
 
 
@@ -270,58 +250,62 @@ class _Drawn:
     wide: bool
 
 
-def _drawn(report: Report) -> list[_Drawn]:
-    from audio_mu.report import figures  # matplotlib: a second, which commands without a report need not wait
+def _drawn(report: Report, judged: Mapping[str, Verdict]) -> list[_Drawn]:
+    # matplotlib: a second, which commands without a report need not wait
+    from audio_mu.report import canvas, figures
 
-    long, methods = report.long, report.methods
+    shapes = {"passed": (canvas.GOOD, "o"), "over-unlearned": (canvas.WARN, "^"), "not-judged": (canvas.AXIS, "v"),
+              "reference": (canvas.INK, "D"), "untouched": (canvas.COLOURS[ORIGINAL], "s")}  # fmt: skip
+    marks = {m: canvas.Mark(*shapes.get(verdict.style, (canvas.BAD, "X"))) for m, verdict in judged.items()}
+    long, methods, metrics = report.long, report.methods, ("forget/accuracy", "test/accuracy")
     candidates = [
         (
-            "Forgetting against accuracy", False, figures.trade_off_figure(long, methods),
+            "Forgetting against accuracy", False, figures.trade_off_figure(long, methods, marks), metrics,
             "The target is naive, where the dotted lines cross: neither more nor less than retraining forgets. "
-            "Bars: 95 % intervals over the seeds.",
+            "Diamond: naive, square: original, circle: meets the rule, cross: does not, triangle up: over-unlearned, "
+            "triangle down: not judged. Bars: 95 % intervals.",
         ),
         (
-            "Speed against gap", False, figures.speed_figure(long, methods),
-            "To the right is faster than retraining, to the bottom closer to it.",
+            "Speed against gap", False, figures.speed_figure(long, methods, marks), ("time/speedup", "gap/tow"),
+            "To the right is faster than retraining, to the bottom closer to it (ToW nearer to 1).",
         ),
         (
-            "Membership inference", True, figures.mia_figure(long, methods),
+            "Membership inference", len(methods) > WIDE,
+            figures.mia_figure(long, methods, marks=marks), ("mia/score", "mia/auc"),
             "The dashed line is naive, its band naive's interval. A good method lies on it, not beyond it.",
         ),
         (
-            "Losses of the forgotten recordings", True, figures.forget_loss_figure(report.forget_losses, methods),
+            "Losses of the forgotten recordings", True,
+            figures.forget_loss_figure(report.forget_losses, methods, marks=marks), ("forget/loss",),
             "All seeds. Lower losses than naive's are recordings still known, higher ones are set apart by unlearning.",
         ),
         (
             "ROC of the attack by the loss", True,
-            figures.roc_figure(report.roc_losses, methods) if report.roc_losses else None,
+            figures.roc_figure(report.roc_losses, methods, marks) if report.roc_losses else None, ("mia/auc",),
             "Both axes logarithmic, mean over the seeds: the left end shows what an attack finds that may hardly be "
             "wrong. The grey diagonal is guessing.",
         ),
         (
-            "Cosine against prune rate", False, figures.prune_figure(report.curves),
+            "Cosine against prune rate", False, figures.prune_figure(report.curves), (),
             "How similar the pruned network is to the base model; thin lines are seeds, dots the cuts of their mean.",
         ),
     ]  # fmt: skip
     return [
-        _Drawn(heading, caption, Markup(figures.as_svg(figure, f"figure{i}")), wide)
-        for i, (heading, wide, figure, caption) in enumerate(candidates)
+        _Drawn(
+            heading, caption, _labelled(canvas.as_svg(figure, f"figure{i}"), heading, _spoken(long, methods, of)), wide
+        )
+        for i, (heading, wide, figure, of, caption) in enumerate(candidates)
         if figure is not None
     ]
 
 
-def _shown(value: object) -> object:
-    """What a template writes: no text of a store or a folder reaches a page but as it may be shown."""
-    if isinstance(value, Markup):
-        return Markup(printable(value))  # escaped already
-    return printable(value) if isinstance(value, str) else value
+def _spoken(long: pd.DataFrame, methods: Sequence[str], metrics: Sequence[str]) -> str:
+    """The figures behind a drawing in words, for those who do not see it."""
+    known = {method: figures_of(long, method) for method in methods}
+    said = {m: [f"{name} {of[name].mean:.3f}" for name in metrics if name in of] for m, of in known.items()}
+    return "; ".join(f"{method}: {', '.join(words)}" for method, words in said.items() if words)
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("audio_mu.report", "templates"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, finalize=_shown,
-    )  # fmt: skip
-    environment.filters["percent"] = percent
-    environment.filters["printable"] = printable
-    return environment
+def _labelled(svg: str, heading: str, words: str) -> Markup:
+    """A drawing that is read out as one picture, not as the numbers on its axes."""
+    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(f"{heading}. {words}")}"', 1))

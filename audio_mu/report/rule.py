@@ -124,6 +124,11 @@ class Verdict:
         """Whether other seeds could decide otherwise: the rule was applied."""
         return self.outcome is Outcome.PASSED or self.outcome in FAILURES
 
+    @property
+    def open(self) -> bool:
+        """Whether the rule was applied and an interval reaches across a limit."""
+        return self.rests_on_intervals and not self.settled
+
 
 def judge(
     method: str, figures: Figures, original: Figures | None = None, rule: Rule = RULE, compared: int = 1,
@@ -333,7 +338,4 @@ def tests(long: pd.DataFrame, methods: Sequence[str], rule: Rule = RULE) -> dict
 def verdict_words(long: pd.DataFrame, methods: Sequence[str]) -> dict[str, str]:
     """The verdicts as a table has them: the outcome's word, with a ? where an interval could decide otherwise."""
     judged = verdicts(long, methods)
-    return {
-        method: verdict.outcome.value + "?" * (verdict.rests_on_intervals and not verdict.settled)
-        for method, verdict in judged.items()
-    }
+    return {method: verdict.outcome.value + "?" * verdict.open for method, verdict in judged.items()}

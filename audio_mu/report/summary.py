@@ -13,20 +13,20 @@ from audio_mu.report.rule import FAILURES, RULE, Outcome, Rule, Verdict, verdict
 
 
 def summary(long: pd.DataFrame, methods: Sequence[str], request: RequestFacts, rule: Rule = RULE) -> list[str]:
-    """The sentences of a summary, made from the figures of one cell."""
+    """The sentences of a summary, made from the figures of one cell: the answer first, then what it rests on."""
     lines = [_request_sentence(request), *_yardsticks(long)]
     if NAIVE not in methods:
         no_measure = "No model was retrained (naive), so nothing says how much a method should forget: none is judged."
-        return [*lines, no_measure]
+        return [no_measure, *lines]
     tried = candidates(methods)
     judged = verdicts(long, tried, rule)
     if not tried:
-        return lines
+        return ["No method was compared with naive, the retrained model.", *lines]
     passed = [method for method in tried if judged[method].outcome is Outcome.PASSED]
     unjudged = [method for method in tried if judged[method].outcome is Outcome.NOT_JUDGED]
     if len(unjudged) == len(tried):
-        return [*lines, f"No method is judged: {judged[unjudged[0]].reasons[0]}."]
-    lines += _passed_sentences(long, passed, methods, judged)
+        return [f"No method is judged: {judged[unjudged[0]].reasons[0]}.", *lines]
+    lines = [*_passed_sentences(long, passed, methods, judged), *lines]
     for outcome in FAILURES:
         failing = [f"{m} ({judged[m].reasons[0]})" for m in tried if judged[m].outcome is outcome]
         if failing:
@@ -70,14 +70,15 @@ def _passed_sentences(
     count = f"{len(passed)} of {n} methods {'meets' if len(passed) == 1 else 'meet'} the rule: {_listed(passed)}."
     best = best_method(long, methods)
     if best is None:
-        return [count, f"None is recommended as the best of {n}: a choice among so many must be surer of forgetting."]
-    return [count, _recommendation(long, best, judged[best].settled)]
+        return [f"None is recommended as the best of {n}: a choice among so many must be surer of forgetting.", count]
+    return [_recommendation(long, best, judged[best].settled), count]
 
 
 def _recommendation(long: pd.DataFrame, best: str, settled: bool) -> str:
     figures, original = figures_of(long, best), figures_of(long, ORIGINAL)
     words = [
-        f"Recommended: {best}, the closest to retraining of those that meet it (ToW {figures['gap/tow'].mean:.3f})."
+        f"Recommended: {best}, the closest to retraining of those that meet the rule (ToW "
+        f"{figures['gap/tow'].mean:.3f}, where 1 is the same accuracies as retraining)."
     ]
     own, before = figures.get("test/accuracy"), original.get("test/accuracy")
     if own and before:

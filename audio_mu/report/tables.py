@@ -17,6 +17,9 @@ SHOWN = {
     "remain/accuracy": "remain acc",
     "test/accuracy": "test acc",
     "held_out/accuracy": "held-out acc",
+    "forget/recording_accuracy": "forget rec. acc",
+    "remain/recording_accuracy": "remain rec. acc",
+    "test/recording_accuracy": "test rec. acc",
     "mia/score": "MIA score",
     "mia/auc": "MIA AUC",
     "distance/activation": "act. dist.",
@@ -99,7 +102,8 @@ RANKED = {"gap/tow": True, "distance/js": False, "|gap/mia_auc|": False}
 
 EXPLANATION = (
     "Mean [95 % interval] over the seeds. forget/remain/test acc: accuracy on the recordings to forget, on the "
-    "rest of the training set, on the test set. MIA score: share of forget recordings that the attack models call "
+    "rest of the training set, on the test set; rec. acc: of the mean logits of recordings that are cut into clips. "
+    "MIA score: share of forget recordings that the attack models call "
     "non-member; MIA AUC: 0.5 = forget recordings look like unseen ones. act. dist., JS: distance to naive on the "
     "forget set, whose yardstick is retrain_floor: naive models of different seeds to each other. ToW: 1 = same "
     "accuracies as naive. naive (retrained without the recordings) is the target in every column, not the extreme."

@@ -27,9 +27,10 @@ from audio_mu.system.hashing import hash_of
 ANSWERED, ERASING, ERASED = "answered", "erasing", "erased"
 STATES = (ANSWERED, ERASING, ERASED)
 RECORDINGS, NONMEMBERS, ANSWERS = "recordings.csv", "nonmembers.csv", "answers.json"
+ERASURE = "erasure.json"
 RETIRED = "retired"
 """Tag of a run whose models were removed for a request, with its hash: figures stay, models are not to be had."""
-COLUMNS = ("clip_id", "label", "speaker", "part", "audio_hash", "source_hash")
+COLUMNS = ("clip_id", "label", "speaker", "part", "audio_hash", "source_hash", "within")
 SCOPE = "scope"
 """Column of request.csv and recordings.csv: person or class where the row's whole speaker or class was asked for."""
 OF_RECORDINGS, OF_PERSON, OF_CLASS = "recordings", "person", "class"
@@ -54,9 +55,9 @@ class Answer:
 class Entry:
     """One answered request.
 
-    `recordings`: clip_id, label, speaker, part, audio_hash, source_hash of every forgotten clip, of every other copy
-    of its audio and of what was asked for without having been trained on, `forgotten` telling the first apart, and
-    their `scope`. `nonmembers`: the same of the test clips that membership was measured against.
+    `recordings`: `COLUMNS` of every forgotten clip, of every other copy of its audio and of what was asked for without
+    having been trained on, `forgotten` telling the first apart, and their `scope`. `nonmembers`: the same of the test
+    clips that membership was measured against.
     """
 
     run_id: str
@@ -120,9 +121,8 @@ class Entry:
 
     @cached_property
     def hashes(self) -> frozenset[str]:
-        """Hashes of their audio, as a clip and as the file has it."""
-        columns = [name for name in ("audio_hash", "source_hash") if name in self.recordings]
-        return frozenset(self.recordings[columns].to_numpy().ravel()) - {""}
+        """Hashes of their audio, as a clip and as the file has it, and of parts `Clips.within`."""
+        return frozenset(self.recordings.filter(["audio_hash", "source_hash", "within"]).to_numpy().ravel()) - {""}
 
     @cached_property
     def speakers(self) -> frozenset[str]:
@@ -135,7 +135,8 @@ class Entry:
         return self._within(OF_CLASS, "label")
 
     def _within(self, scope: str, column: str) -> frozenset[str]:
-        return frozenset(self.recordings.loc[self.recordings[SCOPE] == scope, column]) - {""}
+        found = self.recordings  # what only AUDIO_MU_LEDGER knows has no scope
+        return frozenset(found.loc[found[SCOPE] == scope, column] if SCOPE in found else ()) - {""}
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +15,7 @@ from audio_mu.config import RequestParameters
 from audio_mu.config.parsers import quoted_name
 from audio_mu.data.catalog import as_id, composed, looks, quoted
 from audio_mu.data.clips import Clips
+from audio_mu.data.segments import Heard, parted, recording_of
 from audio_mu.data.splits import Split
 from audio_mu.errors import UserError, counted, first_of, typed
 from audio_mu.names import file_name
@@ -178,28 +179,27 @@ def _train_matches(split: Split, matches: np.ndarray, what: str) -> np.ndarray:
 
 def _listed(config: RequestParameters, clips: Clips, split: Split) -> Drawn:
     assert config.forget_list is not None  # Config refuses forget=list without it
-    position = {id_: i for i, id_ in enumerate(clips.ids)}
-    spelt = {composed(id_): i for i, id_ in enumerate(clips.ids)}
+    position = _by_name(clips)
     roots = (clips.root, clips.root.resolve())
     lines = read_lines(config.forget_list)
     if lines and lines[0].of_person:
         return _listed_people(config.forget_list, lines, clips, split)
     trained = set(split.train.tolist())
-    unreadable = {id_ for id_, _ in clips.skipped}
+    unreadable = {name for id_, _ in clips.skipped for name in (id_, recording_of(id_))}
     problems: dict[str, list[str]] = {}
     chosen: dict[int, None] = {}
     for line in lines:
         entry = line.entry
         id_ = entry if entry in position else as_id(entry, roots)
-        index = position.get(id_, spelt.get(composed(id_)))
-        if index is None:
+        own = position.get(id_) or position.get(composed(id_)) or _overlapping(id_, clips, position)
+        if not own:
             problem = "left out as unreadable" if id_ in unreadable else "unknown"
-        elif index in chosen:
+        elif chosen.keys() >= {*own}:
             problem = "repeated"
-        elif (wrong := _wrong_hash(line, clips, index)) is not None:
+        elif (wrong := _wrong_hash(line, clips, own)) is not None:
             problem = f"not the recording of that {wrong}"
         else:
-            chosen[index] = None
+            chosen |= dict.fromkeys(own)
             continue
         problems.setdefault(problem, []).append(f"line {line.number} {shortened(entry)!r}")
     if problems:
@@ -215,12 +215,34 @@ def _listed(config: RequestParameters, clips: Clips, split: Split) -> Drawn:
     return Drawn(np.array(ours, dtype=np.int64), np.zeros(len(clips), dtype=bool), "", untrained=untrained)
 
 
-def _wrong_hash(line: Line, clips: Clips, index: int) -> str | None:
+def _by_name(clips: Clips) -> dict[str, list[int]]:
+    """Id, or path of a recording → its clips; where accents are written otherwise, under that spelling too."""
+    position: dict[str, list[int]] = {}
+    for i, id_ in enumerate(clips.ids):
+        position.setdefault(id_, []).append(i)
+        of = recording_of(id_)
+        for other in {of, composed(id_), composed(of)} - {id_} if of != id_ or not id_.isascii() else ():
+            position.setdefault(other, []).append(i)
+    return position
+
+
+def _overlapping(id_: str, clips: Clips, position: Mapping[str, Sequence[int]]) -> list[int]:
+    """The clips that share sound with a part of a recording that is no clip itself: it was cut otherwise since."""
+    recording, span = parted(id_)
+    heard = Heard([composed(id_)])
+    own = position.get(recording) or position.get(composed(recording)) or []
+    return [i for i in own if span and composed(clips.ids[i]) in heard]
+
+
+def _wrong_hash(line: Line, clips: Clips, found: Sequence[int]) -> str | None:
     """The hash by which a line means another recording. The file's own stands before the clip's, which resampling on
-    another machine changes."""
-    for name, own in (("source_hash", clips.sources[index]), ("audio_hash", clips.hashes[index])):
+    another machine changes. Of a recording in several clips it is that of the whole."""
+    if not line.columns:
+        return None
+    sources = {clips.sources[i] for i in found[:1] if len(found) == 1} | {clips.files[i] for i in found}
+    for name, own in (("source_hash", sources), ("audio_hash", {clips.hashes[i] for i in found})):
         if line.columns.get(name):
-            return None if line.columns[name] == own else name
+            return None if line.columns[name] in own else name
     return None
 
 

@@ -5,15 +5,16 @@ Descriptions and finds lie in the folder of the clips' feature cache, so that wh
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import pandas as pd
 
 from audio_mu.config import RequestParameters
 from audio_mu.data import audio, copies, descriptions
@@ -21,9 +22,10 @@ from audio_mu.data.audio import BadRecording, read_recording
 from audio_mu.data.clips import Clips
 from audio_mu.data.copies import TAU, find_copies
 from audio_mu.data.descriptions import LONGEST, Descriptions, described
+from audio_mu.data.segments import parted
 from audio_mu.errors import UserError, first_of
 from audio_mu.progress import say
-from audio_mu.system.hashing import file_sha256, hash_of
+from audio_mu.system.hashing import file_sha256, hash_of, sha256
 from audio_mu.system.writing import atomic_folder, locked, write_atomic
 
 SHOWN = 3
@@ -96,15 +98,15 @@ def probable_copies(clips: Clips, asked: np.ndarray, others: np.ndarray) -> Copi
 
 def _found(clips: Clips, asked: np.ndarray, others: np.ndarray, folder: Path) -> Copies:
     both = [[[clips.ids[i], clips.sources[i]] for i in rows.tolist()] for rows in (asked, others)]
-    file = folder.with_name(f"copies-{hash_of([_code(), both])[:16]}.json")
+    file = folder.with_name(f"copies-{hash_of([_code(), both])[:16]}.csv")
     with locked(folder):
         known = _descriptions(clips, folder)
         if (pairs := _kept(file)) is None:
             say(f"looking for probable copies of {len(asked):,} recordings among {len(others):,} others")
-            pairs = [[clips.ids[i], clips.ids[j], f"{peak:.4f}"] for i, j, peak in _search(known, asked, others)]
-            write_atomic(file, json.dumps({"pairs": pairs, "hash": hash_of(pairs)}))
+            rows = [(clips.ids[i], clips.ids[j], f"{peak:.4f}") for i, j, peak in _search(known, asked, others)]
+            pairs = _keep(file, pd.DataFrame(rows, columns=["clip_id", "copy_of", "peak"]))
     place = {id_: i for i, id_ in enumerate(clips.ids)}
-    of = {place[clip]: place[copied] for clip, copied, _ in pairs}
+    of = {place[row.clip_id]: place[row.copy_of] for row in pairs.itertuples()}
     silent = int(known.featureless[asked].sum())
     searched = f"{len(asked):,} recordings were compared with {len(others):,} others by the waveform (tau {TAU})"
     if silent:
@@ -126,14 +128,22 @@ def _search(known: Descriptions, asked: np.ndarray, others: np.ndarray) -> list[
     return sorted(found)
 
 
-def _kept(file: Path) -> list[list[str]] | None:
-    """The pairs that an earlier search has found: clip, of which it is a copy, peak. None where they are not whole."""
+def _keep(file: Path, pairs: pd.DataFrame) -> pd.DataFrame:
+    text = pairs.to_csv(index=False)
+    write_atomic(file, text)
+    write_atomic(file.with_suffix(".sha256"), sha256(text))
+    return pairs
+
+
+def _kept(file: Path) -> pd.DataFrame | None:
+    """The pairs that an earlier search has found; None where they are not whole: a lost one would stay."""
     try:
-        content = json.loads(file.read_text())
-        pairs: list[list[str]] = content["pairs"]
-        return pairs if hash_of(pairs) == content["hash"] else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        text = file.read_text()
+        if sha256(text) != file.with_suffix(".sha256").read_text():
+            return None
+    except (OSError, ValueError):
         return None
+    return pd.read_csv(StringIO(text), dtype=str, keep_default_na=False)
 
 
 def _folder(clips: Clips) -> Path:
@@ -154,7 +164,8 @@ def _descriptions(clips: Clips, folder: Path) -> Descriptions:
 
     def read(i: int) -> np.ndarray:
         try:
-            return read_recording(clips.root / clips.ids[i], LONGEST)
+            recording, span = parted(clips.ids[i])
+            return read_recording(clips.root / recording, LONGEST, span)
         except BadRecording as bad:
             raise UserError(f"recording {clips.ids[i]!r} {bad}: mend it, copies are looked for in all") from None
 

@@ -11,6 +11,7 @@ import pandas as pd
 from audio_mu.config import RequestParameters
 from audio_mu.data.catalog import as_id, composed
 from audio_mu.data.clips import Clips
+from audio_mu.data.segments import Heard, recording_of
 from audio_mu.data.splits import Split
 from audio_mu.errors import UserError, counted
 from audio_mu.requests.ledger import OF_CLASS, OF_PERSON, OF_RECORDINGS, SCOPE
@@ -184,10 +185,15 @@ def _sides_of_search(clips: Clips, split: Split, drawn: Drawn) -> tuple[np.ndarr
 
 
 def _copies_of(clips: Clips, among: np.ndarray, asked: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Those that are one of `asked`, or a copy by the clip's audio or by the file's."""
+    """Those that are one of `asked`, a copy by the clip's audio or by the file's, or share a recording's sound."""
     wanted = {hash_ for i in asked for hash_ in (clips.hashes[i], clips.sources[i])}
-    ours = [i for i in among.tolist() if not wanted.isdisjoint((clips.hashes[i], clips.sources[i]))]
-    return np.array(ours, dtype=np.int64)
+    heard = Heard(clips.contents[i] for i in asked)
+    ours = (
+        i
+        for i in among.tolist()
+        if not wanted.isdisjoint((clips.hashes[i], clips.sources[i])) or clips.contents[i] in heard
+    )
+    return np.array([*ours], dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -256,11 +262,7 @@ def request_table(config: RequestParameters, clips: Clips, request: Request) -> 
     labels = {i: clips.class_names[clips.labels[i]] for i in rows}
     table = pd.DataFrame(
         {
-            "clip_id": [clips.ids[i] for i in rows],
-            "label": [labels[i] for i in rows],
-            "speaker": [clips.speakers[i] for i in rows],
-            "audio_hash": [clips.hashes[i] for i in rows],
-            "source_hash": [clips.sources[i] for i in rows],
+            **clips.table(rows),
             "requested": [i in asked for i in rows],
             "trained": [place < len(request.forget) for place in range(len(rows))],
             SCOPE: [whole.get(labels[i] if request.classes else clips.speakers[i], OF_RECORDINGS) for i in rows],
@@ -277,5 +279,5 @@ def request_table(config: RequestParameters, clips: Clips, request: Request) -> 
         notes = {name: value for name, value in line.columns.items() if name not in (*table.columns, *ID_COLUMNS)}
         noted[composed(line.entry if line.of_person or line.entry in ids else as_id(line.entry, roots))] = notes
     keys = map(composed, table["speaker" if request.people else "clip_id"])
-    others = pd.DataFrame([noted.get(key, {}) for key in keys], dtype=object).fillna("")
+    others = pd.DataFrame([noted.get(key, noted.get(recording_of(key), {})) for key in keys], dtype=object).fillna("")
     return pd.concat([table, others], axis=1)

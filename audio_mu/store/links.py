@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from audio_mu.store.handle import Store
@@ -14,15 +15,33 @@ from audio_mu.store.private import SHARED_VIEW
 LOCAL_UI = "http://127.0.0.1:5000"
 VIEW = "audio-mu"
 VIEW_TAG = SHARED_VIEW + VIEW
+CHARTS = ("forget/accuracy", "remain/accuracy", "test/accuracy", "mia/auc")
+"""Metrics that the charts open with."""
+COLUMNS = (*(f"tags.`{tag}`" for tag in ("method", "seed")), *(f"metrics.`{name}`" for name in (*CHARTS, "gap/tow")))
+"""Columns that the table of runs opens with."""
 
 
-def share_charts(store: Store, cell: str) -> None:
-    """Let the charts show the methods of one cell, averaged over the seeds: a shared view of MLflow's UI."""
+def share_charts(store: Store, cell: str, methods: Sequence[str]) -> None:
+    """Let the charts show the methods of one cell, averaged over the seeds: a shared view of MLflow's UI.
+
+    It opens with the metrics of `CHARTS` and the groups folded; whoever clears the field above sees all charts.
+    """
+    section = {"uuid": VIEW, "name": "Methods beside naive", "display": True, "isReordered": True, "deleted": False}
+    charts = [
+        {"type": "BAR", "uuid": metric, "metricKey": metric, "metricSectionId": VIEW, "runsCountToCompare": 100,
+         "deleted": False, "isGenerated": False}
+        for metric in CHARTS
+    ]  # fmt: skip
     view = {
         "searchFilter": f"tags.role = 'method' and tags.cell = '{cell}'",
         "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "method"}]},
         "useGroupedValuesInCharts": True,
         "hideEmptyCharts": True,
+        "chartsSearchFilter": f"^({'|'.join(CHARTS)})$",
+        "compareRunSections": [{**section, "isGenerated": False}],
+        "compareRunCharts": charts,
+        "groupsExpanded": {f"tag.method.{method}": False for method in methods},
+        "selectedColumns": list(COLUMNS),
     }
     store.client.set_experiment_tag(store.experiment_id, VIEW_TAG, json.dumps(view))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import platform
@@ -30,6 +31,7 @@ CONTRACT_VERSION = "2"
 GIVEN_RUN = "MLFLOW_RUN_ID"  # where `mlflow run` puts the id of the run that it has made
 REASON, LONGEST_REASON = "failed_reason", 2_000
 BATCH_LIMIT = 1_000  # metrics that one call may carry
+USER = "mlflow.user"  # where the UI looks who has made a run, and `mlflow run` writes it
 DIGEST_LENGTH = 32  # MLflow keeps 36 characters of a data set's digest
 
 
@@ -120,7 +122,7 @@ def open_run(
     `config`, all parameters of the command, becomes the artifact config.yaml.
     """
     given = os.environ.pop(GIVEN_RUN, None)
-    all_tags = {**_common_tags(), "stage": stage, "role": "parent", **tags}
+    all_tags = {"stage": stage, "role": "parent", **tags, **_common_tags()}
     if given is None:
         run = _create(store, name, all_tags)
         run.params(params)
@@ -160,7 +162,7 @@ def child_run(
 ) -> Run:
     """A run below another one, with the resolved parameters under their plain names."""
     run = _create(
-        store, name, {**_common_tags(), "stage": stage, "role": role, "mlflow.parentRunId": parent.id, **tags}
+        store, name, {"stage": stage, "role": role, "mlflow.parentRunId": parent.id, **tags, **_common_tags()}
     )
     run.params(params)
     return run
@@ -168,11 +170,11 @@ def child_run(
 
 def lone_run(store: Store, stage: str, role: str, name: str, tags: Mapping[str, str]) -> Run:
     """A run that belongs to no command's: it stays when that is deleted."""
-    return _create(store, name, {**_common_tags(), "stage": stage, "role": role, **tags})
+    return _create(store, name, {"stage": stage, "role": role, **tags, **_common_tags()})
 
 
 def _create(store: Store, name: str, tags: Mapping[str, str]) -> Run:
-    created = store.client.create_run(store.experiment_id, run_name=name, tags=dict(tags))
+    created = store.client.create_run(store.experiment_id, run_name=name, tags={USER: getpass.getuser(), **tags})
     store.artifact_roots[created.info.run_id] = (store.experiment_id, created.info.artifact_uri)
     return Run(store, created.info.run_id, name)
 
@@ -214,6 +216,7 @@ def code_tags(file: Path) -> dict[str, str]:
 
 
 def _common_tags() -> dict[str, str]:
+    """What every run is tagged with: behind its own tags, for the UI shows them in the order in which they are set."""
     return {"contract_version": CONTRACT_VERSION, **process_tags(), **code_tags(Path(__file__).resolve())}
 
 

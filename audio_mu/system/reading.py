@@ -62,7 +62,7 @@ def delimiter_of(header: str) -> str:
     return max(",;\t", key=header.count)
 
 
-COLUMNS = ("clip_id", "id", "path", "speaker", "label", "split", "audio_hash", "source_hash")
+COLUMNS = ("clip_id", "id", "path", "speaker", "label", "split", "start", "end", "audio_hash", "source_hash")
 """The columns of users' tables that mean something here."""
 
 

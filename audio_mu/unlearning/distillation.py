@@ -47,7 +47,7 @@ def imitate(task: Task, teacher: nn.Module, name: str, temperature: float = 1.0)
 
 @method(reads={"forget", "remain"}, raises_forget_loss=True, settings=BOTH_STEPS, search=IMPAIR | REPAIR)
 def stochastic_teacher(task: Task) -> nn.Module:
-    """Learn from a random teacher on the forget set, then from the original on the remain set (Zhang et al. 2022).
+    """Learn from a random teacher on the forget set, then from the original on the remain set (Zhang et al. 2023).
 
     Both steps minimise KL(teacher ‖ student) at temperature 1, batch mean, rate 0.01.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -27,6 +28,7 @@ from audio_mu.config import Config
 from audio_mu.data.catalog import Catalog, as_id, composed
 from audio_mu.data.clips import Clips, find_recordings, load_clips
 from audio_mu.data.features import feature_shape
+from audio_mu.data.segments import recording_of
 from audio_mu.data.splits import sides_of, split_clips
 from audio_mu.erasure.descent import first_learnt, made_of
 from audio_mu.errors import UserError, counted, first_of
@@ -109,7 +111,10 @@ def _listed(config: Config, catalog: Catalog, roots: tuple, ledger: Ledger) -> f
     path = config.adopt.trained_on
     if path is None:
         raise UserError("adopt needs trained_on: give -P trained_on=training.csv, with a column id or path")
-    what, known = f"trained_on={str(path)!r}", {composed(r.id): r.id for r in catalog.recordings}
+    what, known = f"trained_on={str(path)!r}", defaultdict[str, set[str]](set)
+    for r in catalog.recordings:
+        for name in (r.id, recording_of(r.id)):  # a path means all clips of the recording
+            known[composed(name)].add(r.id)
     lines = read_lines(path, "trained_on")
     if lines and lines[0].of_person:
         raise UserError(f"{what} lists people, not recordings: give it a column id or path")
@@ -124,11 +129,11 @@ def _listed(config: Config, catalog: Catalog, roots: tuple, ledger: Ledger) -> f
             f"{what}: {counted(len(unknown), 'recording')} of {len(lines):,} unknown ({first}): give ids, paths below "
             f"{str(roots[0])!r}, such as {catalog.recordings[0].id!r}"
         )
-    trained = frozenset(known[id_] for id_ in named.values())
-    if not trained or len(trained) == len(known):
+    trained = frozenset[str]().union(*(known[id_] for id_ in named.values()))
+    if not trained or len(trained) == len(catalog.recordings):
         raise UserError(
-            f"{what} names {len(trained):,} of {len(known):,} recordings: the others are the test side, and "
-            "both are needed; put recordings that the model has never seen into data_dir"
+            f"{what} names {len(trained):,} of {len(catalog.recordings):,} recordings: the others are the test side, "
+            "and both are needed; put recordings that the model has never seen into data_dir"
         )
     return trained
 
@@ -184,7 +189,7 @@ def _data(config: Config, store: Store, ledger: Ledger, trained: frozenset[str])
 
 def _refuse_sides(config: Config, clips: Clips, sides: Mapping[str, str], known: Mapping[str, str]) -> None:
     if other := [key for key, side in sides.items() if known.get(key, side) != side]:
-        named = next((f", such as {id_!r}" for id_, key in zip(clips.ids, clips.sources) if key == other[0]), "")
+        named = next((f", such as {id_!r}" for id_, key in zip(clips.ids, clips.files) if key == other[0]), "")
         raise UserError(
             f"{config.data.label} has sides already, from its first training or adoption, and trained_on differs for "
             f"{len(other):,} recordings{named}: give another dataset_name, or the trained_on of then"

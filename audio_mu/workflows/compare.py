@@ -15,7 +15,7 @@ from audio_mu.erasure.in_service import tell_served
 from audio_mu.errors import UserError
 from audio_mu.names import NAIVE
 from audio_mu.progress import say
-from audio_mu.report import figures, tables
+from audio_mu.report import canvas, figures, tables
 from audio_mu.report.answer import ERASE, WIDTH, one_line_of
 from audio_mu.report.equivalence import tested_table
 from audio_mu.report.paper import latex_table, rows_of_seeds
@@ -83,12 +83,18 @@ def compare(config: Config, store: Store, parent: Run | None = None, cell: str |
         words = verdict_words(cells[0].long, newest.methods)
         table = tables.means_table(cells[0].long, newest.methods, [*tables.SHOWN, *tables.AUDITED])
         run.table("comparison.json", table.assign(verdict=table["method"].map(words)))
-        run.metrics({f"{row.method}/{row.metric}": row.mean for row in cells[0].long.itertuples()})
+        _log_means(run, table)
         nothing = "no report: the recordings of these requests are erased"
         say(f"report: {run.address(report)}" if report else nothing)
     if parent is None:
         tell_answer(store, newest, _once_answered(ledger, config, newest), cells[0].long)
     return long
+
+
+def _log_means(run: Run, means: pd.DataFrame) -> None:
+    """The means of the table for people as metrics, in its order, which is that of the UI; the files have all."""
+    shown = means.set_index("method").filter(items=tables.SHOWN)
+    run.metrics({f"{of}/{name}": mean for of, row in shown.iterrows() for name, mean in row.items() if pd.notna(mean)})
 
 
 def _once_answered(ledger: Ledger, config: Config, cell: CellRuns) -> tuple[str, str] | None:
@@ -154,7 +160,7 @@ def _draw(run: Run, cell: ComparedCell, losses: ClipLosses | None) -> None:
         drawn["forget_loss"] = figures.forget_loss_figure(losses.of_all_seeds, methods, title)
     for name, figure in drawn.items():
         for kind in ("png", "pdf", "svg"):
-            run.bytes(f"figures/{cell.runs.folder}/{name}.{kind}", figures.as_file(figure, kind))
+            run.bytes(f"figures/{cell.runs.folder}/{name}.{kind}", canvas.as_file(figure, kind))
 
 
 def _reading(cell: CellRuns, audit: CellAudit, method: str) -> str:
@@ -194,7 +200,9 @@ def _notes(store: Store, config: Config, cell: ComparedCell) -> list[str]:
             notes.append(f"{method} has no finished run for seeds {missing}: its mean is over {sorted(have)} only")
     failed = sorted({of for (of, _), run in runs.runs.items() if run.tags.get("not_recovered") == "true"})
     if failed:
-        notes.append(f"not recovered (remain accuracy more than 0.1 below naive's) on at least one seed: {failed}")
+        notes.append(
+            f"not recovered (remain accuracy more than 0.1 below naive's) on at least one seed: {', '.join(failed)}"
+        )
     if lost := runs.not_learned:
         notes.append(
             f"naive of seeds {lost} has learned less than half of what the original has: a retrained model that failed "

@@ -12,6 +12,7 @@ from audio_mu.config import Config
 from audio_mu.config.commands import erasing
 from audio_mu.data.catalog import composed, quoted
 from audio_mu.data.clips import Clips, clips_digest, load_clips
+from audio_mu.data.segments import Heard, without_format
 from audio_mu.data.splits import Sides, Split, split_clips
 from audio_mu.erasure.in_service import tell_served
 from audio_mu.errors import UserError, counted
@@ -241,7 +242,8 @@ def load_data(config: Config, ledger: Ledger = NO_LEDGER, known: Sides | None = 
             f"the answered requests of {config.data.label} leave {len(train)} training and {len(test)} "
             "test clips: both are needed; give data_dir with more recordings"
         )
-    away = {source for source, is_out in zip(clips.sources, out) if is_out}  # get no side that would outlive them
+    stays, away = ({file for file, is_out in zip(clips.files, out) if is_out == side} for side in (False, True))
+    away -= stays  # get no side that would outlive them
     drawn = {key: side for key, side in whole.drawn.items() if key not in away}
     waiting = whole.waiting[~out[whole.waiting]]
     split = replace(whole, train=train, test=test, nonmembers=nonmembers, drawn=drawn, waiting=waiting)
@@ -295,8 +297,8 @@ def of_entry(clips: Clips, entry: Entry, elsewhere: bool = False) -> tuple[np.nd
     """
     own = matching(clips, () if elsewhere else entry.ids, entry.hashes)
     if not elsewhere:  # a folder that was encoded anew
-        gone = {_without_format(id_) for id_ in entry.ids.difference(clips.ids)}
-        own = own | np.array([_without_format(id_) in gone for id_ in clips.ids], dtype=bool)
+        gone = Heard(map(without_format, entry.ids.difference(clips.ids)))
+        own = own | np.array([without_format(id_) in gone for id_ in clips.ids], dtype=bool)
     tested = replace(entry, recordings=held_out(entry))
     held = matching(clips, () if elsewhere else tested.ids, tested.hashes)
     speakers = entry.speakers | (names_here(clips, entry).names if elsewhere else frozenset())
@@ -315,10 +317,6 @@ def learnt_from(
             yield entry, held
 
 
-def _without_format(id_: str) -> str:
-    return id_.rpartition(".")[0]
-
-
 def _earlier(clips: Clips, split: Split, entry: Entry) -> Earlier:
     forgotten = set(entry.recordings.loc[entry.recordings["forgotten"] == "True", "clip_id"])
     nonmembers = set(entry.nonmembers["clip_id"])
@@ -329,9 +327,11 @@ def _earlier(clips: Clips, split: Split, entry: Entry) -> Earlier:
 
 
 def matching(clips: Clips, ids: Collection[str], hashes: Collection[str]) -> np.ndarray:
-    """Which clips are one of these recordings, by id, by audio or by the file's samples: bool [n]."""
-    rows = zip(clips.ids, clips.hashes, clips.sources)
-    return np.array([id_ in ids or hash_ in hashes or source in hashes for id_, hash_, source in rows], dtype=bool)
+    """Which clips are one of these recordings, or share sound with a part, by id, by audio or by the file's samples:
+    bool [n]."""
+    by_id, by_sound, rows = Heard(ids), Heard(hashes), zip(clips.ids, clips.hashes, clips.sources, clips.contents)
+    found = [id_ in by_id or hash_ in hashes or source in hashes or of in by_sound for id_, hash_, source, of in rows]
+    return np.array(found, dtype=bool)
 
 
 def _digest(clips: Clips, rows: Iterable[int]) -> str:

@@ -18,7 +18,7 @@ from audio_mu.printable import without_passwords
 from audio_mu.progress import bar, say
 from audio_mu.requests import ledger_file
 from audio_mu.requests.later import add_said
-from audio_mu.requests.ledger import ERASED, ERASING, RECORDINGS, Entry, keep_file, read_ledger
+from audio_mu.requests.ledger import ERASED, ERASING, ERASURE, RECORDINGS, Entry, keep_file, read_ledger
 from audio_mu.requests.other_names import called_in_lists, keep_called
 from audio_mu.store import queries, registry, removal
 from audio_mu.store.artifacts import list_files, read_json
@@ -27,7 +27,7 @@ from audio_mu.store.locks import registry_locked
 from audio_mu.store.runs import CONTRACT_VERSION, Run, open_run
 from audio_mu.system.hashing import sha256
 
-RECORD, PAGE = "erasure.json", "erasure.md"
+PAGE = "erasure.md"
 SHOWN, SURE = 3, 8
 ALL = "all"
 TAGS = ("dataset", "dataset_name", "request", "request_hash", "pipeline", "architecture")
@@ -93,7 +93,7 @@ def _erase(config: Config, search: Search, findings: Sequence[Finding], run: Run
     """Remove what was found, search once more, and write the record. Raises `UserError` where something is left."""
     store, entry = search.store, search.entry
     own = [Run(store, run_id, "") for run_id in entry.run_ids]
-    known = read_json(store, own[0].id, RECORD) if RECORD in list_files(store, own[0].id) else {}
+    known = read_json(store, own[0].id, ERASURE) if ERASURE in list_files(store, own[0].id) else {}
     ended = "" if findings else known.get("finished_at", "")  # else a second look at what is erased
     record = _begin(own, entry, findings, known)
     for other in read_ledger(store).entries:
@@ -178,19 +178,25 @@ def _write(runs: Sequence[Run], entry: Entry, record: Mapping[str, Any]) -> None
         **record,
     }
     for run in runs:
-        run.text(RECORD, without_passwords(json.dumps(about, indent=1, ensure_ascii=False)))
+        run.text(ERASURE, without_passwords(json.dumps(about, indent=1, ensure_ascii=False)))
         run.text(PAGE, _page(about))
 
 
 def _page(record: Mapping[str, Any]) -> str:
     """The record for people."""
     done = "finished_at" in record
-    lines = [f"# Erasure of request {record['request']}", "", f"request hash {record['request_hash']}, "
+    begun = "started_at" in record
+    title = f"Erasure of request {record['request']}"
+    lines = [f"# {title}" if begun else f"# {title}: what would be done", "", f"request hash {record['request_hash']}, "
              f"{record['n_recordings']} recordings of {record['dataset_name']}"]  # fmt: skip
+    if not begun:
+        lines += ["", "**This is a listing, no record of an erasure: nothing was changed.**"]
     if done:
         lines += [f"started {record['started_at']}, finished {record['finished_at']}"]
-    heading = "Removed, rewritten and retired" if done else "Found, to be removed, rewritten or retired"
-    lines += ["", f"## {heading}", "", *(f"- {r['what']}, {r['where']}: {r['action']}" for r in record["found"])]
+    heading, verb = "Found", "to be " if begun else "would be "
+    if done:
+        heading, verb = "Removed, rewritten and retired", ""
+    lines += ["", f"## {heading}", "", *(f"- {r['what']}, {r['where']}: {verb}{r['action']}" for r in record["found"])]
     if done:
         searched = record["search_afterwards"]
         counts = _counts({what: n for what, n in searched.items() if what != "found"})

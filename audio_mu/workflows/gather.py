@@ -1,4 +1,4 @@
-"""The report of a cell and the evidence record of a method, put together from the store."""
+"""The report of a cell, put together from the store, and the answer at the end of a command."""
 
 from __future__ import annotations
 
@@ -14,49 +14,37 @@ from importlib.metadata import version
 import numpy as np
 import pandas as pd
 
-from audio_mu.audit.across_seeds import SEEDS_OF_ULIRA
-from audio_mu.config import BASE_FIELDS, Config, DataParameters
+from audio_mu.config import BASE_FIELDS, REPAIR_FIELDS, Config, DataParameters
 from audio_mu.config.commands import command
 from audio_mu.config.parsers import seeds_text
 from audio_mu.config.recipe import OLDER
-from audio_mu.data.audio import SAMPLE_RATE, BadRecording, read_clip
-from audio_mu.data.catalog import recording_below
-from audio_mu.data.datasets import root_at_hand
 from audio_mu.errors import UserError, first_of
 from audio_mu.names import ADOPTED, BEST, NAIVE, ORIGINAL, RECIPE_KNOWN
 from audio_mu.printable import printable
 from audio_mu.report import cards
 from audio_mu.report.answer import answer
-from audio_mu.report.choice import best_method, candidates, closest
-from audio_mu.report.classes import Classes, called_now, worst_named
-from audio_mu.report.evidence import RECORD_ROWS, Choice, evidence
+from audio_mu.report.choice import best_method, closest
+from audio_mu.report.classes import Classes, called_now, confusions, worst_named
 from audio_mu.report.facts import RequestFacts, figures_of
 from audio_mu.report.html import (
     SHOWN_CLIPS,
-    Clip,
-    Record,
     Remembered,
     Report,
-    as_wav,
-    record_markdown,
     remembered,
-    render_record,
     render_report,
 )
 from audio_mu.report.rule import judge
+from audio_mu.report.sound import sound_of
 from audio_mu.report.summary import summary
 from audio_mu.report.tables import listed
 from audio_mu.requests.ledger import COPIES
 from audio_mu.store import queries
 from audio_mu.store.artifacts import read_csvs, repeated, way_back
-from audio_mu.store.failed import refuse_left_out
 from audio_mu.store.handle import Store
 from audio_mu.store.links import share_charts
 from audio_mu.store.runs import Run
-from audio_mu.workflows.cells import CellRuns, ClipLosses, ComparedCell, compare_cell, load_cell
+from audio_mu.workflows.cells import CellRuns, ClipLosses, ComparedCell, load_cell
 
-AUDIO_VARIABLE = "AUDIO_MU_REPORT_AUDIO"  # how many recordings a report may hold; 0: none
-DEFAULT_AUDIO = 60
 EXAMPLES = 6
 PACKAGES = ("mlflow", "torch", "torchaudio", "numpy")
 CONFUSION = "audit/confusion.csv"
@@ -96,7 +84,12 @@ def write_report(
         curves=_curves(store, runs),
         remembered=ranked,
         provenance=provenance(runs, params),
-        audio=_audio(data, params.get("data_dir", ""), list(dict.fromkeys(shown))),
+        settings={method: _in_force(runs, method) for method in methods},
+        audio=sound_of(
+            replace(data, clip_seconds=float(params.get("clip_seconds", data.clip_seconds))),
+            params.get("data_dir", ""),
+            list(dict.fromkeys(shown)),
+        ),
         notes=notes,
         chain=chain,
         classes=_classes(store, cell),
@@ -112,91 +105,25 @@ def write_report(
 
 
 def _classes(store: Store, cell: ComparedCell) -> Classes:
-    """The worst class of each set, and what removed classes are called now."""
-    found = {method: cell.runs.of(method).values() for method in cell.runs.methods}
+    """The worst class of each set, what is taken for what, and what removed classes are called now."""
+    methods, text = cell.runs.methods, {"dtype": {"label": str, "answer": str}}
+    found = {method: cell.runs.of(method).values() for method in methods}
+
+    def confusion(method: str) -> list[pd.DataFrame]:
+        return read_csvs(store, [run.id for run in found[method]], CONFUSION, **text)
+
     worst = worst_named({method: [run.tags for run in runs] for method, runs in found.items()})
-    if cell.about["request"].get("kind") != "class":
-        return Classes(worst)
-    text = {"dtype": {"label": str, "answer": str}}
-    return Classes(worst, called_now({m: read_csvs(store, [r.id for r in found[m]], CONFUSION, **text) for m in found}))
+    shown = best_method(cell.long, methods) or closest(cell.long, methods)
+    confused = confusions(confusion(shown), confusion(NAIVE)) if shown and NAIVE in methods else []
+    is_class = cell.about["request"].get("kind") == "class"
+    return Classes(worst, called_now({m: confusion(m) for m in methods}) if is_class else [], confused, shown or "")
 
 
-def write_record(run: Run, record: Record) -> None:
-    """Write an evidence record into a run as evidence.html and evidence.md."""
-    run.text("evidence.html", render_record(record))
-    run.text("evidence.md", record_markdown(record))
-
-
-def choice_of(asked: str, cell: CellRuns, method: str) -> Choice:
-    """How a method came to go into service: by its name, or as the best of those that were compared."""
-    n = len(candidates(cell.methods))
-    if asked == BEST:
-        words = (
-            f"{method} was chosen on these figures, as the highest ToW of those that meet the rule among {n} compared; "
-            f"each had to show that it has forgotten at 5 % divided by {n}."
-        )
-        return Choice(words, max(1, n))
-    return Choice(f"{method} was asked for by name; {compared_words(cell)}.")
-
-
-def compared_words(cell: CellRuns) -> str:
-    """How many methods a cell has compared."""
-    n = len(candidates(cell.methods))
-    measure = "compared with naive" if NAIVE in cell.methods else "measured, without a naive to compare with,"
-    return f"{n} {'method was' if n == 1 else 'methods were'} {measure} on these recordings"
-
-
-def make_record(
-    store: Store, config: Config, cell: CellRuns, method: str, choice: Choice,
-    after: Mapping[int, str] | None = None,
-) -> Record:  # fmt: skip
-    """The evidence record of a method of a cell. Its audits across seeds are made here, from the stored logits.
-
-    `after`: seed → version of the registered unlearned model, where there is one.
-    """
-    request = request_facts(store, cell)
-    refuse_left_out(store, cell.runs, method, NAIVE, ORIGINAL)
-    compared = compare_cell(store, cell.only((method, NAIVE, ORIGINAL)))
-    long, choice = compared.long, replace(choice, left_out=_left_out(compared))
-    figures, naive, original = (figures_of(long, name) for name in (method, NAIVE, ORIGINAL))
-    rows = []
-    for metric, (name, written) in RECORD_ROWS.items():
-        if metric in figures:
-            before, target, own = (written(f[metric]) if metric in f else "–" for f in (original, naive, figures))
-            rows.append((name, before, target, own))
-    runs = cell.of(method)
-    params = store.client.get_run(cell.any_run.id).data.params
-    return Record(
-        method=method,
-        title=f"{method}, {cell.title}",
-        evidence=evidence(method, long, request, choice=choice),
-        verdict=judge(method, figures, original or None, compared=choice.compared),
-        rows=rows,
-        provenance=[
-            ("request hash", request.hash),
-            ("recordings", f"{request.n_forget} forgotten, {request.n_remain} kept"),
-            *([("copies", request.copies)] if request.copies else []),
-            ("model", config.registered_model),
-            ("versions before", _by_seed({seed: run.tags["base_version"] for seed, run in runs.items()})),
-            ("versions after", _by_seed(after) if after else "not registered"),
-            ("runs", _by_seed({seed: run.id for seed, run in runs.items()})),
-            *provenance(cell, params),
-        ],
-    )
-
-
-def _left_out(cell: ComparedCell) -> list[str]:
-    """What a record's audits lack, as sentences, and the commands that make it."""
-    notes = [*([cell.erased] if cell.erased else []), *cell.audit.notes]
-    lines = [f"{note[0].upper()}{note[1:]}." for note in notes]
-    seeds, naive = cell.runs.seeds, cell.runs.of(NAIVE)
-    if not naive:
-        lines.append("A retrained model makes them: `-e unlearn` of the same request with naive among the methods.")
-    elif len(naive) < SEEDS_OF_ULIRA:
-        more = [*seeds, *range(max(seeds) + 1, max(seeds) + 1 + SEEDS_OF_ULIRA - len(naive))]
-        wanted = ",".join(map(str, more))
-        lines.append(f"More seeds make them: `-e train`, `-e attack` and `-e unlearn` with seeds={wanted}.")
-    return lines
+def _in_force(cell: CellRuns, method: str) -> str:
+    """The settings of a method that were in force, and its rates, of its first seed; later seeds may round others."""
+    params = next(iter(cell.of(method).values())).params
+    own = {name: value for name, value in sorted(params.items()) if name in REPAIR_FIELDS or name.startswith("method.")}
+    return _settings({name.removeprefix("method."): value for name, value in own.items()})
 
 
 def request_facts(store: Store, cell: CellRuns) -> RequestFacts:
@@ -246,10 +173,6 @@ def _settings(values: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
-def _by_seed(values: Mapping[int, str]) -> str:
-    return ", ".join(f"seed {seed}: {value}" for seed, value in sorted(values.items()))
-
-
 def _remembered(cell: CellRuns, losses: ClipLosses) -> list[Remembered]:
     """For each method the recordings that it knows best in comparison with naive of the same seeds."""
     rows: list[Remembered] = []
@@ -271,34 +194,9 @@ def _curves(store: Store, cell: CellRuns) -> dict[str, np.ndarray]:
     return curves
 
 
-def _audio(data: DataParameters, recorded_folder: str, clips: Sequence[Clip]) -> dict[str, bytes]:
-    """The first of these recordings as the network hears them, as WAV, where their folder is at hand.
-
-    The store says which they are, and whoever writes it could name any file of the reader's: a recording counts where
-    it lies below the data set's folder, as its catalog finds them, and its file holds what was measured.
-    """
-    text = os.environ.get(AUDIO_VARIABLE, str(DEFAULT_AUDIO))
-    if not text.isdecimal():
-        raise UserError(f"{AUDIO_VARIABLE}={text!r} is not allowed: give how many recordings a report may hold, or 0")
-    root = root_at_hand(data, recorded_folder) if int(text) else None
-    if root is None:
-        return {}
-    found: dict[str, bytes] = {}
-    for clip in clips[: int(text)]:
-        if (file := recording_below(root, clip.clip_id)) is None:
-            continue
-        try:
-            prepared = read_clip(file, data.clip_samples, whole=False)
-        except BadRecording:  # moved or deleted since: the report is made without it
-            continue
-        if prepared.constant or not clip.hashes.isdisjoint((prepared.hash, prepared.source_hash)):
-            found[clip.clip_id] = as_wav(prepared.waveform, SAMPLE_RATE)
-    return found
-
-
 def _describe(store: Store, cell: CellRuns, lines: Sequence[str]) -> None:
     """The experiment's view and description, unless someone wrote an own one, and those of the methods' runs."""
-    share_charts(store, cell.id)
+    share_charts(store, cell.id, cell.methods)
     key, start = "mlflow.note.content", "# audio-mu"
     present = store.client.get_experiment(store.experiment_id).tags.get(key, "")
     if not present or present.startswith(start):

@@ -58,11 +58,13 @@ from audio_mu.store.registry import Version
 from audio_mu.store.runs import Run
 from audio_mu.workflows.cells import CellRuns, load_cell
 from audio_mu.workflows.data import Data, data_of_bases, learnt_from, matching
-from audio_mu.workflows.gather import choice_of, make_record, naive_step, request_facts, tell_answer, write_record
+from audio_mu.workflows.gather import naive_step, request_facts, tell_answer
+from audio_mu.workflows.report import choice_of, make_record, service_of, write_record
 from audio_mu.workflows.stage import base_tags
 
 PORT = 5001  # MLflow's UI has 5000
 REFUSED = "registration_refused"
+HASHES = ["audio_hash", "source_hash", "within"]
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,7 @@ def finish(config: Config, store: Store, run: Run, cell_id: str, step: tuple[str
     step: what to do next where nothing is registered, unless the verdicts say it. Raises `UserError` where the
     registration is refused, and leaves the reason with the run.
     """
-    found = queries.find(store, {"stage": "unlearn", "role": "method", "cell": cell_id})
-    if not found:
+    if not (found := queries.find(store, {"stage": "unlearn", "role": "method", "cell": cell_id})):
         return
     cell = CellRuns.from_runs(found)
     tell_answer(store, cell, step, cell.long())
@@ -106,8 +107,7 @@ def finish(config: Config, store: Store, run: Run, cell_id: str, step: tuple[str
         say(f"register={config.methods.register!r} is refused: {refusal.reasons}")
         whole = {*config.training.seeds} <= {*cell.of(NAIVE)}
         is_left = whole and naive_is_left(config.methods.register, cell.long())
-        on = f"; go on with `{naive_step(store, cell)[1]}`" if is_left else ""
-        raise UserError(f"{refusal}{on}") from None
+        raise UserError(f"{refusal}{f'; go on with `{naive_step(store, cell)[1]}`' if is_left else ''}") from None
     except UserError as refusal:
         run.tags({REFUSED: str(refusal)})
         raise
@@ -119,9 +119,9 @@ def register_unlearned(config: Config, store: Store, run: Run, cell_id: str) -> 
     The method must meet the rule of `audio_mu.report.rule` on the configured seeds, each of whose models goes into
     service; `best` is the method of highest ToW that does, with all methods compared sharing the doubt. Each seed's
     model becomes a version behind the alias `unlearned-seed-NN`, that of `served_seed` behind `unlearned` too: chosen
-    without the test set. Evidence and model card go into the runs that made the versions and into
-    `run`. With that the request is answered and enters the ledger. Raises `UserError` where the rule is not met, a
-    model was not kept, or an answered request would be in service again.
+    without the test set. Evidence and model card go into the runs that made the versions and into `run`. The request is
+    answered and enters the ledger. Raises `UserError` where the rule is not met, a model was not kept, or an answered
+    request would be in service again.
     """
     if config.methods.register == NONE:
         return {}
@@ -144,7 +144,7 @@ def _register(config: Config, store: Store, run: Run, cell_id: str) -> dict[int,
     data = data_of_bases(config, store, ledger)
     _refuse_crossed(config, store, chosen, data.clips, ledger)
     forgotten = _forgotten(store, data, chosen.first)
-    digest = data.digest_without({*forgotten["clip_id"]}, {*forgotten["audio_hash"], *forgotten["source_hash"]})
+    digest = data.digest_without({*forgotten["clip_id"]}, {*forgotten[HASHES].to_numpy().ravel()})
     name = config.registered_model
     versions = {seed: _version(store, name, chosen, seed, model, digest) for seed, model in models.items()}
     _attach(config, store, run, chosen, versions)
@@ -225,7 +225,7 @@ def _forgotten(store: Store, data: Data, run: Finished) -> pd.DataFrame:
     needs = ("clip_id", "audio_hash", "source_hash", "trained", SCOPE)
     asked = read_csv(store, run.id, "request.csv", needs, dtype=str)
     clips, train = data.clips, data.split.train
-    gone = matching(clips, set(asked["clip_id"]), {*asked["audio_hash"], *asked["source_hash"]})
+    gone = matching(clips, set(asked["clip_id"]), {*asked.filter(HASHES).to_numpy().ravel()})
     table = pd.DataFrame([row for row, is_one in zip(clips.identity, gone) if is_one], columns=list(COLUMNS))
     trained = asked[asked["trained"] == "True"]
     table["forgotten"] = table["clip_id"].isin(set(trained["clip_id"]))
@@ -264,7 +264,8 @@ def _attach(config: Config, store: Store, run: Run, chosen: Chosen, versions: Ma
     """Evidence and model cards into the runs and the versions' descriptions."""
     cell = chosen.cell
     after = {seed: version.version for seed, version in versions.items()}
-    record = make_record(store, config, cell, chosen.method, chosen.choice, after)
+    service = service_of(cell, chosen.method, config.registered_model, after, after[chosen.served_seed])
+    record = make_record(store, cell, chosen.method, chosen.choice, service)
     write_record(run, record)
     n_forget = request_facts(store, cell).n_forget
     for seed, version in versions.items():
@@ -273,11 +274,10 @@ def _attach(config: Config, store: Store, run: Run, chosen: Chosen, versions: Ma
             chosen.method, cell.request, finished.tags["request_hash"], n_forget, finished.tags["base_version"],
             record.evidence.headline, RULE.text, _accuracies(chosen, seed),
         )  # fmt: skip
-        tags = _tags_of_base(store, config.registered_model, finished)
-        card = cards.unlearned_card(_model_facts(config, tags, seed), about)
+        facts = _model_facts(config, _tags_of_base(store, config.registered_model, finished), seed)
         own = Run(store, finished.id, finished.name)
         write_record(own, record)
-        own.text("model_card.md", card)
+        own.text("model_card.md", card := cards.unlearned_card(facts, about))
         store.client.update_model_version(version.name, version.version, printable(card))
 
 

@@ -1,27 +1,48 @@
-"""The report of one chosen cell, and the evidence record of one of its methods."""
+"""The report of one chosen cell, and the evidence record of one of its methods, put together from the store."""
 
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
+from audio_mu.audit.across_seeds import SEEDS_OF_ULIRA
 from audio_mu.config import BASE_FIELDS, REPAIR_FIELDS, Config
 from audio_mu.config.commands import command
 from audio_mu.config.recipe import OLDER
 from audio_mu.errors import UserError
-from audio_mu.names import BEST, NONE
+from audio_mu.names import BEST, NAIVE, NONE, ORIGINAL, UNLEARNED
 from audio_mu.own_code import name_of
 from audio_mu.progress import say
-from audio_mu.report.choice import best_method, closest
-from audio_mu.report.evidence import Choice
-from audio_mu.requests.ledger import Answer, read_ledger
+from audio_mu.report.choice import best_method, candidates, closest
+from audio_mu.report.evidence import Choice, evidence
+from audio_mu.report.facts import figures_of
+from audio_mu.report.record import (
+    Record,
+    Service,
+    asked,
+    by_seed,
+    compared,
+    moment,
+    record_markdown,
+    remains,
+    render_record,
+)
+from audio_mu.report.rule import judge
+from audio_mu.requests.ledger import ERASED, ERASURE, Answer, Entry, read_ledger
 from audio_mu.store import queries, registry
+from audio_mu.store.artifacts import read_json
+from audio_mu.store.failed import refuse_left_out
 from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
-from audio_mu.workflows.cells import CellRuns, load_cell
+from audio_mu.store.runs import USER, Run
+from audio_mu.workflows.cells import CellRuns, ComparedCell, compare_cell, load_cell
 from audio_mu.workflows.compare import compare
-from audio_mu.workflows.gather import choice_of, compared_words, make_record, write_record
+from audio_mu.workflows.gather import provenance, request_facts
 from audio_mu.workflows.stage import base_tags, stage_run
 
 COPIES = ("duplicates", "copies")
@@ -39,11 +60,19 @@ def report(config: Config, store: Store) -> str:
     method_asked = _method_asked(config, cell)
     with stage_run(store, None, "report", config, {"cell": cell.id, "request": cell.request}) as run:
         long = compare(config, store, run, cell.id)
-        answer = _answer(store, config, cell)
+        name, entry = config.registered_model, _entry(store, config, cell)
+        answer = None if entry is None else entry.answers[name]
         in_service = None if answer is None else _in_service(store, config, cell, answer)
         method, choice = _recorded(cell, method_asked, in_service, long)
-        after = answer.after if answer is not None and answer.method == method else {}
-        record = make_record(store, config, cell, method, choice, {int(seed): v for seed, v in after.items()})
+        service, erased = service_of(cell, method, name), {}
+        if entry is not None and answer is not None and answer.method == method:
+            served = registry.by_alias(store, name, UNLEARNED)
+            after = {int(seed): version for seed, version in answer.after.items()}
+            since = moment(entry.tags["answered_at"])
+            service = service_of(cell, method, name, after, served.version if served else "", since)
+        if entry is not None and entry.state == ERASED:
+            erased = read_json(store, entry.run_id, ERASURE)
+        record = make_record(store, cell, method, choice, service, erased)
         write_record(run, record)
         say(f"{record.evidence.headline}\nevidence record: {run.address('evidence.html')}")
     return run.id
@@ -82,11 +111,11 @@ def _method_asked(config: Config, cell: CellRuns) -> str | None:
     return named
 
 
-def _answer(store: Store, config: Config, cell: CellRuns) -> Answer | None:
-    """How the cell has answered its request; None where it has not."""
+def _entry(store: Store, config: Config, cell: CellRuns) -> Entry | None:
+    """The ledger's entry of the request that the cell has answered; None where it has not."""
     name = config.registered_model
     entries = read_ledger(store, config.data.label).of_model(name)
-    return next((entry.answers[name] for entry in reversed(entries) if entry.answers[name].cell == cell.id), None)
+    return next((entry for entry in reversed(entries) if entry.answers[name].cell == cell.id), None)
 
 
 def _in_service(store: Store, config: Config, cell: CellRuns, answer: Answer) -> tuple[str, Choice]:
@@ -110,3 +139,99 @@ def _recorded(
         return best, choice_of(BEST, cell, best)
     method = closest(long, cell.methods) or cell.methods[-1]
     return method, Choice(f"No method meets the rule as the best of those compared; {method} has the highest ToW.")
+
+
+def service_of(
+    cell: CellRuns, method: str, name: str, after: Mapping[int, str] | None = None, served: str = "", since: str = ""
+) -> Service:
+    """What of a method is in service: nothing without versions `after`; those that go there now without `since`."""
+    before = {seed: run.tags["base_version"] for seed, run in cell.of(method).items()}
+    return Service(name, before, after or {}, served, since or moment(1000 * time.time()))
+
+
+def write_record(run: Run, record: Record) -> None:
+    """Write an evidence record into a run as evidence.html and evidence.md."""
+    run.text("evidence.html", render_record(record))
+    run.text("evidence.md", record_markdown(record))
+
+
+def choice_of(asked: str, cell: CellRuns, method: str) -> Choice:
+    """How a method came to go into service: by its name, or as the best of those that were compared."""
+    n = len(candidates(cell.methods))
+    if asked == BEST:
+        words = (
+            f"{method} was chosen on these figures, as the highest ToW of those that meet the rule among {n} compared; "
+            f"each had to show that it has forgotten at 5 % divided by {n}."
+        )
+        return Choice(words, max(1, n))
+    return Choice(f"{method} was asked for by name; {compared_words(cell)}.")
+
+
+def compared_words(cell: CellRuns) -> str:
+    """How many methods a cell has compared."""
+    n = len(candidates(cell.methods))
+    measure = "compared with naive" if NAIVE in cell.methods else "measured, without a naive to compare with,"
+    return f"{n} {'method was' if n == 1 else 'methods were'} {measure} on these recordings"
+
+
+def make_record(
+    store: Store, cell: CellRuns, method: str, choice: Choice, service: Service,
+    answered: Mapping[str, Any] | None = None,
+) -> Record:  # fmt: skip
+    """The evidence record of a method of a cell. Its audits across seeds are made here, from the stored logits.
+
+    `answered`: what the request's erasure has written, nothing before it.
+    """
+    request = request_facts(store, cell)
+    refuse_left_out(store, cell.runs, method, NAIVE, ORIGINAL)
+    compared_cell = compare_cell(store, cell.only((method, NAIVE, ORIGINAL)))
+    long, choice = compared_cell.long, replace(choice, left_out=_left_out(compared_cell))
+    figures = {name: figures_of(long, name) for name in (method, NAIVE, ORIGINAL)}
+    runs = cell.of(method)
+    params = store.client.get_run(cell.any_run.id).data.params
+    copies = request.copies or "copies were not looked for"
+    return Record(
+        method=method,
+        title=f"{method}, {cell.title}",
+        evidence=evidence(method, long, request, choice=choice),
+        verdict=judge(method, figures[method], figures[ORIGINAL] or None, compared=choice.compared),
+        facts=[
+            ("Asked", [asked(params, request), _asked_by(store, cell)]),
+            ("In service", [service.words, choice.words]),
+            ("Searched", [f"{copies[0].upper()}{copies[1:]}."]),
+            ("Compared", [compared(request, method, len(runs), bool(figures[NAIVE]))]),
+            ("Remains", remains(service, answered or {})),
+        ],
+        figures=figures,
+        provenance=[
+            ("request hash", request.hash),
+            ("recordings", f"{request.n_forget} forgotten, {request.n_remain} kept"),
+            ("model", service.name),
+            ("versions before", by_seed(service.before)),
+            ("versions after", by_seed(service.after) if service.after else "not registered"),
+            ("runs", by_seed({seed: run.id for seed, run in runs.items()})),
+            *provenance(cell, params),
+        ],
+    )
+
+
+def _asked_by(store: Store, cell: CellRuns) -> str:
+    """Whose command has unlearned the request, and when."""
+    run = queries.run_of(store, cell.any_run.tags.get("mlflow.parentRunId", "")) or cell.any_run
+    who, host = run.tags.get(USER, "a user whose name was not recorded"), run.tags.get("host", "")
+    at = f" on {host}" if host else ""
+    return f"By a command of {who}{at}, {moment(run.start_time)}; in whose name, no record of this program says."
+
+
+def _left_out(cell: ComparedCell) -> list[str]:
+    """What a record's audits lack, as sentences, and the commands that make it."""
+    notes = [*([cell.erased] if cell.erased else []), *cell.audit.notes]
+    lines = [f"{note[0].upper()}{note[1:]}." for note in notes]
+    seeds, naive = cell.runs.seeds, cell.runs.of(NAIVE)
+    if not naive:
+        lines.append("A retrained model makes them: `-e unlearn` of the same request with naive among the methods.")
+    elif len(naive) < SEEDS_OF_ULIRA:
+        more = [*seeds, *range(max(seeds) + 1, max(seeds) + 1 + SEEDS_OF_ULIRA - len(naive))]
+        wanted = ",".join(map(str, more))
+        lines.append(f"More seeds make them: `-e train`, `-e attack` and `-e unlearn` with seeds={wanted}.")
+    return lines

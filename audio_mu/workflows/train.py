@@ -29,11 +29,12 @@ from audio_mu.compute.engine import Engine
 from audio_mu.compute.jobs import Result, TrainJob, train_job
 from audio_mu.config import Config
 from audio_mu.data.audio import SAMPLE_RATE
+from audio_mu.data.segments import lengths, seconds_used
 from audio_mu.data.splits import ENOUGH, one_sided
 from audio_mu.errors import UserError, counted, first_of
 from audio_mu.names import RECIPE_KNOWN
 from audio_mu.progress import say
-from audio_mu.report.base_models import Accuracies, advice, learned_enough, near_chance, told_of
+from audio_mu.report.base_models import Accuracies, advice, learned_enough, near_chance, sound_told, told_of
 from audio_mu.report.cards import BaseFacts, ModelFacts, base_card, family_note
 from audio_mu.requests.ledger import RETIRED
 from audio_mu.requests.other_names import ledger_here
@@ -49,6 +50,7 @@ from audio_mu.workflows.data import Data, data_to_train, learnt_from
 from audio_mu.workflows.stage import base_params, base_tags, stage_run
 
 SHOWN = 12  # class names that are printed
+ALL = 0.999  # of the sound
 
 
 def train(config: Config, store: Store, engine: Engine, parent: Run | None = None) -> dict[int, float]:
@@ -100,6 +102,12 @@ class Made:
 def describe(run: Run, config: Config, data: Data) -> None:
     """Log and print what recordings were found, and what is wrong with them."""
     say(_about(config, data))
+    clips, longest = data.clips, config.data.clip_seconds
+    used, there = seconds_used(clips.ids, clips.seconds, longest)
+    run.metrics({"sound/used_s": used, "sound/there_s": there})
+    if used < ALL * there:
+        way = config.data.dataset == "folder"
+        say(sound_told(used, there, longest, [*lengths(clips.ids, clips.seconds)], way))
     if lacking := one_sided(data.split, data.clips):
         run.tags({"one_sided_classes": first_of(lacking, SHOWN)})
         say(
@@ -196,7 +204,7 @@ def metrics_of(data: Data, result: Result) -> dict[str, float]:
     return {
         f"{name}/{key}": value
         for name, indices in sets_of(data).items()
-        for key, value in performance(result.logits[name], labels[indices]).items()
+        for key, value in performance(result.logits[name], labels[indices], data.clips.recordings[indices]).items()
     }
 
 
@@ -304,23 +312,12 @@ def _facts(config: Config, data: Data, made: Made) -> ModelFacts:
 
 
 def losses_table(data: Data, logits: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """clip_id, label, speaker, audio_hash, source_hash, loss, member of the training and test clips, in that order."""
-    clips, labels = data.clips, data.clips.labels.numpy()
-    frames = []
-    for name, indices, member in (("train", data.split.train, 1), ("test", data.split.test, 0)):
-        frames.append(
-            pd.DataFrame(
-                {
-                    "clip_id": [clips.ids[i] for i in indices],
-                    "label": [clips.class_names[labels[i]] for i in indices],
-                    "speaker": [clips.speakers[i] for i in indices],
-                    "audio_hash": [clips.hashes[i] for i in indices],
-                    "source_hash": [clips.sources[i] for i in indices],
-                    "loss": cross_entropy(logits[name], labels[indices]),
-                    "member": member,
-                }
-            )
-        )
+    """`Clips.table`, loss and member of the training and test clips, in that order."""
+    labels = data.clips.labels.numpy()
+    frames = [
+        data.clips.table(rows).assign(loss=cross_entropy(logits[name], labels[rows]), member=member)
+        for name, rows, member in (("train", data.split.train, 1), ("test", data.split.test, 0))
+    ]
     return pd.concat(frames, ignore_index=True)
 
 

@@ -152,20 +152,21 @@ class Rehearsal:
 
 
 def rehearse(config: Config, data: Data, request: Request) -> Rehearsal:
-    """Part the remain set into fit and validation part, one eighth, drawn with `split_seed`.
+    """Part the remain set's recordings into fit and validation part, one eighth, drawn with `split_seed`.
 
-    Recordings that have a copy among the forget or fit clips validate nothing and are left out. Raises `UserError`
-    where no clip is left to validate on.
+    Copies of forget or fit clips validate nothing. Raises `UserError` where no clip is left to validate on.
     """
-    fit, drawn = train_test_split(request.remain, test_size=VALIDATION_SHARE, random_state=config.data.split_seed)
+    recordings = data.clips.recordings[request.remain]
+    drawn = train_test_split(np.unique(recordings), test_size=VALIDATION_SHARE, random_state=config.data.split_seed)
+    fit, rest = (request.remain[np.isin(recordings, part)] for part in drawn)
     known = {data.clips.hashes[i] for i in (*request.forget, *fit)}
-    validation = np.array([i for i in np.sort(drawn) if data.clips.hashes[i] not in known], dtype=np.int64)
+    validation = np.array([i for i in rest if data.clips.hashes[i] not in known], dtype=np.int64)
     if len(validation) == 0:
         raise UserError(
             f"forget={config.request.forget!r} leaves {len(request.remain)} remain clips, of which none can validate: "
             "ask for fewer"
         )
-    return Rehearsal(config, data, request, np.sort(fit), validation)
+    return Rehearsal(config, data, request, fit, validation)
 
 
 def tune(config: Config, store: Store, engine: Engine, parent: Run | None = None) -> pd.DataFrame:

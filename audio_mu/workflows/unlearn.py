@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from audio_mu.audit.one_model import Evaluator, Logits, not_recovered
 from audio_mu.audit.performance import cross_entropy
@@ -65,7 +64,13 @@ def unlearn(config: Config, store: Store, engine: Engine, parent: Run | None = N
     cell = UnlearningCell(config, bases, data, request, attack, given_hyper_parameters(config))
     clips, attackers = data.clips, load_attack(store, attack)
     evaluator = Evaluator(
-        request, clips.labels.numpy(), attackers, data.earlier, clips.class_names, tuple(clips.speakers)
+        request,
+        clips.labels.numpy(),
+        attackers,
+        data.earlier,
+        clips.class_names,
+        tuple(clips.speakers),
+        clips.recordings,
     )
     versions = ", ".join(f"{seed} (version {version.version})" for seed, version in bases.versions.items())
     say(f"base models of {config.registered_model}, seeds {versions}")
@@ -227,15 +232,9 @@ class Unlearning:
         labels = clips.labels.numpy()
         for name, indices in ((name, self.cell.sets[name]) for name in logits):
             ids = [clips.ids[i] for i in indices]
-            table = {
-                "clip_id": ids,
-                "label": [clips.class_names[labels[i]] for i in indices],
-                "speaker": [clips.speakers[i] for i in indices],
-                "audio_hash": [clips.hashes[i] for i in indices],
-                "source_hash": [clips.sources[i] for i in indices],
-                "loss": cross_entropy(logits[name], labels[indices]),
-            }
-            run.csv(f"losses/{name}.csv", pd.DataFrame(table))
+            run.csv(
+                f"losses/{name}.csv", clips.table(indices).assign(loss=cross_entropy(logits[name], labels[indices]))
+            )
             run.npz(f"logits/{name}.npz", clip_id=np.array(ids), label=labels[indices], logits=logits[name])
 
     def _log_audit(self, run: Run, seed: int, logits: Logits, metrics: Mapping[str, float]) -> None:

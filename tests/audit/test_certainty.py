@@ -86,3 +86,25 @@ def test_pooled_differences_hold_both_samplings() -> None:
     single = pooled([0.1], [0.05])
     assert (single.mean, single.half, single.between) == (0.1, single.sampling, 0.0)
     assert pooled([0.1]).half is None
+
+
+def test_the_clips_of_a_recording_stand_or_fall_together() -> None:
+    """Catches windows counted as so many recordings, which made an error several times too small."""
+    draw = np.random.default_rng(4)
+    of_recording = draw.integers(-1, 2, 60).astype(float)
+    recordings = np.repeat(np.arange(60), 5)
+    assert paired_error(np.repeat(of_recording, 5), recordings) == pytest.approx(paired_error(of_recording))
+    assert paired_error(of_recording, np.arange(60)) == pytest.approx(paired_error(of_recording))
+    members, nonmembers = draw.normal(0, 1, 60), draw.normal(0.5, 1, 60)
+    one = auc_error([(1.0, *placements(members, nonmembers))])
+    of = np.repeat(np.arange(60), 5)
+    five = auc_error([(1.0, *placements(np.repeat(members, 5), np.repeat(nonmembers, 5)))], (of, of))
+    assert five == pytest.approx(one)
+    groups = np.repeat(["a", "b"], 30)
+    single = worst_group(of_recording, groups)
+    many = worst_group(np.repeat(of_recording, 5), np.repeat(groups, 5), recordings=recordings)
+    assert single is not None and many is not None
+    assert (many.name, many.n, many.gap) == (single.name, single.n, pytest.approx(single.gap))
+    assert many.high == pytest.approx(single.high)
+    sums = [auc_interval(members[i], nonmembers[j])[0] for i, j in draw.integers(0, 60, (800, 2, 60))]
+    assert five == pytest.approx(np.std(sums), rel=0.12)

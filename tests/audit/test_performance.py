@@ -15,6 +15,7 @@ from audio_mu.audit.performance import (
     logit_scaled_confidence,
     mean_loss,
     performance,
+    recording_accuracy,
     softmax,
 )
 from audio_mu.errors import UserError
@@ -119,3 +120,13 @@ def test_wrong_labels_are_refused(labels):
     """Would catch negative labels indexing from the end, or labels that broadcast."""
     with pytest.raises(ValueError, match="labels must"):
         cross_entropy(np.zeros((2, 3)), labels)
+
+
+def test_a_recording_is_answered_by_the_mean_of_its_clips():
+    """Would catch a vote, a mean over clips of several classes, or a figure where each recording has one clip."""
+    logits = [[5.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0], [3.0, 0.0], [0.0, 2.0]]
+    labels, recordings = [0, 0, 0, 1, 1, 1], [7, 7, 7, 7, 9, 9]
+    # 7 of class 0: 5 to 2, right; 7 of class 1: right; 9: 3 to 2, wrong.
+    assert recording_accuracy(logits, labels, recordings) == pytest.approx(2 / 3)
+    assert performance(logits, labels, recordings)["recording_accuracy"] == pytest.approx(2 / 3)
+    assert "recording_accuracy" not in performance(logits[:4:3], labels[:4:3], recordings[:4:3])

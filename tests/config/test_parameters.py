@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
 
 import pytest
 
@@ -224,3 +225,35 @@ def test_seeds_may_be_a_range() -> None:
     for found in ((40, 41, 42), tuple(range(40, 72)), (40, 42)):
         assert parsers.seeds(parsers.seeds_text(found)) == found
     assert parsers.seeds_text(range(40, 72)) == "40-71"
+
+
+FOLDER = {"dataset": "folder", "dataset_name": "own"}
+
+
+def test_a_window_is_a_clips_length(tmp_path: Path) -> None:
+    """Catches clips of another length than the window, a hop that is lost, and older models taken for others."""
+    given = {**FOLDER, "data_dir": str(tmp_path)}
+    config = Config.from_text({**given, "window": "2"})
+    assert (config.data.clip_seconds, config.data.window, config.data.hop) == (2.0, 2.0, 2.0)
+    assert Config.from_text({**given, "window": "2", "hop": "2", "clip_seconds": "2"}).data == config.data
+    assert config.with_values(config.base_recipe).data == config.data
+    assert {"window", "hop"} <= config.hashed_recipe.keys()
+    plain = Config.from_text(given)
+    assert plain.base_recipe["window"] == "none" and not {"window", "hop"} & plain.hashed_recipe.keys()
+    assert config.with_values(plain.base_recipe).data == plain.data
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"window": "2", "clip_seconds": "1"}, "window=2 makes clips of that length but clip_seconds=1: leave one"),
+        ({"hop": "0.5"}, "hop=0.5 was given without a window: give -P window=1, or leave hop out"),
+        ({"window": "0"}, "window='0' is not allowed: give a finite number at least 0.1 and below 60.001, or none"),
+        ({"window": "1", "dataset": "audioMNIST"}, "window=1 cuts recordings of dataset=folder alone but dataset="),
+    ],
+)
+def test_windows_that_fit_nothing_are_refused(tmp_path: Path, values: dict[str, str], told: str) -> None:
+    """Catches a length that one of two parameters silently decides, and a window that nobody cuts."""
+    with pytest.raises(UserError) as error:
+        Config.from_text({**FOLDER, "data_dir": str(tmp_path), **values})
+    assert told in str(error.value)

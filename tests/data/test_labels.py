@@ -182,3 +182,94 @@ def test_people_of_another_table_are_told(root: Path, tmp_path: Path) -> None:
     refuse_other_people(data, run, "which")
     with pytest.raises(UserError, match="finds other speakers than speaker_pattern"):
         refuse_other_people(data, {"speaker_pattern": "([a-z])/"}, "which")
+
+
+LONG = "path,label,speaker,start,end\n"
+
+
+def test_segments_of_a_recording_are_clips(root: Path) -> None:
+    """Catches a second row that replaces the first, a row without times that is no whole recording, other spellings."""
+    rows = ["a/1.wav,dog,Ann,0,0.25", "a/1.wav,cat,Ben,0.25,1.005", "a/2.wav,dog,,,", "./4.wav,cat,Ben,0.5,.75"]
+    found = catalog_of(root, LONG.replace("start", "Start") + "\n".join(rows))
+    assert [(r.id, r.label, r.speaker, r.span) for r in found.recordings] == [
+        ("4.wav#0.5-0.75", "cat", "Ben", (0.5, 0.75)),
+        ("a/1.wav#0.0-0.25", "dog", "Ann", (0.0, 0.25)),
+        ("a/1.wav#0.25-1.005", "cat", "Ben", (0.25, 1.005)),
+        ("a/2.wav", "dog", "", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ("a/1.wav,dog,,0.5,0.5", "line 3: 'a/1.wav' has start 0.5 and end 0.5: the end must come after the start"),
+        ("a/1.wav,dog,,0.6,0.5", "line 3: 'a/1.wav' has start 0.6 and end 0.5: the end must come after the start"),
+        ("a/1.wav,dog,,-0.5,0.5", "line 3: 'a/1.wav' has start '-0.5': give both start and end, in seconds from 0 on"),
+        ("a/1.wav,dog,,nan,0.5", "line 3: 'a/1.wav' has start 'nan': give both"),
+        ("a/1.wav,dog,,0,inf", "line 3: 'a/1.wav' has end 'inf': give both"),
+        ("a/1.wav,dog,,0:01,0:02", "line 3: 'a/1.wav' has start '0:01': give both"),
+        ("a/1.wav,dog,,0.5,", "line 3: 'a/1.wav' has end '': give both start and end"),
+        ("a/1.wav,dog,,,0.5", "line 3: 'a/1.wav' has start '': give both start and end"),
+        ("a/1.wav,dog,,0,1.2", "line 3: 'a/1.wav' has end 1.2, but the recording has 1.000 s: give an end within it"),
+        ("4.wav,dog,,0.2,0.5", "has label 'cat', and '4.wav#0.2-0.5' in line 3, which overlaps, 'dog': a clip has one"),
+        ("4.wav,dog,,,", "line 2: '4.wav#0.0-0.25' has label 'cat', and '4.wav' in line 3, which overlaps, 'dog': a"),
+        ("4.wav,cat,Ben,0,0.25", "'4.wav#0.0-0.25' has speaker 'Ben', and 'Ann' in line 2: keep one"),
+    ],
+)
+def test_a_segment_that_cannot_be_meant_is_refused(root: Path, row: str, told: str) -> None:
+    """Catches a row that is guessed at, an empty clip, and several labels of one clip; each is told in one line."""
+    with pytest.raises(UserError) as error:
+        catalog_of(root, f"{LONG}4.wav,cat,Ann,0,0.25\n{row}\n")
+    assert told in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("one", "other"), [("start", "end"), ("end", "start")])
+def test_a_beginning_needs_an_end(root: Path, one: str, other: str) -> None:
+    """Catches half a segment that passes for the whole recording."""
+    with pytest.raises(UserError, match=f"has a column {one} and no column {other}: give both"):
+        catalog_of(root, f"path,label,{one}\n4.wav,cat,0\na/1.wav,dog,0\n")
+
+
+def test_a_recording_has_one_side(root: Path) -> None:
+    """Catches a table that trains on one part of a recording and tests on another."""
+    table = "path,label,start,end,split\n4.wav,cat,0,.5,train\n4.wav,cat,.5,1,test\na/1.wav,dog,0,1,test\n"
+    with pytest.raises(UserError, match=r"line 3: '4\.wav#0\.5-1\.0' has split 'test', and '4\.wav#0\.0-0\.5' 'train'"):
+        catalog_of(root, table)
+    assert len(catalog_of(root, table, split="random").recordings) == 3
+
+
+def test_segments_and_recordings_are_cut_into_windows(root: Path) -> None:
+    """Catches windows that ignore the segment, or start at the file's beginning, and a window without its label."""
+    table = f"{LONG}4.wav,cat,Ann,0.3,0.8\na/1.wav,dog,Ben,,\n"
+    found = catalog_of(root, table, window="0.4", hop="0.2")
+    assert [(r.id, r.label, r.speaker) for r in found.recordings] == [
+        ("4.wav#0.3-0.7", "cat", "Ann"),
+        ("4.wav#0.5-0.8", "cat", "Ann"),
+        *((f"a/1.wav#{start}-{end}", "dog", "Ben") for start, end in ((0.0, 0.4), (0.2, 0.6), (0.4, 0.8), (0.6, 1.0))),
+    ]
+
+
+def test_parts_keep_the_hash_of_their_recording(root: Path) -> None:
+    """Catches a copy of a segment that is not known, and a recording that is no longer found by its content."""
+    samples, _ = soundfile.read(root / "4.wav")
+    soundfile.write(root / "own.wav", samples[4_000:8_000], 16_000)
+    table = f"{LONG}4.wav,cat,Ann,0.25,0.5\nown.wav,cat,Ben,,\na/1.wav,dog,Ann,,\n"
+    clips = load_clips(config_of(root, table).data)
+    assert clips.ids == ("4.wav#0.25-0.5", "a/1.wav", "own.wav")
+    assert clips.sources[0] == clips.sources[2] and clips.hashes[0] == clips.hashes[2]
+    whole = load_clips(config_of(root, "path,label\n4.wav,cat\na/1.wav,dog\n").data).sources[0]
+    assert clips.files[0] == whole and clips.within == (f"{whole}#0.25-0.5", "", "")
+    assert clips.recordings.tolist() == [0, 1, 2] and clips.seconds == (1.0, 1.0, 0.25)
+
+
+@pytest.mark.parametrize("barred", ["4.wav#0.4-0.6", "4.wav"])
+def test_what_shares_an_erased_parts_sound_is_not_read(root: Path, barred: str) -> None:
+    """Catches an erased segment that is learnt again because its recording is cut otherwise, or renamed as well."""
+    whole = load_clips(config_of(root, "path,label\n4.wav,cat\na/1.wav,dog\n").data).sources[0]
+    table = f"{LONG}4.wav,cat,Ann,0,0.5\n4.wav,cat,Ann,0.6,1\na/1.wav,dog,Ann,,\n"
+    left = ["a/1.wav"] if barred == "4.wav" else ["4.wav#0.6-1.0", "a/1.wav"]
+    config = config_of(root, table)
+    assert [*load_clips(config.data, Barred(ids=frozenset([barred]))).ids] == left
+    by_sound = load_clips(config.data, Barred(hashes=frozenset([barred.replace("4.wav", whole)])))
+    assert [*by_sound.ids] == left
+    assert {unread.id for unread in by_sound.unread} == {"4.wav#0.0-0.5", "4.wav#0.6-1.0"} - {*left}

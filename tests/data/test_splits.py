@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -158,3 +159,66 @@ def test_people_are_trained_on_whole_or_not() -> None:
     assert split_clips("speaker", 42, clips, given, draw=False).train.tolist() == [0, 1]
     with pytest.raises(UserError, match="some recordings of 'y'"):
         sides_of("speaker", clips, {"0000.wav", "0001.wav", "0002.wav"})
+
+
+def parts_of(*recordings: tuple[str, int, str], **fields: tuple[str, ...]) -> Clips:
+    """Clips of recordings (name, number of parts, speaker); a recording of no parts is whole."""
+    rows = [
+        (name, f"{name}.wav" + (f"#{i}.0-{i + 1}.0" if n else ""), f"{name} part {i}" if n else name, speaker)
+        for name, n, speaker in recordings
+        for i in range(n or 1)
+    ]
+    sources = fields.get("sources", tuple(source for _, _, source, _ in rows))
+    clips = clips_of(list(sources), ids=tuple(id_ for _, id_, _, _ in rows), speakers=tuple(s for *_, s in rows))
+    within = tuple(id_.replace(".wav", "") if "#" in id_ else "" for _, id_, _, _ in rows)
+    return replace(clips, within=within)
+
+
+def of_recordings(split: Split, clips: Clips) -> dict[str, set[str]]:
+    """Recording → the sides of its clips."""
+    found: dict[str, set[str]] = {}
+    for side, rows in ((TRAIN, split.train), (TEST, split.test)):
+        for i in rows:
+            found.setdefault(clips.ids[i].partition("#")[0], set()).add(side)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["random", "study"])
+def test_the_parts_of_a_recording_are_on_one_side(kind: str) -> None:
+    """Catches a network that is tested on what it has half heard, and a side that more parts change."""
+    clips = parts_of(*((f"{i:02}", 1 + i % 5, "") for i in range(60)))
+    found = of_recordings(split := split_clips(kind, 42, clips), clips)
+    assert {len(sides) for sides in found.values()} == {1} and len(split.test) > 10
+    assert split.drawn.keys() == {f"{i:02}" for i in range(60)}
+    more = parts_of(*((f"{i:02}", 2 + i % 7, "") for i in range(60)))
+    again = split_clips(kind, 42, more, split.drawn)
+    assert of_recordings(again, more) == found and not again.drawn
+
+
+def test_recordings_that_share_a_part_are_on_one_side() -> None:
+    """Catches a segment that trains, and tests as a file of its own."""
+    names = [(f"{i:02}", 3, "") for i in range(40)]
+    copies = [(f"copy-{i:02}", 0, "") for i in range(40)]
+    clips = parts_of(*names, *copies)
+    sources = (*clips.sources[:120], *(f"{i:02} part 1" for i in range(40)))
+    clips = replace(clips, sources=sources, hashes=sources)
+    found = of_recordings(split := split_clips("random", 42, clips), clips)
+    assert all(found[f"{i:02}.wav"] == found[f"copy-{i:02}.wav"] for i in range(40)) and split.n_test_copies == 0
+    alone = replace(parts_of(*names))
+    first = split_clips("random", 42, alone)
+    later = split_clips("random", 42, clips, first.drawn)
+    assert of_recordings(later, clips).items() >= of_recordings(first, alone).items() and later.n_test_copies == 0
+
+
+def test_people_of_one_recording_are_on_one_side() -> None:
+    """Catches a conversation of which one half trains; of people who have sides the recording is refused."""
+    talks = [(f"{i:02}", 2, f"p{i}") for i in range(30)]
+    clips = parts_of(*talks)
+    both = tuple(f"p{i // 2 + (i % 2) * 30}" for i in range(60))  # the second part of each is of somebody else
+    found = of_recordings(split_clips("speaker", 42, replace(clips, speakers=both)), clips)
+    assert {len(sides) for sides in found.values()} == {1}
+    drawn = split_clips("speaker", 42, alone := parts_of(*talks))
+    trains, tests = (alone.speakers[int(rows[0])] for rows in (drawn.train, drawn.test))
+    torn = replace(parts_of(*talks, ("talk", 2, "")), speakers=(*alone.speakers, trains, tests))
+    with pytest.raises(UserError, match=r"split='speaker': 'talk\.wav#0\.0-1\.0' is on the side train and 'talk"):
+        split_clips("speaker", 42, torn, drawn.drawn)

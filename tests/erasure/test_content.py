@@ -50,7 +50,7 @@ def test_a_model_whose_lists_do_not_tell_is_named(tmp_path: Path, monkeypatch: p
             store, "unlearn", "old answer", ids[:1], {"losses/remain.csv": bare[:1], "request.csv": hashed[1:]}
         ),
     }
-    row = pd.DataFrame([["a/1.wav", "a", "s", "", HASH, ""]], columns=list(COLUMNS)).assign(forgotten="True")
+    row = pd.DataFrame([["a/1.wav", "a", "s", "", HASH, "", ""]], columns=list(COLUMNS)).assign(forgotten="True")
     search = Search(store, Entry("", OWN, row, row[:0], {}))
     held = {name: search.descent.holds(id_) for name, id_ in runs.items()}
     assert held == {"holds": True, "free": False, "old base": None, "old answer": None}

@@ -72,3 +72,20 @@ def test_what_remains_of_a_set_of_one_recording_is_told(answered: Answered) -> N
     assert "a set of one recording" not in output
     left = {answered.tags(run).get("worst_speaker", "") for run in answered.runs(stage="unlearn")}
     assert not {text for text in left if text.startswith(f"{person} ")}
+
+
+def test_a_listing_is_no_record(answered: Answered) -> None:
+    """Catches a listing that reads as if something had been removed, and an evidence record that knows no erasure."""
+
+    def page() -> str:
+        return (answered.place(answered.runs(stage="erase")[-1]) / "erasure.md").read_text()
+
+    answered.run("erase", request=answered.hash("p1"))
+    assert "no record of an erasure: nothing was changed" in page()
+    assert ": would be " in page() and "finished" not in page()
+    answered.run("erase", request=answered.hash("p1"), confirm="true")
+    assert "listing" not in page() and "would be" not in page() and "finished" in page()
+    answered.run("report", forget="speaker", forget_speakers="p1")
+    record = (answered.place(answered.runs(stage="report")[-1]) / "evidence.md").read_text()
+    assert "**Remains.** Erased on 20" in record and "; nothing left beside what is named here." in record
+    assert "Not erased yet" not in record

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from audio_mu.report.facts import RequestFacts
 from audio_mu.report.tables import long_table
+from tests.browser import Browser, programs
 
 SEEDS = (40, 41, 42, 43, 44)
 NOISE = np.array([-0.002, -0.001, 0.0, 0.001, 0.002])
@@ -55,3 +58,12 @@ def long() -> pd.DataFrame:
 def request_facts() -> RequestFacts:
     """A request for 144 of 1,440 recordings."""
     return RequestFacts("item-10", "ab" * 32, 144, 1296, 360, 0, 3)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One window for all pages."""
+    if programs() is None:
+        pytest.skip("no chromium and chromedriver on this machine: the pages are not tried in a browser")
+    with Browser() as opened:
+        yield opened

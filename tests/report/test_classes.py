@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from audio_mu.report.classes import CalledNow, called_now, worst_named
+from audio_mu.report.classes import CalledNow, Confused, called_now, confusions, worst_named
 
 
 def test_the_worst_class_is_that_of_most_seeds() -> None:
@@ -26,3 +26,16 @@ def test_what_a_removed_class_is_called_now() -> None:
     assert called_now({"original": [], "naive": [first, second]}) == [
         CalledNow("naive", "seven", 10, "six 50.0 %, five 10.0 %, four 10.0 %, one 10.0 %, 2 more")
     ]
+
+
+def test_confusions_are_of_wrong_answers_over_all_seeds() -> None:
+    """Catches right answers among the confusions, shares of one seed for those of all, and another set's answers."""
+    columns = ["set", "label", "answer", "n"]
+    first = pd.DataFrame(
+        [("test", "six", "six", 8), ("test", "six", "two", 2), ("forget", "six", "one", 9)], columns=columns
+    )
+    second = pd.DataFrame([("test", "six", "six", 9), ("test", "six", "one", 1)], columns=columns)
+    naive = pd.DataFrame([("test", "six", "six", 9), ("test", "six", "two", 1)], columns=columns)
+    expected = [Confused("six", "two", 0.1, 0.1), Confused("six", "one", 0.05, 0.0)]
+    assert confusions([first, second], [naive]) == expected
+    assert confusions([], [naive]) == []  # runs of an earlier version

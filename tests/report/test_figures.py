@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.text import Text
 from sklearn.metrics import roc_curve
 
-from audio_mu.report import figures
+from audio_mu.report import canvas, figures
 from tests.report.conftest import MEANS
 
 
@@ -25,7 +25,7 @@ def test_roc_agrees_with_scikit_learn() -> None:
 
 def test_svg_takes_colours_and_fonts_from_the_page(long: pd.DataFrame) -> None:
     """Catches a figure that stays dark on dark, or brings fonts, sizes or styles of its own."""
-    svg = figures.as_svg(figures.trade_off_figure(long, list(MEANS)), "f")
+    svg = canvas.as_svg(figures.trade_off_figure(long, list(MEANS)), "f")
     assert "var(--ink)" in svg
     assert "var(--forget)" in svg
     assert "DejaVu" not in svg
@@ -36,14 +36,14 @@ def test_svg_takes_colours_and_fonts_from_the_page(long: pd.DataFrame) -> None:
 
 def test_svg_is_the_same_every_time(long: pd.DataFrame) -> None:
     """Catches dates or random ids, which would make two reports of one store differ."""
-    first, second = (figures.as_svg(figures.mia_figure(long, list(MEANS)), "f") for _ in range(2))
+    first, second = (canvas.as_svg(figures.mia_figure(long, list(MEANS)), "f") for _ in range(2))
     assert first == second
 
 
 def test_the_cuts_are_marked_where_the_methods_cut() -> None:
     """Catches marks at other prune rates than the methods use."""
     curve = np.sqrt(1 - np.linspace(0, 1, 101) ** 4)
-    svg = figures.as_svg(figures.prune_figure({"40": curve}), "f")
+    svg = canvas.as_svg(figures.prune_figure({"40": curve}), "f")
     rates = np.arange(101) / 100
     cosine = rates[np.argmin((rates - 1) ** 2 + (curve - 1) ** 2)]
     pop = rates[np.argmax((rates + 1) ** 2 + curve**2)]
@@ -67,3 +67,20 @@ def test_names_do_not_cover_each_other() -> None:
 def test_nothing_to_compare_gives_no_speed_figure(long: pd.DataFrame) -> None:
     """Catches an empty figure where no method has both a time and naive's."""
     assert figures.speed_figure(long[~long["metric"].str.startswith("time")], list(MEANS)) is None
+
+
+def test_an_accuracy_ends_at_1(long: pd.DataFrame) -> None:
+    """Catches an axis that offers accuracies and shares that there cannot be."""
+    for figure in (figures.accuracy_figure(long, list(MEANS), ""), figures.trade_off_figure(long, list(MEANS)),
+                   figures.mia_figure(long, list(MEANS))):  # fmt: skip
+        for axes in figure.axes:
+            assert axes.get_ylim()[1] <= 1 and axes.get_ylim()[0] >= 0
+    assert figures.trade_off_figure(long, list(MEANS)).axes[0].get_xlim()[1] <= 1
+
+
+def test_a_verdict_has_a_colour_and_a_shape(long: pd.DataFrame) -> None:
+    """Catches a figure that tells failed methods apart by colour alone."""
+    marks = {"good": canvas.Mark(canvas.GOOD, "o"), "damaged": canvas.Mark(canvas.BAD, "X")}
+    points = figures.trade_off_figure(long, list(MEANS), marks).axes[0].lines
+    drawn = {(line.get_color(), line.get_marker()) for line in points}
+    assert {(canvas.GOOD, "o"), (canvas.BAD, "X"), (canvas.INK, "D"), (canvas.COLOURS["original"], "s")} <= drawn

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
+import subprocess
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -14,25 +15,22 @@ import pandas as pd
 import pytest
 import soundfile
 
+from audio_mu.report import references
 from audio_mu.report.classes import CalledNow, Classes
-from audio_mu.report.evidence import evidence
-from audio_mu.report.facts import RequestFacts, figures_of
+from audio_mu.report.facts import RequestFacts
 from audio_mu.report.html import (
     Clip,
-    Record,
     Report,
     as_wav,
-    record_markdown,
     remembered,
-    render_record,
     render_report,
     within_limit,
 )
-from audio_mu.report.rule import judge
-from tests.browser import Browser, programs
+from audio_mu.unlearning import METHODS
+from tests.browser import ENTER, TAB, Browser
 from tests.report.conftest import MEANS
+from tests.report.pages import HOSTILE, Parsed
 
-HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked=2'>\"'&$x$.wav"
 TONE = np.sin(np.arange(16_000) * 2 * np.pi * 440 / 16_000).astype(np.float32)
 
 
@@ -73,38 +71,12 @@ def page(report: Report) -> str:
     return render_report(report)
 
 
-class Parsed(HTMLParser):
-    """Elements of a page, the text of its tables' cells, and whatever an attribute would load."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.handlers: list[str] = []
-        self.loads: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        for name, value in attributes:
-            if name.startswith("on"):
-                self.handlers.append(name)
-            if name in ("src", "href", "xlink:href", "action", "data", "srcset"):
-                self.loads.append(value or "")
-
-
 def test_names_from_files_are_text_wherever_they_stand(report: Report, page: str) -> None:
     """Catches a name that becomes an element, an attribute or a script of the page."""
     parsed = Parsed(page)
     assert parsed.tags.count("script") == 2
     assert "img" not in parsed.tags
     assert parsed.handlers == []
-    row = [("accuracy", HOSTILE, HOSTILE, HOSTILE)]
-    record = Record(HOSTILE, HOSTILE, evidence("good", report.long, report.request),
-                    judge("good", figures_of(report.long, "good")), row, [("run", HOSTILE)])  # fmt: skip
-    parsed = Parsed(render_record(record))
-    assert ("script" not in parsed.tags, "img" not in parsed.tags, parsed.handlers) == (True, True, [])
-    markdown = record_markdown(record)
-    assert "<script" not in re.sub(r"\\.", "", markdown)
 
 
 def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
@@ -160,14 +132,6 @@ def test_remembered_are_those_that_naive_no_longer_knows() -> None:
     assert (rows[1].loss, rows[1].naive_loss) == (pytest.approx(1.1), pytest.approx(1.25))
 
 
-@pytest.fixture(scope="module")
-def browser() -> Browser:
-    if programs() is None:
-        pytest.skip("no chromium and chromedriver on this machine: the pages are not tried in a browser")
-    with Browser() as opened:
-        yield opened
-
-
 def column(browser: Browser, table: str, index: int) -> list[str]:
     """The text of a column's visible cells, intervals left out."""
     return browser.script(
@@ -176,29 +140,112 @@ def column(browser: Browser, table: str, index: int) -> list[str]:
     )  # fmt: skip
 
 
-def test_report_in_a_browser(browser: Browser, page: str, tmp_path: Path) -> None:
-    """Catches a table that does not sort, a clip that does not play, a name that runs, an error in the console."""
+BY_DISTANCE = ["naive", "remembers_by_loss", "good"]  # ToW knows accuracies alone
+A4_BETWEEN_MARGINS = 1047  # pixels: 297 mm less two margins of 10 mm
+
+
+@pytest.fixture
+def opened(browser: Browser, page: str, tmp_path: Path) -> Browser:
+    """The report in a browser's window, which has no complaint about it before and after."""
     path = tmp_path / "report.html"
     path.write_text(page)
     browser.open(path.as_uri())
+    yield browser
+    browser.on_paper(None)
+    assert browser.problems() == []
+    assert browser.script("return window.hacked === undefined")
+
+
+def test_the_nearest_methods_stand_first_and_one_is_recommended(opened: Browser, report: Report) -> None:
+    """Catches a table in another order, a recommendation of what does not meet the rule, none that can be seen."""
+    assert column(opened, "#table", 0)[:3] == BY_DISTANCE
+    tow = [row.mean for name in column(opened, "#table", 0)[1:] for row in report.long.itertuples()
+           if (row.method, row.metric) == (name, "gap/tow")]  # fmt: skip
+    assert tow == sorted(tow, reverse=True)
+    marked = "return [...document.querySelectorAll('tr.recommended th')].map(e => e.innerText.replace(/\\s+/g, ' '))"
+    assert opened.script(marked) == ["good recommended"]
+    assert opened.script("return document.querySelector('.summary .verdict').innerText").startswith("Recommended: good")
+    words = opened.script("return [...document.querySelectorAll('#table .pill')].map(e => e.innerText)")
+    assert {"target", "meets the rule", "not forgotten", "over-unlearned", "accuracy lost"} <= set(words)
+
+
+def test_keys_alone_sort_the_table(opened: Browser) -> None:
+    """Catches headings that only a mouse can reach."""
+    for _ in range(12):
+        opened.press(TAB)
+        if opened.script("return document.activeElement.closest('#table thead th:nth-child(3)') !== null"):
+            break
+    opened.press(ENTER)
+    forget = [float(text) for text in column(opened, "#table", 2)]
+    assert forget == sorted(forget)
+    assert opened.script("return document.activeElement.closest('th').getAttribute('aria-sort')") == "ascending"
+    opened.press(ENTER)
+    assert [float(text) for text in column(opened, "#table", 2)] == sorted(forget, reverse=True)
+
+
+def test_paper_shows_every_column(opened: Browser, tmp_path: Path) -> None:
+    """Catches columns that are cut at the sheet's edge, and a report that cannot be printed."""
+    sheet = tmp_path / "report.pdf"
+    sheet.write_bytes(opened.printed())
+    assert sheet.read_bytes().startswith(b"%PDF")
+    opened.on_paper(A4_BETWEEN_MARGINS)
+    ends = "return [...document.querySelectorAll('table th, table td')].map(e => e.getBoundingClientRect().right)"
+    assert max(opened.script(ends)) <= A4_BETWEEN_MARGINS
+    if shutil.which("pdftotext") is not None:
+        text = subprocess.check_output(["pdftotext", "-layout", "-l", "1", str(sheet), "-"], text=True)
+        for heading in ("Method", "Verdict", "Forget", "Remain", "Test", "MIA AUC", "ToW", "Time", "Speed-up"):
+            assert heading in text
+
+
+def test_a_phone_keeps_the_names_in_sight(opened: Browser) -> None:
+    """Catches figures whose method has been scrolled away, and a page that is wider than the screen."""
+    opened.resize(390, 844)
+    assert opened.script("return document.documentElement.scrollWidth <= window.innerWidth")
+    left = "return document.querySelector('#table tbody th').getBoundingClientRect().left"
+    before = opened.script(left)
+    opened.script("document.getElementById('table').parentElement.scrollLeft = 300")
+    assert opened.script("return document.getElementById('table').parentElement.scrollLeft") > 200
+    assert opened.script(left) == pytest.approx(before, abs=2)
+
+
+def test_a_drawing_is_read_out_as_one_picture(page: str) -> None:
+    """Catches figures that a screen reader spells out as the numbers on their axes, or passes over."""
+    labels = re.findall(r'<svg role="img" aria-label="([^"]+)"', page)
+    assert len(labels) == 6
+    assert labels[0].startswith("Forgetting against accuracy. naive: forget/accuracy 0.900, test/accuracy 0.950; ")
+
+
+def test_every_method_of_others_has_its_publication() -> None:
+    """Catches a new method without a reference; the study's own need none."""
+    own = {"naive", "label_smoothing", "cosine", "pop", "orthogonal", "cosine_thesis", "pop_thesis"}
+    assert set(METHODS) - own == set(references.METHODS)
+
+
+def headings(browser: Browser) -> list[str]:
+    """The headings of the table of methods."""
+    return browser.script("return [...document.querySelectorAll('#table thead th')].map(e => e.textContent.trim())")
+
+
+def test_report_in_a_browser(opened: Browser) -> None:
+    """Catches a table that does not sort, a clip that does not play, a name that runs, an error in the console."""
+    browser = opened
     heading = "#table thead th:nth-child(3) button"
-    assert column(browser, "#table", 0) == list(MEANS)
     browser.click(heading)
     forget = [float(text) for text in column(browser, "#table", 2)]
     assert forget == sorted(forget)
     assert forget[0] == 60.0
-    browser.click(heading)
-    assert [float(text) for text in column(browser, "#table", 2)] == sorted(forget, reverse=True)
-    speed_up = len(browser.script("return [...document.querySelectorAll('#table thead th')].map(e => e.textContent)"))
-    browser.click(f"#table thead th:nth-child({speed_up}) button")
-    assert column(browser, "#table", speed_up - 1)[-2:] == ["–", "–"]  # what is missing stays last
-    assert set(browser.script("return [...document.querySelectorAll('#remembered tbody tr:not([hidden])')]"
-                              ".map(r => r.dataset.method)")) == {"original"}  # fmt: skip
-    browser.script(
-        "const s = document.getElementById('method'); s.value = 'good'; s.dispatchEvent(new Event('change'))"
-    )
+    tow = [text.startswith("ToW") for text in headings(browser)].index(True)
+    browser.click(f"#table thead th:nth-child({tow + 1}) button")
+    browser.click(f"#table thead th:nth-child({tow + 1}) button")
+    assert column(browser, "#table", 0)[:2] == BY_DISTANCE[1:]
+    assert column(browser, "#table", tow)[-1] == "–"  # what is missing stays last
     assert set(browser.script("return [...document.querySelectorAll('#remembered tbody tr:not([hidden])')]"
                               ".map(r => r.dataset.method)")) == {"good"}  # fmt: skip
+    browser.script(
+        "const s = document.getElementById('method'); s.value = 'original'; s.dispatchEvent(new Event('change'))"
+    )
+    assert set(browser.script("return [...document.querySelectorAll('#remembered tbody tr:not([hidden])')]"
+                              ".map(r => r.dataset.method)")) == {"original"}  # fmt: skip
     browser.script(
         "const play = HTMLMediaElement.prototype.play; HTMLMediaElement.prototype.play = function () "
         "{ window.playing = this; return play.call(this) }"
@@ -209,9 +256,7 @@ def test_report_in_a_browser(browser: Browser, page: str, tmp_path: Path) -> Non
     browser.until("return document.querySelectorAll('.play[aria-pressed=\"true\"]').length === 0")  # it ends by itself
     browser.click("#theme")
     assert browser.script("return document.documentElement.dataset.theme") in ("light", "dark")
-    assert browser.script("return window.hacked === undefined")
     assert browser.script("return document.documentElement.scrollWidth <= window.innerWidth")
-    assert browser.problems() == []
 
 
 def test_audio_data_survives_the_page(report: Report, page: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from audio_mu.report import figures
+from audio_mu.report import canvas, figures
 from audio_mu.report.paper import latex_table, rows_of_seeds
 from audio_mu.report.tables import long_table
 from tests.report.conftest import MEANS
@@ -36,7 +36,7 @@ def test_rows_of_seeds_are_the_values_that_went_in() -> None:
 def test_figures_of_a_paper_are_vectors_and_the_same_every_time(long: pd.DataFrame) -> None:
     """Catches a picture in a vector file, letters as outlines, and files that differ from run to run."""
     for kind, start in (("pdf", b"%PDF"), ("svg", b"<?xml"), ("png", b"\x89PNG")):
-        first, second = (figures.as_file(figures.accuracy_figure(long, list(MEANS), "t"), kind) for _ in range(2))
+        first, second = (canvas.as_file(figures.accuracy_figure(long, list(MEANS), "t"), kind) for _ in range(2))
         assert first == second
         assert first.startswith(start)
-    assert b">remembers_by_loss<" in figures.as_file(figures.accuracy_figure(long, list(MEANS), "t"), "svg")
+    assert b">remembers_by_loss<" in canvas.as_file(figures.accuracy_figure(long, list(MEANS), "t"), "svg")

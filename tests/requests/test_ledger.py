@@ -29,7 +29,8 @@ from tests.answered import Answered
 
 def entry(hash_: str, request: str = "speaker-1", state: str = "answered", **answers: Answer) -> Entry:
     """An entry of one recording, `<hash>.wav`, which has the label and the audio hash of its request."""
-    row = pd.DataFrame([[f"{hash_}.wav", hash_, "s", "", f"audio {hash_}", f"file {hash_}"]], columns=list(COLUMNS))
+    values = [f"{hash_}.wav", hash_, "s", "", f"audio {hash_}", f"file {hash_}", ""]
+    row = pd.DataFrame([values], columns=list(COLUMNS))
     tags = {"request": request, "request_hash": hash_, "state": state, "dataset_name": "Few"}
     return Entry("", tags, row.assign(forgotten="True", scope=OF_RECORDINGS), row[:0], answers)
 

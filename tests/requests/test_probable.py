@@ -16,7 +16,6 @@ import soundfile
 from audio_mu.compute.pool import LocalEngine
 from audio_mu.errors import UserError
 from audio_mu.requests import probable
-from audio_mu.system.hashing import hash_of
 from tests.alterations import ALTERATIONS, sweep
 from tests.answered import FLAT, Answered
 
@@ -236,13 +235,14 @@ def test_a_search_is_made_once_and_again_for_other_recordings(project: Answered)
 
 def test_finds_that_were_damaged_are_none(tmp_path: Path) -> None:
     """Catches a pair that a cut or altered file has lost, so that a copy stays."""
-    file = tmp_path / "copies.json"
-    pairs = [["b.wav", "a.wav", "0.9000"], ["c.wav", "a.wav", "0.8000"]]
-    file.write_text(json.dumps({"pairs": pairs, "hash": hash_of(pairs)}))
-    assert probable._kept(file) == pairs
+    file = tmp_path / "copies.csv"
+    pairs = pd.DataFrame({"clip_id": ["b.wav", "c.wav"], "copy_of": "a.wav", "peak": ["0.9000", "0.8000"]})
+    probable._keep(file, pairs)
+    assert probable._kept(file).equals(pairs)
     whole = file.read_text()
-    for damaged in (whole[:-1], whole.replace("c.wav", "d.wav"), whole.replace(', ["c.wav", "a.wav", "0.8000"]', ""),
-                    "[]", "", "{}", "[" * 10**5):  # fmt: skip
+    for damaged in (whole[:-1], whole.replace("c.wav", "d.wav"), whole.replace("c.wav,a.wav,0.8000\n", ""), ""):
         file.write_text(damaged)
-        assert probable._kept(file) is None, damaged[:80]
+        assert probable._kept(file) is None, damaged
+    file.write_bytes(b"\xff")
+    assert probable._kept(file) is None
     assert probable._kept(tmp_path / "none") is None

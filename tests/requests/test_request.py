@@ -480,3 +480,65 @@ def real_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         pytest.skip("AUDIO_MU_TEST_DATA is unset: no folder of real speech")
     monkeypatch.setenv("AUDIO_MU_CACHE", str(tmp_path))
     return Path(folder) / "speech_commands_layout"
+
+
+def parts_of(n: int, parts: int) -> Clips:
+    """Recordings in two parts each that overlap by half, of ten people in turn."""
+    clips = clips_of([i % 2 for i in range(n * parts)], ("a", "b"))
+    spans = [f"#{i % parts}.0-{i % parts + 2}.0" for i in range(n * parts)]
+    ids = tuple(f"r/{i // parts:03}.wav{span}" for i, span in enumerate(spans))
+    within = tuple(f"file {i // parts}{span}" for i, span in enumerate(spans))
+    speakers = tuple(f"{i // parts % 10:02d}" for i in range(n * parts))
+    return replace(clips, ids=ids, within=within, speakers=speakers)
+
+
+@pytest.mark.parametrize(
+    ("lines", "asked", "shared"),
+    [
+        ("r/003.wav", [9, 10, 11], []),
+        ("id,source_hash\nr/003.wav,file 3", [9, 10, 11], []),
+        ("/data/root/r/003.wav#0.0-2.0", [9], [10]),
+        ("r/003.wav#0.0-2.0\nr/003.wav", [9, 10, 11], []),
+        ("r/003.wav#0.5-0.75", [9], [10]),  # cut otherwise since
+        ("r/003.wav#3.5-3.75\nr/004.wav#3.0-9.0", [11, 14], [10, 13]),
+    ],
+)
+def test_a_path_of_a_list_is_all_its_parts(tmp_path: Path, lines: str, asked: list[int], shared: list[int]) -> None:
+    """Catches a path that is unknown or means one part, and a forgotten part of which another has half."""
+    (tmp_path / "list.csv").write_text(lines)
+    clips = parts_of(20, 3)
+    values = {"forget": "list", "forget_list": str(tmp_path / "list.csv"), "copies": "exact"}
+    request = resolved(clips, split_of(clips, 48), **values)
+    assert request.requested.tolist() == asked
+    assert request.forget.tolist() == sorted(asked + shared)
+    table = request_table(Config.from_text(values).request, clips, request)
+    assert table["within"].tolist() == [clips.within[i] for i in request.forget]
+    alone = resolved(clips, split_of(clips, 48), **values, duplicates="ignore")
+    assert alone.forget.tolist() == asked
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ("r/003.wav\nr/003.wav#0.0-2.0", "1 repeated"),
+        ("r/003.wav#7.0-9.0", "1 unknown"),
+        ("id,source_hash\nr/003.wav,source 9", "1 not the recording of that source_hash"),
+    ],
+)
+def test_parts_that_a_list_cannot_mean(tmp_path: Path, lines: str, told: str) -> None:
+    """Catches a part without any clip, one that is asked for twice, and a recording taken by the hash of its part."""
+    (tmp_path / "list.csv").write_text(lines)
+    clips = parts_of(20, 3)
+    with pytest.raises(UserError, match=told):
+        resolved(clips, split_of(clips, 48), forget="list", forget_list=str(tmp_path / "list.csv"), copies="exact")
+
+
+def test_a_person_is_all_parts_that_are_theirs() -> None:
+    """Catches a person of a conversation whose other half is forgotten too, or a part that is left."""
+    clips = parts_of(20, 3)
+    speakers = tuple("guest" if i % 3 == 2 else name for i, name in enumerate(clips.speakers))
+    apart = replace(
+        clips, speakers=speakers, within=tuple(w.replace("#2.0", "#7.0").replace("-4.0", "-9.0") for w in clips.within)
+    )
+    request = resolved(apart, split_of(clips, 48), forget="speaker", forget_speakers="guest", copies="exact")
+    assert request.forget.tolist() == [*range(2, 48, 3)]

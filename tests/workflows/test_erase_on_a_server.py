@@ -65,7 +65,9 @@ def test_a_model_is_there_as_long_as_something_of_it_can_be_removed(store: Store
 
 def test_an_erasure_ends(store: Store) -> None:
     """Catches models that are found again once they are removed, until the server's `mlflow gc` has run."""
-    recordings = pd.DataFrame([["a.wav", "0", "s", "", "f" * 64, ""]], columns=list(COLUMNS)).assign(forgotten="True")
+    recordings = pd.DataFrame([["a.wav", "0", "s", "", "f" * 64, "", ""]], columns=list(COLUMNS)).assign(
+        forgotten="True"
+    )
     with lone_run(store, "train", "seed", "base", TAGS) as run:
         run.npz("logits/train.npz", clip_id=np.array(["a.wav", "b.wav"]), logits=np.zeros((2, 2)), label=np.zeros(2))
         model = logged(store, run)

@@ -7,6 +7,7 @@ import re
 import subprocess
 
 from audio_mu.report.answer import WIDTH
+from audio_mu.report.tables import SHOWN
 from tests.answered import Answered
 from tests.commands import own_environment
 from tests.conftest import Command
@@ -72,6 +73,9 @@ def test_the_comparison_is_a_table_of_the_ui(answered: Answered) -> None:
     table = json.loads((answered.place(run) / "comparison.json").read_text())
     assert {"method", "forget/accuracy", "verdict"} <= {*table["columns"]}
     assert len(table["data"]) == 2
+    metrics = [key for (key,) in answered.query("select key from metrics where run_uuid = ? order by rowid", run)]
+    assert metrics[:3] == [f"original/{name}/accuracy" for name in ("forget", "remain", "test")]  # as the UI lists them
+    assert {metric.partition("/")[2] for metric in metrics} <= SHOWN.keys()
 
 
 def test_versions_tell_their_test_accuracy(answered: Answered) -> None:

@@ -141,7 +141,7 @@ def test_the_record_is_of_what_is_in_service_with_its_audits(tmp_path: Path) -> 
         record = evidence_of(store, "report")
         assert "naive has answered the request" in record
         assert "| versions after | seed 40: 4, seed 41: 5, seed 42: 6 |" in record
-        assert "\nfine_tune " in store.run("report", methods="fine_tune", **request)
+        assert re.search(r"(\n|decide otherwise: )fine_tune ", store.run("report", methods="fine_tune", **request))
         other = evidence_of(store, "report")
         assert "U-LiRA reaches an AUC of" in other
         assert "retrained models of two seeds" in other

@@ -18,7 +18,7 @@ from audio_mu.config import Config
 from audio_mu.data.audio import read_clip
 from audio_mu.errors import UserError
 from audio_mu.report.html import Clip
-from audio_mu.workflows.gather import _audio
+from audio_mu.report.sound import sound_of
 from tests.answered import Answered, tones
 from tests.conftest import Command
 from tests.mounts import small_disk
@@ -291,9 +291,9 @@ def test_a_report_plays_recordings_of_the_data_set_alone(tmp_path: Path, monkeyp
     data = Config.from_text(values).data
     known = frozenset((secret.hash, own.source_hash))
     names = [str(private / "low" / "p9_0.wav"), "../private/low/p9_0.wav", "low/../../private/low/p9_0.wav"]
-    assert _audio(data, "", [Clip(name, "low", "p9", known) for name in names]) == {}
-    assert _audio(data, "", [Clip("low/p1_0.wav", "low", "p1", frozenset(("0" * 64,)))]) == {}  # of another content
-    assert _audio(data, "", [Clip("low/p1_0.wav", "low", "p1", known)]).keys() == {"low/p1_0.wav"}
+    assert sound_of(data, "", [Clip(name, "low", "p9", known) for name in names]) == {}
+    assert sound_of(data, "", [Clip("low/p1_0.wav", "low", "p1", frozenset(("0" * 64,)))]) == {}  # of another content
+    assert sound_of(data, "", [Clip("low/p1_0.wav", "low", "p1", known)]).keys() == {"low/p1_0.wav"}
 
 
 def test_looking_for_recordings_downloads_nothing(answered: Answered, monkeypatch: pytest.MonkeyPatch) -> None:

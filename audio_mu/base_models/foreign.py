@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from audio_mu.config import Config
 from audio_mu.errors import UserError, first_of, memory_ended, one_line
 from audio_mu.store import registry
+from audio_mu.store.faults import refuse_machine_fault
 from audio_mu.store.weights import BadWeights, read_weights
 
 OF_STORE = ("models:/", "runs:/")
@@ -82,6 +83,7 @@ def _of_folder(place: str, folder: Path) -> dict[str, Tensor]:
         try:
             return read_weights(found)
         except BadWeights as error:
+            refuse_machine_fault(error)
             raise UserError(f"weights={place!r} cannot be read ({error}): save its state as .safetensors") from None
     if kept := sorted(path for path in folder.rglob("*") if path.is_file()):
         return _of_file(place, kept[0])
@@ -97,6 +99,7 @@ def _of_file(place: str, path: Path) -> dict[str, Tensor]:
     except Exception as error:  # torch and safetensors raise whatever a damaged file makes them
         if memory_ended(error):
             raise
+        refuse_machine_fault(error)
         raise UserError(
             f"weights={place!r} holds no weights that can be read without running code ({type(error).__name__}: "
             f"{one_line(error, 80)}): save the network's state_dict() as .safetensors"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -11,6 +12,7 @@ from audio_mu.errors import UserError
 from audio_mu.system.reading import COLUMNS, column_names, delimiter_of, read_text
 
 ID_COLUMNS = ("id", "path")
+OF_PART = re.compile(r"#[\d.]+-[\d.]+$")
 SHOWN = 80  # characters of a cell that an error quotes
 
 Row = tuple[int, Mapping[str, str]]
@@ -68,6 +70,6 @@ def agreed(row: Mapping[str, str], keys: Sequence[str], where: str) -> str:
 
 
 def _same(one: str, other: str) -> bool:
-    """Whether two cells name one recording, one of them perhaps from further up."""
-    shorter, longer = sorted((PurePosixPath(cell).parts for cell in (one, other)), key=len)
+    """Whether two cells name one recording, one of them perhaps from further up, or a part of it."""
+    shorter, longer = sorted((PurePosixPath(OF_PART.sub("", cell)).parts for cell in (one, other)), key=len)
     return longer[len(longer) - len(shorter) :] == shorter and (bool(shorter) or not longer)

@@ -37,8 +37,8 @@ def read_lines(path: Path, parameter: str = "forget_list") -> list[Line]:
 
     A CSV with a column `clip_id`, `id` or `path`, or else `speaker`, which names people (in any case; others, as
     reason, requester, date, are kept; a hash is checked), with commas, semicolons or tabs between them; or plain text
-    with one entry a line. Columns that name a recording twice must agree. Empty
-    lines are passed over; a CSV row without an id is an empty entry, which names no clip.
+    with one entry a line. Columns that name a recording twice must agree. Empty lines are passed over; a CSV row
+    without an id is an empty entry, which names no clip.
     `parameter`: the one that has named the file. Raises `UserError` where the file is neither.
     """
     try:

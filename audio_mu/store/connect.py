@@ -7,7 +7,7 @@ import platform
 import socket
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import cast
 from urllib.parse import quote, urlsplit
@@ -22,7 +22,7 @@ from sqlalchemy.exc import ArgumentError
 
 from audio_mu.errors import UserError, first_of, one_line
 from audio_mu.progress import say
-from audio_mu.store.faults import HTTP_RETRIES, LOCKED, Patient, explain, open_connections, patiently
+from audio_mu.store.faults import HTTP_RETRIES, LOCKED, Patient, explain, open_connections, patiently, silence_told
 from audio_mu.store.files import Files
 from audio_mu.store.handle import SQLITE, Store, sqlite_address, sqlite_file
 from audio_mu.store.journal import refuse_half_undone
@@ -59,7 +59,8 @@ def open_store() -> Store:
     _keep_registry(uri)
     silent = _tell_silence(uri)
     try:
-        client, experiment_id = _open() if file is None else _open_sqlite(file, uri)
+        with silence_told() if file is None and not silent else nullcontext():
+            client, experiment_id = _open() if file is None else _open_sqlite(file, uri)
     except UserError:
         raise
     except Exception as error:

@@ -7,6 +7,7 @@ import gc
 import os
 import random
 import re
+import shutil
 import tempfile
 import threading
 import time
@@ -69,8 +70,10 @@ def explain(error: BaseException) -> str | None:
         if isinstance(cause, OSError) and cause.errno in OPEN_FILES:
             return f"no more files can be opened ({cause.strerror}): allow more, as by `ulimit -n 4096`, {AGAIN}"
         if isinstance(cause, OSError) and cause.errno in DISK_FULL:
-            where = f" while writing {cause.filename!r}" if cause.filename else ""
-            return f"the disk is full{where}: free space, {AGAIN}"
+            place = (
+                repr(cause.filename) if cause.filename else f"the store, or below the temporary folder {_temporary()}"
+            )
+            return f"the disk is full while writing {place}: free space, or set TMPDIR to another folder, {AGAIN}"
         if isinstance(cause, OSError) and cause.errno in UNWRITABLE and cause.filename:
             return f"{cause.filename!r} cannot be accessed ({cause.strerror}): change its rights, {AGAIN}"
         # torch writes models through C++ and names no errno.
@@ -86,7 +89,7 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
-def _machine_fault(error: BaseException) -> int | None:
+def machine_fault(error: BaseException) -> int | None:
     """The system's number of the machine's fault that an error comes from; None for any other error."""
     for cause in _causes(error):
         told = IN_WORDS.search(str(cause)) if not isinstance(cause, OSError) else None
@@ -98,7 +101,7 @@ def _machine_fault(error: BaseException) -> int | None:
 
 def refuse_machine_fault(error: BaseException) -> None:
     """Raise `UserError` where an error that came while the store was read is the machine's fault, not the store's."""
-    if (fault := _machine_fault(error)) is not None:
+    if (fault := machine_fault(error)) is not None:
         raise UserError(explain(error) or f"this machine does not let files be read ({os.strerror(fault)}): mend that, "
                         f"{AGAIN}") from error  # fmt: skip
 
@@ -107,6 +110,15 @@ def _temporary() -> Path:
     """The folder of temporary files as the user has set it: a command's own lies below that."""
     place = Path(tempfile.gettempdir())
     return place.parent if place.name.startswith(f"{TEMPORARY}.") else place
+
+
+def refuse_full_temporary(needed: int) -> None:
+    """Raise `UserError` where the temporary folder has less space than this, in bytes: torch aborts a process then."""
+    if (free := shutil.disk_usage(tempfile.gettempdir()).free) < needed:
+        raise UserError(
+            f"the temporary folder {_temporary()} is full ({free / 1e6:.1f} MB free, a model takes {needed / 1e6:.1f} "
+            f"there): free space, or set TMPDIR to another folder, {AGAIN}"
+        )
 
 
 @contextmanager
@@ -118,8 +130,9 @@ def temporary_folder() -> Iterator[Path]:
     except UserError:
         raise
     except Exception as error:
-        fault = _machine_fault(error)
+        fault = machine_fault(error)
         if fault not in NO_SPACE and "PytorchStreamWriter" not in str(error):
+            refuse_machine_fault(error)
             raise
         why = os.strerror(fault) if fault is not None else one_line(error, SHOWN)
         raise UserError(
@@ -172,15 +185,15 @@ class Patient:
 
         @wraps(call)
         def patient(*arguments: Any, **options: Any) -> Any:
-            with _silence_told() if self._is_remote else nullcontext():
+            with silence_told() if self._is_remote else nullcontext():
                 return patiently(lambda: call(*arguments, **options), self.patience)
 
         return patient
 
 
 @contextmanager
-def _silence_told() -> Iterator[None]:
-    """Say, while a server is asked, that it does not answer: MLflow asks again for minutes without a word."""
+def silence_told() -> Iterator[None]:
+    """Say, while a server or a database is asked, that it does not answer: MLflow asks for minutes without a word."""
     seconds = f"{SECONDS_UNTOLD:.0f} s"
     line = f"the tracking server has not answered for {seconds}: it is asked for some minutes more ({HTTP_RETRIES})"
     timer = threading.Timer(SECONDS_UNTOLD, say, [line])

@@ -25,7 +25,7 @@ from audio_mu.printable import printable
 from audio_mu.progress import say_once
 from audio_mu.store import queries
 from audio_mu.store.artifacts import way_back
-from audio_mu.store.faults import refuse_machine_fault, temporary_folder
+from audio_mu.store.faults import machine_fault, refuse_full_temporary, refuse_machine_fault, temporary_folder
 from audio_mu.store.files import Files
 from audio_mu.store.handle import Store
 from audio_mu.store.model_files import own_files, place_of
@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # `report` and `erase` look versions up and need no torch
     import torch
     from torch import Tensor, nn
 
+SPARE = 2 << 20  # bytes of a model in the pt2 format beside its weights
 SERVED_BY = ("mlflow", "numpy", "torch", "torchaudio")  # packages that a served model needs, as they are here
 
 
@@ -91,6 +92,7 @@ def try_writing(traced: Traced, n_outputs: int) -> None:
 @contextmanager
 def _in_pt2(traced: Traced, n_outputs: int) -> Iterator[dict[str, Any]]:
     """What MLflow's writers are told of a module; within, they write its graph as it was traced."""
+    refuse_full_temporary(SPARE + sum(value.nbytes for value in traced.module.state_dict().values()))
     signature = ModelSignature(
         Schema([TensorSpec(np.dtype("float32"), (-1, traced.n_inputs))]),
         Schema([TensorSpec(np.dtype("float32"), (-1, n_outputs))]),
@@ -146,7 +148,8 @@ def fetched(uri: str, wanted: Callable[[str], bool]) -> Iterator[Path]:
                     (folder / path).parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(local, folder / path)
         except (MlflowException, OSError) as error:
-            refuse_machine_fault(error)
+            if machine_fault(error) is not None:
+                raise
             raise UserError(
                 f"{uri!r} cannot be read from this store ({one_line(error)}): give models:/name/version, or "
                 "runs:/<id>/<name of its model>"

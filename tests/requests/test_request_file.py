@@ -57,5 +57,6 @@ def test_columns_that_name_different_recordings(tmp_path: Path, text: str, compl
 
 def test_columns_that_name_one_recording(tmp_path: Path) -> None:
     """Catches a list refused because it has the whole path beside the id."""
-    (tmp_path / "list.csv").write_text("id,path,clip_id\na/x.wav,/data/a/x.wav,./a/x.wav\n,,\n")
-    assert [line.entry for line in read_lines(tmp_path / "list.csv")] == ["./a/x.wav"]
+    (tmp_path / "list.csv").write_text("id,path,clip_id\na/x.wav,/data/a/x.wav,./a/x.wav\n"
+                                       "a/y.wav,y.wav,a/y.wav#0.0-1.5\n,,\n")  # fmt: skip
+    assert [line.entry for line in read_lines(tmp_path / "list.csv")] == ["./a/x.wav", "a/y.wav#0.0-1.5"]

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import shutil
 from pathlib import Path
 
 import mlflow
 import pytest
+import torch
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 
 from audio_mu.errors import UserError
 from audio_mu.store import registry
+from audio_mu.store.artifacts import Unreadable, read_csv, told_of
+from audio_mu.store.handle import Store
 from tests.answered import Answered
+from tests.mounts import small_disk
 
 REQUEST = {"forget": "speaker", "forget_speakers": "p2", "methods": "naive"}
 BASE = "audio-mu.tones.logmel.Flat"
@@ -83,3 +91,42 @@ def test_a_version_of_elsewhere_can_be_adopted(answered: Answered, victim: Path)
     outside = pytest.raises(UserError, match=r"'models:/.*/1' names a folder outside of this store: '.*victim'")
     with outside, registry.fetched(f"models:/{BASE}/1", lambda path: True):
         pass
+
+
+def test_a_full_temporary_folder_is_not_the_models_fault(
+    answered: Answered, victim: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a healthy model that is to be restored because TMPDIR is full, and torch that aborts while it writes."""
+    uri = f"models:/{next((answered.folder / 'mlruns/0/models').glob('m-*')).name}"
+    with small_disk(tmp_path / "disk", "12k") as disk:
+        monkeypatch.setattr("tempfile.tempdir", str(disk.path))
+        full = rf"the temporary folder {disk.path} is full \(.*: free space, or set TMPDIR"
+        with pytest.raises(UserError, match=full), registry.fetched(uri, lambda path: True):
+            pass
+        with pytest.raises(UserError, match=full):
+            registry.try_writing(registry.Traced(torch.nn.Linear(4, 2), 4), 2)
+
+
+def test_faults_of_the_machine_while_the_store_is_read(answered: Answered, victim: Path) -> None:
+    """Catches a run that is left out, and a model that is to be restored, because this process has no more files."""
+    naive = answered.runs(stage="unlearn", method="naive")[-1]
+    uri = f"models:/{next((answered.folder / 'mlruns/0/models').glob('m-*')).name}"
+    store = Store(MlflowClient(), "0", f"sqlite:///{answered.database}")
+    assert len(read_csv(store, naive, "audit/per_clip.csv"))
+    registry.load_state(uri)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = [os.open(os.devnull, os.O_RDONLY) for _ in range(20)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(spare) + 1, before[1]))
+    try:
+        os.close(spare.pop())
+        with pytest.raises(UserError, match="no more files can be opened") as raised, open(os.devnull):
+            read_csv(store, naive, "audit/per_clip.csv")
+        assert not isinstance(raised.value, Unreadable)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for number in spare:
+            os.close(number)
+    for told in ("##### File x #####\n[Errno 28] No space left", "[Errno 30] Read-only file system: 'x'"):
+        with pytest.raises(UserError, match=r"free space|writable|mend that") as raised, told_of(store, naive, "x"):
+            raise MlflowException(told)
+        assert not isinstance(raised.value, Unreadable)

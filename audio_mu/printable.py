@@ -17,11 +17,12 @@ WORD = re.compile(r"[^\s'\"<>]+")
 """What may be an address: quotes and brackets end one, in texts and pages."""
 AUTHORITY = re.compile(r"(.*?(?<!/)//)(?=[^/])", re.DOTALL)
 """A word up to where an address names its user or host; after three slashes comes a path."""
-IN_QUERY = re.compile(
+OF_QUERY = (
     r"([?&](?:[\w-]{0,30}(?:password|passwd|pwd|token|secret|signature|credential)[\w-]{0,30}|sig|"
-    r"(?:[\w-]{0,30}(?:api|access)[_-]?)?key)=)[^&\s'\"]+",
-    re.IGNORECASE,
+    r"(?:[\w-]{0,30}(?:api|access)[_-]?)?key)=)"
 )
+IN_QUERY = re.compile(OF_QUERY + r"[^&\s'\"]+", re.IGNORECASE)
+WHOLE_IN_QUERY = re.compile(OF_QUERY + "[^&]+", re.IGNORECASE)  # of a text that is an address and nothing else
 HIDDEN = "***"
 ADDRESS_NAME = re.compile(r"^(MLFLOW|AUDIO_MU|RAY)_|_(URI|URL|PROXY|ADDRESS)$", re.IGNORECASE)
 SECRET_NAME = re.compile(r"_(PASSWORD|TOKEN|SECRET_ACCESS_KEY)$")
@@ -88,7 +89,9 @@ def _known(*values: str) -> re.Pattern[str] | None:
         elif at and (colon or before.startswith("http")):
             shown = {*CUTS.split(after), user if colon else "", before.strip(":")}
             pieces |= {*_pieces(secret if colon else user)} - shown
-        pieces |= {piece for found in IN_QUERY.finditer(rest) for piece in _pieces(found[0].removeprefix(found[1]))}
+        pieces |= {
+            piece for found in WHOLE_IN_QUERY.finditer(rest) for piece in _pieces(found[0].removeprefix(found[1]))
+        }
     secrets = sorted((piece for piece in pieces if len(piece) >= SHORTEST), key=len, reverse=True)
     patterns = [re.escape(piece) if len(piece) > SHORTEST else rf"\b{re.escape(piece)}\b" for piece in secrets]
     return re.compile("|".join(patterns), re.IGNORECASE) if patterns else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from audio_mu.errors import UserError
@@ -27,15 +27,17 @@ def tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlflow.store.db.utils.MAX_RETRY_COUNT", 0)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(ADDRESSES), SECRETS, st.sampled_from([*"/@:#?%&=-. '\\", "%40"]))
 @example(ADDRESSES[0], ["hunx", "terq"], "/")
 @example(ADDRESSES[4], ["hunx", "terq"], "@")
+@example(ADDRESSES[7], ["qqqq", "kkkk"], " ")
 @example(ADDRESSES[2], ["sqxzret"], "-")
 def test_nothing_of_a_password_is_told(
     capsys: pytest.CaptureFixture[str], address: str, words: list[str], between: str
 ) -> None:
     """Catches an address that is masked while the driver's own words, a port or a host, hold a half of its password."""
+    assume(between != "&" or "=" not in address)  # which ends the password there
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", address.format(between.join(words)))
         with pytest.raises(UserError) as raised:

@@ -13,10 +13,11 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
 from audio_mu.compute.worker import end_server, start_server
@@ -101,6 +102,7 @@ def run_entry_point(name: str, arguments: Sequence[str] | None = None) -> int:
         print(f"{entry.about}\n\n{help_text(name)}")
         return 0
     _end_on_signals()
+    sys.excepthook = _complain_of
     look_seldom_for_garbage()
     try:
         values = read_words(given)
@@ -119,6 +121,11 @@ def run_entry_point(name: str, arguments: Sequence[str] | None = None) -> int:
             raise
         complain(f"error: the memory has ended ({one_line(error)}): give this command more; {AGAIN}")
         return USER_ERROR
+
+
+def _complain_of(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print a traceback as it may be shown: libraries put addresses with passwords into their errors."""
+    complain("".join(traceback.format_exception(kind, error, trace)).rstrip())
 
 
 def read_words(arguments: Sequence[str]) -> dict[str, str]:
@@ -206,7 +213,7 @@ def _check(entry: EntryPoint, config: Config) -> None:
     if entry.computes:
         from audio_mu.workflows.checks import check
 
-        check(config)
+        check(config, on_workers=entry.engine)
     else:
         from audio_mu.data.datasets import check_folder
 

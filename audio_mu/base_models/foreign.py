@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from audio_mu.config import Config
 from audio_mu.errors import UserError, first_of, memory_ended, one_line
 from audio_mu.store import registry
+from audio_mu.store.faults import refuse_machine_fault
 from audio_mu.store.weights import BadWeights, read_weights
 
 OF_STORE = ("models:/", "runs:/")
@@ -57,7 +58,7 @@ def places_by_seed(config: Config) -> dict[int, str]:
 def read_foreign(place: str) -> dict[str, Tensor]:
     """The weights of a file or URI by name, on the CPU. Raises `UserError` where there are none, or NaN among them."""
     if place.startswith(OF_STORE):
-        with registry.fetched(place) as folder:
+        with registry.fetched(place, _holds_weights) as folder:
             state = _of_folder(place, folder)
     else:
         path = Path(place).expanduser()
@@ -72,16 +73,19 @@ def read_foreign(place: str) -> dict[str, Tensor]:
     return state
 
 
+def _holds_weights(path: str) -> bool:
+    name = PurePosixPath(path)
+    return name.name in ("model.pt2", "state_dict.pth") or name.suffix == ".safetensors"
+
+
 def _of_folder(place: str, folder: Path) -> dict[str, Tensor]:
-    for found in sorted(path for path in folder.rglob("*") if path.name == "model.pt2"):
+    for found in sorted(folder.rglob("model.pt2")):
         try:
             return read_weights(found)
         except BadWeights as error:
+            refuse_machine_fault(error)
             raise UserError(f"weights={place!r} cannot be read ({error}): save its state as .safetensors") from None
-    kept = [
-        path for path in sorted(folder.rglob("*")) if path.suffix == ".safetensors" or path.name == "state_dict.pth"
-    ]
-    if kept:
+    if kept := sorted(path for path in folder.rglob("*") if path.is_file()):
         return _of_file(place, kept[0])
     raise UserError(
         f"weights={place!r} holds no weights that can be read without running code, such as a pickled model: load it "
@@ -95,6 +99,7 @@ def _of_file(place: str, path: Path) -> dict[str, Tensor]:
     except Exception as error:  # torch and safetensors raise whatever a damaged file makes them
         if memory_ended(error):
             raise
+        refuse_machine_fault(error)
         raise UserError(
             f"weights={place!r} holds no weights that can be read without running code ({type(error).__name__}: "
             f"{one_line(error, 80)}): save the network's state_dict() as .safetensors"

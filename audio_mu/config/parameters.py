@@ -23,6 +23,7 @@ from audio_mu.own_code import is_reference
 DATASETS = ("SyntheticDigits", "audioMNIST", "SpeechCommands", "folder")
 PIPELINES = ("mel", "spec", "logmel", parsers.WAVEFORM)
 NAMES_OF_REQUESTS = {"speaker": "forget_speakers", "class": "forget_class_names", "list": "forget_list"}
+MOST_THREADS = 1_024  # more make a machine stand still before anything is computed
 LONGEST_SHOWN = 200  # characters of a value that an error repeats
 
 
@@ -159,9 +160,9 @@ class MachineParameters:
 
     device: str = _parameter("auto", choice("auto", "cpu", "cuda"), "auto|cpu|cuda")
     threads: int | None = _parameter(
-        AUTO, or_auto(integer(1)), "threads of one task (auto: 1); figures differ by rounding"
+        AUTO, or_auto(integer(1, MOST_THREADS)), "threads of one task (auto: 1); figures differ by rounding"
     )
-    workers: int | None = _parameter(AUTO, or_auto(integer(1)), "tasks at once (auto: cores / threads)")
+    workers: int | None = _parameter(AUTO, or_auto(integer(1, MOST_THREADS)), "tasks at once (auto: cores / threads)")
     engine: str = _parameter("local", choice("local", "ray"), "local|ray")
     task_minutes: float = _parameter("0", number(0, low_included=True), "minutes after which a task fails (0: none)")
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from audio_mu.errors import UserError
-from audio_mu.system.reading import column_names, delimiter_of, read_text
+from audio_mu.system.reading import COLUMNS, column_names, delimiter_of, read_text
 
 ID_COLUMNS = ("id", "path")
+OF_PART = re.compile(r"#[\d.]+-[\d.]+$")
+SHOWN = 80  # characters of a cell that an error quotes
 
 Row = tuple[int, Mapping[str, str]]
 """A row's last line in the file, and its cells by column, without blanks at their ends."""
@@ -34,10 +37,39 @@ def read_table(path: Path, shown: str, needed: Sequence[str]) -> tuple[list[str]
         rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{shown} cannot be read as a CSV in UTF-8 ({error}): mend it") from None
-    header = ["id" if column == keys[0] else column for column in header]
-    if twice := [column for column in {*needed, "id", "speaker", "split", "start", "end"} if header.count(column) > 1]:
-        raise UserError(f"{shown} has the column {twice[0]} twice: keep one")
+    refuse_doubled(header, shown)
     short = [line for line, row in rows if len(row) != len(header)]
     if short:
         raise UserError(f"{shown}, line {short[0]}, does not have the header's {len(header)} columns: mend it")
-    return header, [(line, dict(zip(header, map(str.strip, row)))) for line, row in rows]
+    cells: list[tuple[int, dict[str, str]]] = [(line, dict(zip(header, map(str.strip, row)))) for line, row in rows]
+    for line, found in cells:
+        found["id"] = agreed(found, keys, f"{shown}, line {line}")
+    return header, list[Row](cells)
+
+
+def refuse_doubled(header: Sequence[str], shown: str) -> None:
+    """Raise `UserError` where a column that means something here stands twice, in whatever case: one would win."""
+    for column in COLUMNS:
+        if header.count(column) > 1:
+            raise UserError(f"{shown} has the column {column} twice: keep one")
+
+
+def agreed(row: Mapping[str, str], keys: Sequence[str], where: str) -> str:
+    """What a row's columns for the recording name: the first, of which another may be the whole path.
+
+    Raises `UserError` where they name different ones.
+    """
+    first, own = keys[0], row.get(keys[0], "")
+    for other in keys[1:]:
+        if not _same(own, row.get(other, "")):
+            raise UserError(
+                f"{where}: columns {first} and {other} disagree, {own[:SHOWN]!r} and {row.get(other, '')[:SHOWN]!r}: "
+                "keep the one that names the recordings"
+            )
+    return own
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two cells name one recording, one of them perhaps from further up, or a part of it."""
+    shorter, longer = sorted((PurePosixPath(OF_PART.sub("", cell)).parts for cell in (one, other)), key=len)
+    return longer[len(longer) - len(shorter) :] == shorter and (bool(shorter) or not longer)

@@ -22,7 +22,7 @@ from audio_mu.progress import bar
 from audio_mu.requests.into_service import ROLE, STAGE
 from audio_mu.requests.ledger import COLUMNS, RECORDINGS, RETIRED, Entry
 from audio_mu.store import registry, removal
-from audio_mu.store.artifacts import Files
+from audio_mu.store.files import Files
 from audio_mu.store.handle import Store
 from audio_mu.store.removal import AnyRun
 from audio_mu.store.runs import Run

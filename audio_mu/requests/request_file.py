@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from audio_mu.data.tables import agreed, refuse_doubled
 from audio_mu.errors import UserError
 from audio_mu.system.reading import column_names, delimiter_of, read_text
 
@@ -36,7 +37,8 @@ def read_lines(path: Path, parameter: str = "forget_list") -> list[Line]:
 
     A CSV with a column `clip_id`, `id` or `path`, or else `speaker`, which names people (in any case; others, as
     reason, requester, date, are kept; a hash is checked), with commas, semicolons or tabs between them; or plain text
-    with one entry a line. Empty lines are passed over; a CSV row without an id is an empty entry, which names no clip.
+    with one entry a line. Columns that name a recording twice must agree. Empty lines are passed over; a CSV row
+    without an id is an empty entry, which names no clip.
     `parameter`: the one that has named the file. Raises `UserError` where the file is neither.
     """
     try:
@@ -50,10 +52,14 @@ def read_lines(path: Path, parameter: str = "forget_list") -> list[Line]:
         known = [column for column in (*ID_COLUMNS, PERSON_COLUMN) if column in header]
         if not known:
             return [Line(i, line.strip()) for i, line in enumerate(lines, 1) if line.strip()]
-        column = header.index(known[0])
+        what = f"{parameter}={str(path)!r}"
+        refuse_doubled(header, what)
+        column, keys = header.index(known[0]), [name for name in known if name != PERSON_COLUMN]
         of_person = known[0] == PERSON_COLUMN
         reader = csv.reader(lines[1:], delimiter=delimiter)
         rows = [(reader.line_num + 1, row) for row in reader if any(cell.strip() for cell in row)]
+        for number, row in rows if len(keys) > 1 else ():
+            agreed(dict(zip(header, map(str.strip, row))), keys, f"{what}, line {number}")
         return [
             Line(number, own.strip(), of_person, own != own.strip(), dict(zip(header, map(str.strip, row))))
             for number, row in rows

@@ -1,11 +1,10 @@
-"""Artifacts of runs: files below one address, on this machine or behind a server."""
+"""Artifacts of runs, read."""
 
 from __future__ import annotations
 
 import io
 import json
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,11 +14,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from mlflow.entities import FileInfo
 from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.tracking import MlflowClient
 
 from audio_mu.config.commands import again
@@ -28,10 +24,10 @@ from audio_mu.errors import UserError, one_line
 from audio_mu.names import NAIVE, ORIGINAL
 from audio_mu.own_code import name_of
 from audio_mu.progress import say_once
-from audio_mu.store.faults import explain
+from audio_mu.store.faults import explain, refuse_machine_fault
+from audio_mu.store.files import Files
 from audio_mu.store.handle import Store
-from audio_mu.store.private import HALF_WRITTEN
-from audio_mu.system.writing import write_atomic
+from audio_mu.store.places import is_own_run, outside
 
 LARGEST_ARRAYS = 8 << 30
 PARENT = "mlflow.parentRunId"
@@ -51,82 +47,22 @@ class Unreadable(UserError):
         self.run_id = run_id
 
 
-class Files:
-    """The artifacts below one address, as paths. Writing replaces a file as a whole."""
-
-    def __init__(self, uri: str) -> None:
-        self.uri, self._repository = uri, (repository := get_artifact_repository(uri))
-        # None where they are not on this machine.
-        self.folder = Path(repository.artifact_dir) if isinstance(repository, LocalArtifactRepository) else None
-
-    def listed(self, folder: str | None = None) -> list[str]:
-        """Paths of the files of one folder, or at the top."""
-        return [entry.path for entry in self._entries(folder) if not entry.is_dir]
-
-    def paths(self, folder: str | None = None) -> Iterator[str]:
-        """Paths of all files, those in folders too."""
-        for entry in self._entries(folder):
-            if entry.is_dir:
-                yield from self.paths(entry.path)
-            else:
-                yield entry.path
-
-    def _entries(self, folder: str | None) -> list[FileInfo]:
-        """What a folder holds; a link is no artifact, wherever it leads."""
-        if folder and self._is_link(folder):
-            return []
-        return [entry for entry in self._repository.list_artifacts(folder) if not self._is_link(entry.path)]
-
-    def _is_link(self, path: str) -> bool:
-        return self.folder is not None and (self.folder / path).resolve() != self.folder.resolve() / path
-
-    def links(self) -> list[Path]:
-        """The links in the folder, none of which is followed."""
-        if self.folder is None:
-            return []
-        return sorted(path for path in self.folder.rglob("*") if path.is_symlink())
-
-    @contextmanager
-    def opened(self, path: str) -> Iterator[Path]:
-        """A file to be read on this machine: where it is, or a copy that is gone afterwards."""
-        if self.folder is not None:  # copies would take most of a comparison's reading
-            yield Path(self._repository.download_artifacts(path))
-        else:
-            with tempfile.TemporaryDirectory() as folder:  # MLflow's own copy would stay behind
-                yield Path(self._repository.download_artifacts(path, folder))
-
-    def read(self, path: str) -> bytes:
-        """The bytes of a file."""
-        with self.opened(path) as local:
-            return local.read_bytes()
-
-    def write(self, path: str, data: bytes) -> None:
-        """Write a file, whole or not at all. Raises ValueError for a path that leads out of the folder."""
-        if ".." in PurePosixPath(path).parts or path.startswith("/"):
-            raise ValueError(f"{path!r} is no path below a run")
-        if self.folder is not None:
-            write_atomic(self.folder / path, data)
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            local = Path(folder) / Path(path).name
-            local.write_bytes(data)
-            parent = Path(path).parent.as_posix()
-            self._repository.log_artifact(str(local), None if parent == "." else parent)
-
-    def delete(self, path: str | None = None) -> None:
-        """Delete a file, or everything."""
-        self._repository.delete_artifacts(path)
-
-    def half_written(self) -> list[Path]:
-        """Files that a killed writer has left, which no listing shows; a store on another machine has its own."""
-        return sorted(self.folder.rglob(f"{HALF_WRITTEN}*")) if self.folder is not None else []
-
-
 def files_of(store: Store, run_id: str) -> Files:
-    """The artifacts of a run, without the client, which asks the store four times for each file."""
-    if run_id not in store.artifact_roots:
-        store.artifact_roots[run_id] = store.client.get_run(run_id).info.artifact_uri
-    return Files(store.artifact_roots[run_id])
+    """The artifacts of a run, without the client, which asks the store four times for each file.
+
+    Raises `Unreadable`, before anything is read or written, where the run names a place that is not the store's own.
+    """
+    if run_id not in store.files:
+        if run_id not in store.artifact_roots:
+            info = store.client.get_run(run_id).info
+            store.artifact_roots[run_id] = (info.experiment_id, info.artifact_uri)
+        experiment, address = store.artifact_roots[run_id]
+        if experiment not in store.roots:
+            store.roots[experiment] = store.client.get_experiment(experiment).artifact_location
+        if not is_own_run(store.roots[experiment], address, run_id):
+            raise Unreadable(outside(f"run {run_id}", address), run_id)
+        store.files[run_id] = Files(address)
+    return store.files[run_id]
 
 
 def list_files(store: Store, run_id: str, folder: str | None = None) -> list[str]:
@@ -221,6 +157,7 @@ def told_of(store: Store, run_id: str, path: str) -> Iterator[None]:
             MemoryError, zipfile.BadZipFile, zlib.error, struct.error) as error:  # fmt: skip
         if not isinstance(error, PermissionError) and (fault := explain(error)) is not None:
             raise UserError(fault) from None
+        refuse_machine_fault(error)
         raise unreadable(store, run_id, path, f"{type(error).__name__}: {one_line(error)}") from None
 
 

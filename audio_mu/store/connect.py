@@ -7,7 +7,7 @@ import platform
 import socket
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import cast
 from urllib.parse import quote, urlsplit
@@ -17,11 +17,13 @@ from mlflow.entities import Experiment, LifecycleStage
 from mlflow.entities import Run as StoredRun
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from audio_mu.errors import UserError, first_of, one_line
 from audio_mu.progress import say
-from audio_mu.store.artifacts import Files
-from audio_mu.store.faults import LOCKED, Patient, explain, open_connections, patiently
+from audio_mu.store.faults import HTTP_RETRIES, LOCKED, Patient, explain, open_connections, patiently, silence_told
+from audio_mu.store.files import Files
 from audio_mu.store.handle import SQLITE, Store, sqlite_address, sqlite_file
 from audio_mu.store.journal import refuse_half_undone
 from audio_mu.store.moved import refuse_moved
@@ -33,6 +35,7 @@ from audio_mu.system.processes import is_gone, users_of
 from audio_mu.system.writing import locked, sweep
 
 REGISTRY = "MLFLOW_REGISTRY_URI"
+PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mariadb": 3306, "mssql": 1433}
 KIND, OF_MODELS = "mlflow.experimentKind", "custom_model_development"
 CLOCK_TOLERANCE = 0.1  # seconds
 FILLED_AT_CREATION = {"experiments", "workspaces"}  # tables with a row before anybody has written one
@@ -47,19 +50,25 @@ def open_store() -> Store:
     quiet()
     open_connections()  # from the first one on
     given = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_address(Path.cwd() / "mlflow.db")
+    _refuse_malformed(given)
     file = sqlite_file(given)
     # Of the address that names a file as a URI of SQLite's own every word counts.
     uri = given if file is None or "uri=" in given else sqlite_address(file, given.partition("?")[2])
     _refuse_other_registry(given, file)
     mlflow.set_tracking_uri(uri)
     _keep_registry(uri)
-    _tell_silence(uri)
+    silent = _tell_silence(uri)
     try:
-        client, experiment_id = _open() if file is None else _open_sqlite(file, uri)
+        with silence_told() if file is None and not silent else nullcontext():
+            client, experiment_id = _open() if file is None else _open_sqlite(file, uri)
     except UserError:
         raise
     except Exception as error:
-        told = explain(error) or f"is it a tracking store of this MLflow version? ({one_line(error)})"
+        told = explain(error) or (
+            f"it does not answer ({silent}): see that the address is right and that it is up"
+            if silent
+            else f"is it a tracking store of this MLflow version? ({one_line(error)})"
+        )
         raise UserError(f"MLFLOW_TRACKING_URI={uri!r} cannot be used: {told}") from None
     if file is not None:
         _remove_strays(file, given, uri)
@@ -70,6 +79,20 @@ def open_store() -> Store:
     end_orphans(store)
     _tell_kind(store)
     return store
+
+
+def _refuse_malformed(given: str) -> None:
+    """Raise `UserError` for an address that nothing can be asked at, as one whose password is not encoded."""
+    try:
+        if given.startswith("//"):
+            raise ValueError("it lacks http:, postgresql: or the like before its //")
+        if "://" in given and not given.startswith((SQLITE, "file:")):
+            _ = urlsplit(given).port if given.startswith("http") else make_url(given)
+    except (ValueError, ArgumentError) as error:
+        raise UserError(
+            f"MLFLOW_TRACKING_URI={given!r} is no address of a store ({one_line(error)}): mend it; in a password write "
+            "% / ? # @ : as %25 %2F %3F %23 %40 %3A"
+        ) from None
 
 
 def _take_given(store: Store, run_id: str, given: str) -> None:
@@ -196,15 +219,22 @@ def _active(found: Experiment) -> str:
     )
 
 
-def _tell_silence(uri: str) -> None:
-    """Say that a server does not answer: MLflow tries for minutes without a word."""
-    address = urlsplit(uri)
-    if address.scheme in ("http", "https") and address.hostname:
-        port = address.port or (443 if address.scheme == "https" else 80)
-        try:
-            socket.create_connection((address.hostname, port), timeout=10).close()
-        except OSError as error:
-            say(f"{uri} does not answer ({error}): trying for some minutes (MLFLOW_HTTP_REQUEST_MAX_RETRIES)")
+def _tell_silence(uri: str) -> str:
+    """Say that a server or a database does not answer: MLflow tries for minutes without a word. Return why, or ''."""
+    try:
+        address = make_url(uri)
+    except ArgumentError:  # a folder
+        return ""
+    kind = address.get_backend_name()
+    if not address.host or kind not in PORTS:
+        return ""
+    try:
+        socket.create_connection((address.host, address.port or PORTS[kind]), timeout=10).close()
+        return ""
+    except (OSError, UnicodeError) as error:  # the latter of a name that cannot be one
+        limit = f" ({HTTP_RETRIES})" if kind.startswith("http") else ""
+        say(f"{uri} does not answer ({error}): trying for some minutes{limit}")
+        return one_line(error)
 
 
 def _tell_kind(store: Store) -> None:

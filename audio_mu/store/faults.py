@@ -6,11 +6,15 @@ import errno
 import gc
 import os
 import random
+import re
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cache, wraps
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from mlflow.tracking import MlflowClient
@@ -18,11 +22,17 @@ from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
-from audio_mu.errors import one_line
+from audio_mu.errors import UserError, one_line
 from audio_mu.progress import say
-from audio_mu.system.writing import DISK_FULL
+from audio_mu.system.writing import DISK_FULL, TEMPORARY
 
 Result = TypeVar("Result")
+OPEN_FILES = {errno.EMFILE, errno.ENFILE}
+NO_SPACE = {*DISK_FULL, errno.EROFS}
+OF_MACHINE = {*NO_SPACE, *OPEN_FILES, errno.EIO, errno.ENOMEM}
+"""Faults of the machine: what was to be read is none the worse."""
+IN_WORDS = re.compile(r"\[Errno (\d+)\]")
+"""How MLflow tells of them in an error of its own, of a download."""
 UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 STORE_MODULES = {"mlflow", "sqlalchemy", "sqlite3", "alembic", "requests", "urllib3"}
 AGAIN = "then run the same command again, finished steps are kept"
@@ -37,7 +47,10 @@ TOLD = (
     (("file is not a database", "disk image is malformed"), "the tracking store is no SQLite database, or damaged: "
      "restore a backup, or set MLFLOW_TRACKING_URI to another"),
     (("unable to open database file",), "the tracking store's file cannot be opened: check MLFLOW_TRACKING_URI"),
-    (("max retries exceeded", "connection refused", "connection aborted", "timed out", "too many 50"),
+    (("max retries exceeded", "connection refused", "connection aborted", "timed out", "too many 50",
+      "no route to host", "network is unreachable", "could not translate host", "name or service not known",
+      "unknown mysql server host",
+      "name resolution", "server closed the connection"),
      f"the tracking server does not answer: see that it is up, {AGAIN}"),
 )  # fmt: skip
 """What the store's errors say, and what a user is told."""
@@ -54,21 +67,77 @@ HTTP_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 def explain(error: BaseException) -> str | None:
     """One line about a fault of store, disk or network with a way out; None where the error is none of these."""
     for cause in _causes(error):
+        if isinstance(cause, OSError) and cause.errno in OPEN_FILES:
+            return f"no more files can be opened ({cause.strerror}): allow more, as by `ulimit -n 4096`, {AGAIN}"
         if isinstance(cause, OSError) and cause.errno in DISK_FULL:
-            where = f" while writing {cause.filename!r}" if cause.filename else ""
-            return f"the disk is full{where}: free space, {AGAIN}"
+            place = (
+                repr(cause.filename) if cause.filename else f"the store, or below the temporary folder {_temporary()}"
+            )
+            return f"the disk is full while writing {place}: free space, or set TMPDIR to another folder, {AGAIN}"
         if isinstance(cause, OSError) and cause.errno in UNWRITABLE and cause.filename:
             return f"{cause.filename!r} cannot be accessed ({cause.strerror}): change its rights, {AGAIN}"
         # torch writes models through C++ and names no errno.
         if isinstance(cause, RuntimeError) and ("PytorchStreamWriter" in str(cause) or "iostream" in str(cause)):
             return (
-                f"a model cannot be written, the disk is full or fails ({one_line(cause, SHOWN)}): free space, {AGAIN}"
+                f"a model cannot be written, its disk or the temporary folder {_temporary()} is full or fails "
+                f"({one_line(cause, SHOWN)}): free space, or set TMPDIR to another folder, {AGAIN}"
             )
         if type(cause).__module__.partition(".")[0] in STORE_MODULES:
             for signs, told in TOLD:
                 if any(sign in str(cause).lower() for sign in signs):
                     return f"{told} ({one_line(cause, SHOWN)})"
     return None
+
+
+def machine_fault(error: BaseException) -> int | None:
+    """The system's number of the machine's fault that an error comes from; None for any other error."""
+    for cause in _causes(error):
+        told = IN_WORDS.search(str(cause)) if not isinstance(cause, OSError) else None
+        number = cause.errno if isinstance(cause, OSError) else int(told[1]) if told else None
+        if number in OF_MACHINE:
+            return number
+    return None
+
+
+def refuse_machine_fault(error: BaseException) -> None:
+    """Raise `UserError` where an error that came while the store was read is the machine's fault, not the store's."""
+    if (fault := machine_fault(error)) is not None:
+        raise UserError(explain(error) or f"this machine does not let files be read ({os.strerror(fault)}): mend that, "
+                        f"{AGAIN}") from error  # fmt: skip
+
+
+def _temporary() -> Path:
+    """The folder of temporary files as the user has set it: a command's own lies below that."""
+    place = Path(tempfile.gettempdir())
+    return place.parent if place.name.startswith(f"{TEMPORARY}.") else place
+
+
+def refuse_full_temporary(needed: int) -> None:
+    """Raise `UserError` where the temporary folder has less space than this, in bytes: torch aborts a process then."""
+    if (free := shutil.disk_usage(tempfile.gettempdir()).free) < needed:
+        raise UserError(
+            f"the temporary folder {_temporary()} is full ({free / 1e6:.1f} MB free, a model takes {needed / 1e6:.1f} "
+            f"there): free space, or set TMPDIR to another folder, {AGAIN}"
+        )
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder that is gone afterwards. Raises `UserError` where what is written there finds no space."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+    except UserError:
+        raise
+    except Exception as error:
+        fault = machine_fault(error)
+        if fault not in NO_SPACE and "PytorchStreamWriter" not in str(error):
+            refuse_machine_fault(error)
+            raise
+        why = os.strerror(fault) if fault is not None else one_line(error, SHOWN)
+        raise UserError(
+            f"the temporary folder {_temporary()} is full ({why}): free space, or set TMPDIR to another folder, {AGAIN}"
+        ) from error
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -116,15 +185,15 @@ class Patient:
 
         @wraps(call)
         def patient(*arguments: Any, **options: Any) -> Any:
-            with _silence_told() if self._is_remote else nullcontext():
+            with silence_told() if self._is_remote else nullcontext():
                 return patiently(lambda: call(*arguments, **options), self.patience)
 
         return patient
 
 
 @contextmanager
-def _silence_told() -> Iterator[None]:
-    """Say, while a server is asked, that it does not answer: MLflow asks again for minutes without a word."""
+def silence_told() -> Iterator[None]:
+    """Say, while a server or a database is asked, that it does not answer: MLflow asks for minutes without a word."""
     seconds = f"{SECONDS_UNTOLD:.0f} s"
     line = f"the tracking server has not answered for {seconds}: it is asked for some minutes more ({HTTP_RETRIES})"
     timer = threading.Timer(SECONDS_UNTOLD, say, [line])

@@ -9,6 +9,8 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from audio_mu.store.files import Files
+
 SQLITE = "sqlite:///"
 
 
@@ -16,7 +18,7 @@ def sqlite_file(uri: str) -> Path | None:
     """The SQLite file that an address means, as SQLAlchemy reads it: decoded, without its query; None for others."""
     try:
         url = make_url(uri)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the latter of a port that is no number
         return None
     if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
         return None
@@ -40,8 +42,12 @@ class Store:
     client: MlflowClient
     experiment_id: str
     uri: str
-    artifact_roots: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
-    """Run id → address of its artifacts, which never changes; filled by whoever reads a run."""
+    artifact_roots: dict[str, tuple[str, str]] = field(default_factory=dict, compare=False, repr=False)
+    """Run id → its experiment and the address of its artifacts, which never change; filled by whoever reads a run."""
+    roots: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """Experiment → address below which the artifacts of its runs lie."""
+    files: dict[str, Files] = field(default_factory=dict, compare=False, repr=False)
+    """Run id → its artifacts, where they are the store's own; see `audio_mu.store.artifacts.files_of`."""
     failed: list[str] = field(default_factory=list, compare=False, repr=False)
     """The tasks of this command that gave no result, each with the reason; see `audio_mu.store.failed`."""
     answer: list[str] = field(default_factory=list, compare=False, repr=False)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from mlflow.exceptions import MlflowException
 
-from audio_mu.store.artifacts import Files
+from audio_mu.store.files import Files
 
 
 def is_own_run(root: str, address: str, run_id: str) -> bool:
@@ -18,6 +18,14 @@ def is_own_run(root: str, address: str, run_id: str) -> bool:
 def is_own_model(root: str, address: str, model_id: str) -> bool:
     """The same of the files of a logged model."""
     return _lies(root, address, "models", model_id, "artifacts")
+
+
+def outside(what: str, address: str) -> str:
+    """What is said of a place that is not the store's own: nothing there is read or touched."""
+    return (
+        f"{what} names a folder outside of this store: {address!r}: it is not read, somebody has written that into the "
+        "store; look through it yourself, or restore the store from a backup"
+    )
 
 
 def _lies(root: str, address: str, *parts: str) -> bool:

@@ -95,7 +95,7 @@ def restored_by(store: Store, run: Finished) -> str:
 
 def _finished(store: Store, run: StoredRun) -> Finished:
     info, data = run.info, run.data
-    store.artifact_roots[info.run_id] = info.artifact_uri
+    store.artifact_roots[info.run_id] = (info.experiment_id, info.artifact_uri)
     tags, metrics = dict(data.tags), dict(data.metrics)
     if wrong := [name for name, value in metrics.items() if not isinstance(value, float | int)]:
         raise UserError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -22,9 +22,14 @@ from mlflow.types import Schema, TensorSpec
 
 from audio_mu.errors import UserError, one_line
 from audio_mu.printable import printable
+from audio_mu.progress import say_once
 from audio_mu.store import queries
-from audio_mu.store.artifacts import Files, way_back
+from audio_mu.store.artifacts import way_back
+from audio_mu.store.faults import machine_fault, refuse_full_temporary, refuse_machine_fault, temporary_folder
+from audio_mu.store.files import Files
 from audio_mu.store.handle import Store
+from audio_mu.store.model_files import own_files, place_of
+from audio_mu.store.places import outside
 from audio_mu.store.private import traced_as
 from audio_mu.store.runs import Run
 from audio_mu.system.writing import flush
@@ -33,6 +38,7 @@ if TYPE_CHECKING:  # `report` and `erase` look versions up and need no torch
     import torch
     from torch import Tensor, nn
 
+SPARE = 2 << 20  # bytes of a model in the pt2 format beside its weights
 SERVED_BY = ("mlflow", "numpy", "torch", "torchaudio")  # packages that a served model needs, as they are here
 
 
@@ -79,13 +85,14 @@ def log_model(run: Run, traced: Traced, name: str, n_outputs: int, metadata: Map
 
 def try_writing(traced: Traced, n_outputs: int) -> None:
     """Write a module as `log_model` does, for nobody: what the first one waits for is read and traced then."""
-    with tempfile.TemporaryDirectory() as folder, _in_pt2(traced, n_outputs) as served:
+    with temporary_folder() as folder, _in_pt2(traced, n_outputs) as served:
         mlflow.pytorch.save_model(**served, path=f"{folder}/model")
 
 
 @contextmanager
 def _in_pt2(traced: Traced, n_outputs: int) -> Iterator[dict[str, Any]]:
     """What MLflow's writers are told of a module; within, they write its graph as it was traced."""
+    refuse_full_temporary(SPARE + sum(value.nbytes for value in traced.module.state_dict().values()))
     signature = ModelSignature(
         Schema([TensorSpec(np.dtype("float32"), (-1, traced.n_inputs))]),
         Schema([TensorSpec(np.dtype("float32"), (-1, n_outputs))]),
@@ -115,27 +122,39 @@ def load_state(model_uri: str) -> dict[str, Tensor]:
     from audio_mu.store.weights import BadWeights, read_weights
 
     try:
-        with tempfile.TemporaryDirectory() as folder:  # MLflow's own copy would stay behind
-            local = Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=folder))
-            return read_weights(local / "data" / "model.pt2")
+        with own_files(model_uri).opened("data/model.pt2") as local:
+            return read_weights(local)
     except (MlflowException, BadWeights, OSError) as error:
+        refuse_machine_fault(error)
         raise _unreadable(model_uri, one_line(error)) from None
 
 
 @contextmanager
-def fetched(uri: str) -> Iterator[Path]:
-    """The files of a model or of a run's artifacts, `models:/…` or `runs:/…`, in a folder that is gone afterwards.
+def fetched(uri: str, wanted: Callable[[str], bool]) -> Iterator[Path]:
+    """The wanted files of `models:/…` or `runs:/…`, a model or artifacts of a run, in a folder that is gone afterwards.
 
-    Raises `UserError` where the store does not have them.
+    A version that the user names may lie outside of the store, which is told; that must be a model of MLflow. No link
+    is followed. Raises `UserError` where the store does not have them.
     """
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            yield Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder))
-    except (MlflowException, OSError) as error:
-        raise UserError(
-            f"{uri!r} cannot be read from this store ({one_line(error)}): give models:/name/version, or "
-            "runs:/<id>/<name of its model>"
-        ) from None
+    with temporary_folder() as folder:
+        try:
+            place = place_of(uri)
+            if not place.is_own:
+                if "MLmodel" not in place.files.listed():
+                    raise UserError(outside(repr(uri), place.address))
+                say_once(f"note: {uri} lies outside of this store: its weights are read from {place.address!r}")
+            for path in filter(wanted, place.files.paths()):
+                with place.files.opened(path) as local:
+                    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(local, folder / path)
+        except (MlflowException, OSError) as error:
+            if machine_fault(error) is not None:
+                raise
+            raise UserError(
+                f"{uri!r} cannot be read from this store ({one_line(error)}): give models:/name/version, or "
+                "runs:/<id>/<name of its model>"
+            ) from None
+        yield folder
 
 
 def made_by(uri: str) -> str:
@@ -173,6 +192,9 @@ class Served:
 def served(model_uri: str) -> Served:
     """Of a model of this project. Raises `UserError` for any other, and where there is none."""
     try:
+        place = place_of(model_uri)
+        if not place.is_own:
+            raise UserError(outside(f"model {model_uri!r}", place.address))
         info = mlflow.models.get_model_info(model_uri)
         wanted: Any = info.signature.inputs.inputs[0] if info.signature else None
         return Served(tuple((info.metadata or {})["class_names"]), int(wanted.shape[1]))

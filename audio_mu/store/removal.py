@@ -12,7 +12,7 @@ from urllib.parse import quote
 from mlflow.entities import LifecycleStage, LoggedModel, ViewType
 from mlflow.entities import Run as StoredRun
 
-from audio_mu.store.artifacts import Files
+from audio_mu.store.files import Files
 from audio_mu.store.handle import Store
 from audio_mu.store.places import is_own_model, is_own_run
 from audio_mu.store.private import collect_model, collects, model_record

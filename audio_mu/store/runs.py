@@ -175,7 +175,7 @@ def lone_run(store: Store, stage: str, role: str, name: str, tags: Mapping[str, 
 
 def _create(store: Store, name: str, tags: Mapping[str, str]) -> Run:
     created = store.client.create_run(store.experiment_id, run_name=name, tags={USER: getpass.getuser(), **tags})
-    store.artifact_roots[created.info.run_id] = created.info.artifact_uri
+    store.artifact_roots[created.info.run_id] = (store.experiment_id, created.info.artifact_uri)
     return Run(store, created.info.run_id, name)
 
 

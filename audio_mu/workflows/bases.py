@@ -29,6 +29,7 @@ from audio_mu.store import queries, registry
 from audio_mu.store.artifacts import files_of, unreadable
 from audio_mu.store.failed import REASON, still_failed
 from audio_mu.store.handle import Store
+from audio_mu.store.model_files import refuse_outside
 from audio_mu.store.registry import Version
 from audio_mu.unlearning import choose
 from audio_mu.workflows.data import Data, data_of_bases, without_missing
@@ -141,6 +142,7 @@ def _candidates(store: Store, config: Config, name: str, ledger: Ledger, seed: i
         found += [registry.by_number(store, name, version) for version in answers if version is not None]
     versions = sorted((v for v in found if v is not None), key=lambda version: -int(version.version))
     for version in versions:
+        refuse_outside(name, version.version, version.source)
         if lacking := [tag for tag in OF_A_BASE if tag not in version.tags]:
             raise UserError(
                 f"version {version.version} of {name} was registered by something else, it lacks {first_of(lacking)} "

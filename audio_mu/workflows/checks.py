@@ -19,8 +19,12 @@ from audio_mu.unlearning.registry import whole_or_nothing
 from audio_mu.workflows.method_settings import check_methods
 
 
-def check(config: Config) -> None:
-    """Raise `UserError` for unknown methods, clips too short for the network, an engine or rule not there."""
+def check(config: Config, on_workers: bool = True) -> None:
+    """Raise `UserError` for unknown methods, clips too short for the network, an engine, a GPU or a rule not there.
+
+    `on_workers`: the tasks are the engine's, on whatever machines it has.
+    """
+    _check_device(config, elsewhere=on_workers and config.machine.engine == "ray")
     methods = check_methods(config)
     shape = feature_shape(config.data.pipeline, config.data.clip_samples)
     if is_reference(config.training.architecture):
@@ -34,6 +38,12 @@ def check(config: Config) -> None:
     if config.machine.engine == "ray" and find_spec("ray") is None:
         raise UserError("engine='ray' needs Ray: run `pip install -r requirements-cluster.txt`, or give engine=local")
     _check_register(config)
+
+
+def _check_device(config: Config, elsewhere: bool) -> None:
+    """Raise `UserError` where every task would fail for want of a GPU; of Ray's machines nobody knows here."""
+    if config.machine.device == "cuda" and not elsewhere and not torch.cuda.is_available():
+        raise UserError("device=cuda: this machine has no GPU that torch can use: give device=cpu or auto")
 
 
 def _features(shape: tuple[int, ...]) -> str:

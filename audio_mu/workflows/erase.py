@@ -63,7 +63,7 @@ def _erase_one(config: Config, store: Store, entry: Entry) -> str:
         entry = search.entry
         if entry.run_id in search.runs and not search.runs[entry.run_id].is_own:
             where = search.runs[entry.run_id].artifact_uri
-            raise UserError(f"the ledger's entry of {entry.request} names {where!r}, outside of the store: restore it")
+            raise UserError(f"the ledger's entry of {entry.request} names {where!r}, outside of this store: restore it")
         findings = search.findings()
         _tell(entry, findings, config.store.confirm)
         for where, what in sorted(search.foreign.items()):

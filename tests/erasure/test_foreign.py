@@ -56,7 +56,7 @@ def test_what_a_store_names_elsewhere_is_named_and_never_touched(answered: Answe
     answered.query("update runs set artifact_uri = ? where run_uuid = ?", str(places["of another"]), entry)
     shutil.copytree(root / "0" / entry / "artifacts", places["of another"], dirs_exist_ok=True)
     before = content(tmp_path)
-    with pytest.raises(UserError, match="outside of the store"):
+    with pytest.raises(UserError, match="outside of this store"):
         answered.run("erase", request=answered.hash("p1"), confirm="true")
     assert content(tmp_path) == before
 

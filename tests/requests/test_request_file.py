@@ -37,3 +37,26 @@ def test_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.xlsx").write_bytes(b"PK\x03\x04\xff\xfe")
     with pytest.raises(UserError, match="not UTF-8 text"):
         read_lines(tmp_path / "list.xlsx")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("id,clip_id\nb/p2_01.wav,a/p3_01.wav\n", r"line 2: columns clip_id and id disagree, 'a/p3_01.wav'"),
+        ("id,reason,path\na.wav,x,a.wav\n,x,b.wav\n", r"line 3: columns id and path disagree, '' and 'b.wav'"),
+        ("ID;Id\na.wav;b.wav\n", "column id twice"),
+        ("speaker,Speaker\nann,bob\n", "column speaker twice"),
+    ],
+)
+def test_columns_that_name_different_recordings(tmp_path: Path, text: str, complaint: str) -> None:
+    """Catches the wrong person's recording forgotten, because one of two columns wins without a word."""
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(UserError, match=complaint):
+        read_lines(tmp_path / "list.csv")
+
+
+def test_columns_that_name_one_recording(tmp_path: Path) -> None:
+    """Catches a list refused because it has the whole path beside the id."""
+    (tmp_path / "list.csv").write_text("id,path,clip_id\na/x.wav,/data/a/x.wav,./a/x.wav\n"
+                                       "a/y.wav,y.wav,a/y.wav#0.0-1.5\n,,\n")  # fmt: skip
+    assert [line.entry for line in read_lines(tmp_path / "list.csv")] == ["./a/x.wav", "a/y.wav#0.0-1.5"]

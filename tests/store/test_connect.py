@@ -146,3 +146,16 @@ def test_a_server_that_comes_later_is_waited_for(entry: Command, tmp_path: Path,
     assert "does not answer" in done.stdout
     assert "UserError" in done.stderr
     assert "tracking server does not answer" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
+def test_a_database_that_does_not_answer(
+    host: str, database: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches minutes without a line, and the question whether nothing at all is a store of this MLflow version."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"postgresql://u:word@{host}:{free_port()}/x")
+    monkeypatch.setattr("mlflow.store.db.utils.MAX_RETRY_COUNT", 0)
+    with pytest.raises(UserError, match=r"does not answer.*: see that") as raised:
+        open_store()
+    assert "does not answer" in capsys.readouterr().out
+    assert "of this MLflow version" not in str(raised.value)

@@ -13,8 +13,8 @@ from audio_mu.config import Config
 from audio_mu.erasure.find import Search
 from audio_mu.requests.ledger import COLUMNS, Answer, Entry, enter, read_ledger
 from audio_mu.store import removal
-from audio_mu.store.artifacts import Files
 from audio_mu.store.connect import open_store
+from audio_mu.store.files import Files
 from audio_mu.store.handle import Store
 from audio_mu.store.runs import Run, lone_run
 from audio_mu.workflows.erase import erase

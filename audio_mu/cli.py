@@ -23,7 +23,7 @@ from audio_mu.compute.worker import end_server, start_server
 from audio_mu.config import LONGEST_SHOWN, PARAMETERS, Config, parse
 from audio_mu.config.commands import remember
 from audio_mu.config.reads import help_text
-from audio_mu.errors import UserError, memory_ended, one_line
+from audio_mu.errors import UserError, memory_ended, named, one_line
 from audio_mu.progress import complain, say
 from audio_mu.system.processes import when_orphaned
 from audio_mu.system.tuning import look_seldom_for_garbage
@@ -179,6 +179,8 @@ def _run(name: str, config: Config, given: Mapping[str, str]) -> int:
         return LEFT_OUT if store.failed or store.damaged else 0
     except UserError:
         raise
+    except SystemExit as error:
+        raise UserError(f"code of your own, or of a library, ends the program ({named(error)}): mend it") from error
     except Exception as error:
         if is_interrupt(error):
             raise KeyboardInterrupt from error

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from audio_mu.errors import UserError, one_line
+from audio_mu.errors import UserError, own_code
 from audio_mu.system.hashing import file_sha256, sha256
 
 LOADED_AS = "__audio_mu_digest__"
@@ -40,9 +40,10 @@ def load(reference: str) -> Any:
     """
     place, _, name = reference.rpartition(":")
     module = _module(place, digest_of(reference), reference)
-    if not hasattr(module, name):
-        raise UserError(f"{reference!r}: {place} defines no {name!r}: name a function or class of it")
-    return getattr(module, name)
+    with own_code(lambda about: f"{reference!r}: {place} gives no {name!r} ({about}): mend it"):
+        if not hasattr(module, name):
+            raise UserError(f"{reference!r}: {place} defines no {name!r}: name a function or class of it")
+        return getattr(module, name)
 
 
 def unload(reference: str) -> None:
@@ -82,16 +83,11 @@ def _module(place: str, digest: str, reference: str) -> ModuleType:
     module = sys.modules.get(name)
     if module is not None and getattr(module, LOADED_AS, digest) == digest:
         return module
-    try:
+    with own_code(lambda about: f"{reference!r} cannot be loaded ({about}): mend {place}"):
         if _is_file(place):
             module = _run_file(name, _file(reference))
         else:
             module = importlib.import_module(name) if module is None else importlib.reload(module)
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:  # any error of the user's file is the user's to mend
-        about = f"{type(error).__name__}: {one_line(error)}"
-        raise UserError(f"{reference!r} cannot be loaded ({about}): mend {place}") from error
     setattr(module, LOADED_AS, digest)
     return module
 

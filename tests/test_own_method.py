@@ -131,10 +131,16 @@ NETWORK = "from torch import nn\n"
         (f"{NETWORK}class Mine(nn.Flatten):\n  def __init__(self, n, shape): super().__init__()", r"give \[2, 3\]"),
         ("class Mine(:", "SyntaxError"),
         ("Other = 1", "defines no 'Mine'"),
+        (f"{NETWORK}class Mine(nn.Module):\n  def __init__(self, n, shape): exit(0)", r"\(SystemExit: 0\): mend it"),
+        (f"{NETWORK}class Mine(nn.Module):\n  def __init__(self, n, shape): raise BaseException('b')", "BaseException: b"),
+        (f"{NETWORK}class Mine(nn.Flatten):\n  def forward(self, x): raise GeneratorExit", r"\(GeneratorExit\)"),
+        ("class Mute(Exception):\n  def __str__(self): raise self\nraise Mute", "Mute: its text fails with Mute"),
+        ("raise BaseException('b')", r"cannot be loaded \(BaseException: b\)"),
+        ("def __getattr__(name): raise SystemExit(0)", "SystemExit: 0"),
     ],
 )
 def test_a_network_that_cannot_be_used_is_refused(text: str, words: str, tmp_path: Path) -> None:
-    """Catches a traceback for a mistake in the user's own file, and one that is only noticed in training."""
+    """Catches a traceback for a mistake in the user's own file, or exit code 0, and one that is noticed in training."""
     file = tmp_path / "mine.py"
     file.write_text(text)
     with pytest.raises(UserError, match=words) as raised:

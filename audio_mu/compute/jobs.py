@@ -17,7 +17,7 @@ from torch import nn
 
 from audio_mu.audit.deeper import deep_figures
 from audio_mu.config.parsers import FLOAT32, UNWEIGHTED
-from audio_mu.errors import UserError, memory_ended, one_line
+from audio_mu.errors import UserError, own_code
 from audio_mu.models import AudioClassifier, build
 from audio_mu.own_code import is_reference, load
 from audio_mu.progress import say
@@ -51,12 +51,8 @@ def at_start(network: nn.Module, architecture: str, seed: int) -> nn.Module:
     if not is_reference(architecture) or not callable(getattr(type(network), "start", None)):
         return network
     where, before = f"architecture={architecture!r}", _form(network)
-    try:
+    with own_code(lambda about: f"{where}: start({seed}) fails ({about}): mend it"):
         cast(Any, network).start(seed)
-    except Exception as error:  # whatever the user's class does is the user's to mend
-        if memory_ended(error):
-            raise
-        raise UserError(f"{where}: start({seed}) fails ({type(error).__name__}: {one_line(error)}): mend it") from error
     after = _form(network)
     if other := [name for name in {**before, **after} if before.get(name) != after.get(name)]:
         raise UserError(

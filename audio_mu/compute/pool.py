@@ -11,7 +11,18 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import TypeVar
 
-from audio_mu.compute.attempt import SILENCE, TRIES, Failed, failure, lost, name_of_job, next_silence, nothing, too_long
+from audio_mu.compute.attempt import (
+    SILENCE,
+    TRIES,
+    Failed,
+    TooLong,
+    failure,
+    lost,
+    name_of_job,
+    next_silence,
+    nothing,
+    too_long,
+)
 from audio_mu.compute.cores import process_threads
 from audio_mu.compute.worker import context, serve, start_server
 from audio_mu.errors import one_line
@@ -21,10 +32,6 @@ from audio_mu.system.processes import since
 J = TypeVar("J")
 R = TypeVar("R")
 SECONDS_TO_DIE = 1.0  # between the end of a process's pipe and its own
-
-
-class TooLong(Exception):
-    """A job has taken all the time that it may."""
 
 
 class Worker:

@@ -25,6 +25,7 @@ from audio_mu.compute.attempt import (
     SILENCE,
     TRIES,
     Failed,
+    TooLong,
     attempt,
     failure,
     lost,
@@ -55,10 +56,6 @@ NOT_WRITABLE = ".*not writable.*"
 """torch's warning about Ray's arrays, which are shared and read-only; nothing here writes to them."""
 SHARED_FIELDS = ("base_state",)
 """Large fields that many jobs have in common: they are sent once."""
-
-
-class TooLong(BaseException):
-    """A job has taken all the time that it may: no error that a method would catch."""
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
-from audio_mu.errors import one_line
+from audio_mu.errors import causes, one_line, said
 from audio_mu.progress import say
 from audio_mu.system.writing import DISK_FULL
 
@@ -53,33 +53,27 @@ HTTP_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
 def explain(error: BaseException) -> str | None:
     """One line about a fault of store, disk or network with a way out; None where the error is none of these."""
-    for cause in _causes(error):
+    for cause in causes(error):
         if isinstance(cause, OSError) and cause.errno in DISK_FULL:
             where = f" while writing {cause.filename!r}" if cause.filename else ""
             return f"the disk is full{where}: free space, {AGAIN}"
         if isinstance(cause, OSError) and cause.errno in UNWRITABLE and cause.filename:
             return f"{cause.filename!r} cannot be accessed ({cause.strerror}): change its rights, {AGAIN}"
         # torch writes models through C++ and names no errno.
-        if isinstance(cause, RuntimeError) and ("PytorchStreamWriter" in str(cause) or "iostream" in str(cause)):
+        if isinstance(cause, RuntimeError) and ("PytorchStreamWriter" in said(cause) or "iostream" in said(cause)):
             return (
                 f"a model cannot be written, the disk is full or fails ({one_line(cause, SHOWN)}): free space, {AGAIN}"
             )
         if type(cause).__module__.partition(".")[0] in STORE_MODULES:
             for signs, told in TOLD:
-                if any(sign in str(cause).lower() for sign in signs):
+                if any(sign in said(cause).lower() for sign in signs):
                     return f"{told} ({one_line(cause, SHOWN)})"
     return None
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
 def _passes(error: Exception, signs: Sequence[str]) -> bool:
     exists = getattr(error, "error_code", "") == "RESOURCE_ALREADY_EXISTS"  # found by a constraint too, but for good
-    return not exists and any(sign in str(error).lower() for sign in signs)
+    return not exists and any(sign in said(error).lower() for sign in signs)
 
 
 def patiently(call: Callable[[], Result], patience: float = PATIENCE, signs: Sequence[str] = PASSING) -> Result:
@@ -150,7 +144,7 @@ def in_a_hurry(client: MlflowClient) -> Iterator[None]:
 
 def is_interrupt(error: BaseException) -> bool:
     """Whether an interrupt is behind an error: MLflow and SQLAlchemy may raise their own on the way out of it."""
-    return any(not isinstance(cause, Exception) for cause in _causes(error))
+    return any(isinstance(cause, KeyboardInterrupt) for cause in causes(error))
 
 
 @cache
@@ -168,7 +162,7 @@ def drop_transactions(interrupt: BaseException) -> None:
     The frames that it came through hold cursors, and with these the locks even of closed connections: its traceback
     goes.
     """
-    for cause in _causes(interrupt):
+    for cause in causes(interrupt):
         if cause.__traceback__ is not None:
             cause.__traceback__.tb_next = None
             cause.__traceback__ = None

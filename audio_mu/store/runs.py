@@ -17,7 +17,7 @@ import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
-from audio_mu.errors import UserError, one_line
+from audio_mu.errors import UserError, named, one_line
 from audio_mu.printable import printable
 from audio_mu.progress import say
 from audio_mu.store.artifacts import files_of, packed
@@ -47,8 +47,8 @@ class Run:
             self.store.client.set_terminated(self.id, "FINISHED")
             return
         with _broken_off(self.store, error) as status:
-            if isinstance(error, UserError):
-                self.tags({REASON: one_line(error, LONGEST_REASON)})
+            if status == "FAILED":
+                self.tags({REASON: named(error, LONGEST_REASON)})
             self.store.client.set_terminated(self.id, status)
 
     def tags(self, tags: Mapping[str, str]) -> None:

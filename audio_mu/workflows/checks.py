@@ -11,7 +11,7 @@ from audio_mu.compute.jobs import make_network
 from audio_mu.config import Config
 from audio_mu.data.datasets import check_folder
 from audio_mu.data.features import feature_shape
-from audio_mu.errors import UserError, one_line
+from audio_mu.errors import UserError, own_code
 from audio_mu.models import AudioClassifier
 from audio_mu.own_code import is_reference, load
 from audio_mu.unlearning import METHODS, choose
@@ -48,13 +48,9 @@ def _check_own_network(config: Config, methods: tuple[str, ...], shape: tuple[in
         network_class = load(config.training.architecture)
     if not (isinstance(network_class, type) and issubclass(network_class, nn.Module)):
         raise UserError(f"{where} is no class of torch.nn.Module: name one that is made by (n_classes, input_shape)")
-    try:
+    with own_code(lambda about: f"{where} fails on {_features(shape)} ({about}): mend it"), torch.no_grad():
         network = make_network(config.training.architecture, shape, 3).eval()
-        with torch.no_grad():
-            answer = network(torch.zeros(2, 1, *shape))
-    except Exception as error:  # whatever the user's class raises is the user's to mend
-        about = f"{type(error).__name__}: {one_line(error)}"
-        raise UserError(f"{where} fails on {_features(shape)} ({about}): mend it") from error
+        answer = network(torch.zeros(2, 1, *shape))
     if getattr(answer, "shape", None) != (2, 3):
         raise UserError(f"{where} answers 2 clips of 3 classes with {getattr(answer, 'shape', answer)!r}: give [2, 3]")
     missing = [(f"methods={name!r}", METHODS[name].needs) for name in methods if METHODS[name].needs]

@@ -31,8 +31,27 @@ class Odd(Exception):
         super().__init__(first)
 
 
+class Mute(Exception):
+    """An error that cannot say anything."""
+
+    def __str__(self) -> str:
+        raise self
+
+
+def from_itself() -> BaseException:
+    error = ValueError("again")
+    error.__cause__ = error
+    return error
+
+
+WILD = {-7: BaseException("base"), -8: KeyboardInterrupt("me"), -9: GeneratorExit(), -10: Mute(), -11: from_itself()}
+"""What nobody would raise, and nobody catches."""
+
+
 def square(number: int) -> int:
     """A job; some numbers end badly."""
+    if number in WILD:
+        raise WILD[number]
     if number == -1:
         raise ValueError(f"{number} is negative")
     if number == -2:
@@ -116,10 +135,16 @@ def test_a_command_gets_ready_while_its_workers_compute(tmp_path: Path) -> None:
         (-4, "SystemExit: a method that ends the program"),
         (-5, "the memory has ended (MemoryError: Unable to allocate"),
         (-6, "its worker was lost 2 times (signal 9; has the memory ended?)"),
+        (-7, "BaseException: base"),
+        (-8, "KeyboardInterrupt: me"),
+        (-9, "GeneratorExit"),
+        (-10, "Mute: its text fails with Mute"),
+        (-11, "ValueError: again"),
     ],
 )
-def test_one_job_fails_and_the_others_do_not(job: int, reason: str) -> None:
-    """Catches a command that ends with its first failed job, whatever it fails by, and a reason of several lines."""
+def test_one_job_fails_and_the_others_do_not(job: int, reason: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Catches a command that ends with its first failed job, whatever it fails by, a worker that is lost by an odd
+    error, a reason of several lines, and a traceback on the terminal."""
     with LocalEngine(2) as engine:
         found = dict(engine.run(square, [job, 2, 3, 4], "squares"))
     failed = found.pop(job)
@@ -128,6 +153,7 @@ def test_one_job_fails_and_the_others_do_not(job: int, reason: str) -> None:
     assert failed.reason.startswith(reason)
     assert "\n" not in failed.reason
     assert ("Traceback" in failed.trace) == (job != -6)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_result_that_cannot_travel_is_a_failure() -> None:

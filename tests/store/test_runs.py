@@ -94,11 +94,17 @@ def test_an_interrupt_that_mlflow_wraps_is_one(database: Path) -> None:
 
 
 def test_an_error_fails_the_run(database: Path) -> None:
-    """Catches errors that pass for interrupts."""
+    """Catches errors that pass for interrupts, `exit()` among them, and a FAILED run without a reason."""
     run = lone_run(open_store(), "train", "seed", "x", {})
     with pytest.raises(ValueError, match="own"), run:
         raise ValueError("of its own")
-    assert run.store.client.get_run(run.id).info.status == "FAILED"
+    ended = run.store.client.get_run(run.id)
+    assert (ended.info.status, ended.data.tags["failed_reason"]) == ("FAILED", "ValueError: of its own")
+    run = lone_run(run.store, "train", "seed", "y", {})
+    with pytest.raises(SystemExit), run:
+        sys.exit("a library's")
+    ended = run.store.client.get_run(run.id)
+    assert (ended.info.status, ended.data.tags["failed_reason"]) == ("FAILED", "SystemExit: a library's")
 
 
 def test_the_commit_is_that_of_this_project(tmp_path: Path) -> None:

@@ -20,6 +20,11 @@ def is_reference(text: str) -> bool:
     return ":" in text
 
 
+def is_own(text: str) -> bool:
+    """Whether a text names code outside the package: its pretrained encoders are references too."""
+    return is_reference(text) and not text.startswith("audio_mu.")
+
+
 def name_of(reference: str) -> str:
     """The name in a reference, behind its last colon; a text without colon is its own name."""
     return reference.rpartition(":")[2]

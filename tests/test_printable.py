@@ -8,7 +8,7 @@ import time
 import pytest
 
 from audio_mu.errors import UserError, counted, one_line, typed
-from audio_mu.printable import printable
+from audio_mu.printable import printable, storable
 from audio_mu.progress import complain, say
 from tests.commands import ROOT
 
@@ -59,6 +59,12 @@ def test_everything_that_is_told_goes_through_it(capsys: pytest.CaptureFixture[s
     for text in (output.out, output.err, str(UserError(f"{hostile}\nerror: forged")), one_line(ValueError(hostile))):
         assert "\x1b" not in text and "\u202e" not in text and "word" not in text
     assert "\n" not in str(UserError("a\nb"))
+
+
+def test_what_is_stored_is_spoilt_by_nothing_but_half_characters() -> None:
+    """Catches names, files and passwords that are changed where they are kept, not shown."""
+    kept = "\x1b\u200b http://me:word@host Zoë"
+    assert (storable(kept), storable("a\udcff")) == (kept, r"a\udcff")
 
 
 def test_large_pages_take_no_time() -> None:

@@ -69,6 +69,11 @@ def name_of_job(job: object) -> str:
     return f"{method} seed {seed}".strip() if seed is not None else "a task"
 
 
+def spoils_its_worker(job: object) -> bool:
+    """Whether a job runs code of the user's own, which may leave a process changed: it is no other job's then."""
+    return bool(getattr(job, "runs_own_code", False))
+
+
 def too_long(minutes: float) -> Failed:
     """The failure of a job that was ended because of its time."""
     return Failed(f"took longer than task_minutes={minutes:g}")

@@ -19,7 +19,7 @@ from audio_mu.audit.deeper import deep_figures
 from audio_mu.config.parsers import FLOAT32, UNWEIGHTED
 from audio_mu.errors import UserError, own_code
 from audio_mu.models import AudioClassifier, build
-from audio_mu.own_code import is_reference, load
+from audio_mu.own_code import is_own, is_reference, load
 from audio_mu.progress import say
 from audio_mu.seeding import seeded
 from audio_mu.training import Examples, OptimizerSettings, fit, pick_device, predict, train_from_scratch
@@ -128,6 +128,11 @@ class TrainJob:
     precision: str = FLOAT32
     class_weights: str = UNWEIGHTED
 
+    @property
+    def runs_own_code(self) -> bool:
+        """Whether the network is the user's own."""
+        return is_own(self.problem.architecture)
+
 
 @dataclass(frozen=True)
 class UnlearnJob:
@@ -144,6 +149,11 @@ class UnlearnJob:
     best_on: str | None
     deep_audits: bool = False
     reference: str = ""
+
+    @property
+    def runs_own_code(self) -> bool:
+        """Whether the network or the method is the user's own."""
+        return is_own(self.problem.architecture) or is_own(self.reference)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from audio_mu.compute.attempt import (
     name_of_job,
     next_silence,
     nothing,
+    spoils_its_worker,
     too_long,
 )
 from audio_mu.compute.cores import process_threads
@@ -77,7 +78,8 @@ class Worker:
 
 
 class LocalEngine:
-    """Worker processes, each started when there is a job for it and kept for the whole command.
+    """Worker processes, each started when there is a job for it and kept for the whole command, or until it has run
+    code of the user's own, which may have changed what is global in it.
 
     One worker is a process too: the figures and the code path are the same for any number of workers. A lost worker
     is replaced, and its job tried once more. A job that takes longer than `task_minutes` (0: no limit) has failed.
@@ -152,6 +154,10 @@ class LocalEngine:
             try:
                 worker = self._taken(f"{name_of_job(job)}, since {time.strftime('%H:%M')}")
                 result = worker.do(work, job, self.task_minutes)
+                if spoils_its_worker(job):
+                    worker.terminate()
+                    self._dropped(worker)
+                    return result
             except TooLong:
                 self._dropped(worker)
                 return too_long(self.task_minutes)

@@ -32,6 +32,7 @@ from audio_mu.compute.attempt import (
     name_of_job,
     next_silence,
     nothing,
+    spoils_its_worker,
     too_long,
 )
 from audio_mu.compute.cores import process_threads
@@ -172,7 +173,7 @@ class RayEngine:
             if id(value) not in shared:
                 shared[id(value)] = ray.put(value)
         on_gpu = pick_device(problem.device).type == "cuda"
-        task: Any = ray.remote(_work).options(
+        task: Any = ray.remote(max_calls=1 if spoils_its_worker(job) else 0)(_work).options(
             num_cpus=problem.threads, num_gpus=1 if on_gpu else 0, max_retries=TRIES - 1, name=name_of_job(job)
         )
         light = replace(job, problem=replace(problem, features=Path()), **dict.fromkeys(large))

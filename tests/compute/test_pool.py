@@ -14,6 +14,7 @@ from tempfile import gettempdir
 
 import numpy as np
 import pytest
+import torch
 
 from audio_mu.compute.attempt import Failed
 from audio_mu.compute.cores import threads_and_workers
@@ -95,6 +96,20 @@ def sleep(job: Named) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(job.seconds)
     return job.seed
+
+
+@dataclass(frozen=True)
+class Spoiling:
+    """A job that changes what is global in its process, and tells how it found that."""
+
+    runs_own_code: bool
+
+
+def spoil(_: Spoiling) -> tuple[int, torch.dtype, bool]:
+    found = os.getpid(), torch.get_default_dtype(), torch.is_autocast_enabled("cpu")
+    torch.set_default_dtype(torch.float64)
+    torch.autocast("cpu", dtype=torch.bfloat16).__enter__()
+    return found
 
 
 def wait_for(mark: Path) -> bool:
@@ -182,6 +197,16 @@ def test_what_a_worker_cannot_import_is_a_failure(tmp_path: Path, monkeypatch: p
         assert isinstance(failed, Failed)
         assert failed.reason.startswith("the memory has ended (ImportError: libtorch_cpu.so")
         assert dict(engine.run(square, [3], "squares")) == {3: 9}
+
+
+def test_no_job_finds_what_code_of_the_users_own_has_changed() -> None:
+    """Catches figures that depend on which method ran before in the worker, and a new worker for every built-in one."""
+    with LocalEngine(1) as engine:
+        own = [found for _, found in engine.run(spoil, [Spoiling(True)] * 3, "own")]
+        assert len({pid for pid, *_ in own}) == 3
+        assert {tuple(state) for _, *state in own} == {(torch.float32, False)}
+        (_, first), (_, second) = engine.run(spoil, [Spoiling(False)] * 2, "built in")
+    assert first[1:] == (torch.float32, False) and first[0] == second[0]
 
 
 def test_a_lost_worker_costs_its_job_one_more_try(tmp_path: Path) -> None:

@@ -107,6 +107,20 @@ def test_an_error_fails_the_run(database: Path) -> None:
     assert (ended.info.status, ended.data.tags["failed_reason"]) == ("FAILED", "SystemExit: a library's")
 
 
+def test_half_characters_are_written_out(database: Path) -> None:
+    """Catches a command that dies while it writes down what others' text says, which no encoding takes."""
+    half = "Zo\udcff"
+    run = lone_run(open_store(), "train", "seed", half, {"made": half})
+    run.tags({"set": half})
+    run.params({"given": half})
+    run.note(half)
+    run.text("failure.txt", half)
+    kept = run.store.client.get_run(run.id)
+    told = {kept.info.run_name, *(kept.data.tags[key] for key in ("made", "set", "mlflow.note.content"))}
+    assert told | set(kept.data.params.values()) == {r"Zo\udcff"}
+    assert Path(run.address("failure.txt")).read_text() == r"Zo\udcff"
+
+
 def test_the_commit_is_that_of_this_project(tmp_path: Path) -> None:
     """Catches the commit of somebody else's repository in whose ignored .venv the package is installed."""
     assert code_tags(Path(runs.__file__)).keys() <= {"git_commit", "git_dirty"}

@@ -132,7 +132,10 @@ NETWORK = "from torch import nn\n"
         ("class Mine(:", "SyntaxError"),
         ("Other = 1", "defines no 'Mine'"),
         (f"{NETWORK}class Mine(nn.Module):\n  def __init__(self, n, shape): exit(0)", r"\(SystemExit: 0\): mend it"),
-        (f"{NETWORK}class Mine(nn.Module):\n  def __init__(self, n, shape): raise BaseException('b')", "BaseException: b"),
+        (
+            f"{NETWORK}class Mine(nn.Module):\n  def __init__(self, n, shape): raise BaseException('b')",
+            "BaseException: b",
+        ),
         (f"{NETWORK}class Mine(nn.Flatten):\n  def forward(self, x): raise GeneratorExit", r"\(GeneratorExit\)"),
         ("class Mute(Exception):\n  def __str__(self): raise self\nraise Mute", "Mute: its text fails with Mute"),
         ("raise BaseException('b')", r"cannot be loaded \(BaseException: b\)"),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 
 from audio_mu.printable import printable
 
@@ -45,22 +44,6 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
         yield error
         seen.add(id(error))
         error = error.__cause__ or error.__context__
-
-
-@contextmanager
-def own_code(words: Callable[[str], str]) -> Iterator[None]:
-    """Run code of the user's own: whatever it raises is the user's to mend, told by `words` of the error in one line.
-
-    What ends a program, `exit()` among it, is an error too; Ctrl-C is none, and the end of memory stays what it is.
-    """
-    try:
-        yield
-    except (UserError, KeyboardInterrupt):
-        raise
-    except BaseException as error:
-        if memory_ended(error):
-            raise
-        raise UserError(words(named(error))) from error
 
 
 MEMORY_ENDED = ("cannot allocate memory", "can't allocate memory", "not enough memory", "out of memory", "bad_alloc",

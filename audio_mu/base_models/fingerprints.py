@@ -15,9 +15,8 @@ from audio_mu.compute.cores import threads_and_workers
 from audio_mu.compute.jobs import Problem
 from audio_mu.config import Config
 from audio_mu.data.clips import Clips
-from audio_mu.errors import own_code
 from audio_mu.names import WEIGHTS
-from audio_mu.own_code import digest_of, is_reference, load
+from audio_mu.own_code import digest_of, is_reference, load, own_code
 from audio_mu.system.hashing import file_sha256, hash_of, sha256
 from audio_mu.training import OptimizerSettings, pick_device
 

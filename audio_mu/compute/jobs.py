@@ -17,9 +17,9 @@ from torch import nn
 
 from audio_mu.audit.deeper import deep_figures
 from audio_mu.config.parsers import FLOAT32, UNWEIGHTED
-from audio_mu.errors import UserError, own_code
+from audio_mu.errors import UserError
 from audio_mu.models import AudioClassifier, build
-from audio_mu.own_code import is_own, is_reference, load
+from audio_mu.own_code import is_own, is_reference, load, own_code
 from audio_mu.progress import say
 from audio_mu.seeding import seeded
 from audio_mu.training import Examples, OptimizerSettings, fit, pick_device, predict, train_from_scratch
@@ -38,7 +38,9 @@ def make_network(architecture: str, shape: tuple[int, ...], n_classes: int) -> n
     in; in it others' `view` may fail.
     """
     if is_reference(architecture):
-        return load(architecture)(n_classes, (1, *shape) if len(shape) == 1 else shape)
+        with own_code(lambda about: f"architecture={architecture!r} fails ({about}): mend it"):
+            network: nn.Module = load(architecture)(n_classes, (1, *shape) if len(shape) == 1 else shape)
+        return network
     network = build(architecture, (shape[0], shape[1]), n_classes)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
 

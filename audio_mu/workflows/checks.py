@@ -11,9 +11,9 @@ from audio_mu.compute.jobs import make_network
 from audio_mu.config import Config
 from audio_mu.data.datasets import check_folder
 from audio_mu.data.features import feature_shape
-from audio_mu.errors import UserError, own_code
+from audio_mu.errors import UserError
 from audio_mu.models import AudioClassifier
-from audio_mu.own_code import is_reference, load
+from audio_mu.own_code import is_reference, load, own_code
 from audio_mu.unlearning import METHODS, choose
 from audio_mu.unlearning.registry import whole_or_nothing
 from audio_mu.workflows.method_settings import check_methods

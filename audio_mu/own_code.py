@@ -22,41 +22,15 @@ def own_code(words: Callable[[str], str]) -> Iterator[None]:
     """Run code of the user's own: whatever it raises is the user's to mend, told by `words` of the error in one line.
 
     What ends a program, `exit()` among it, is an error too; Ctrl-C is none, and the end of memory stays what it is.
-    What it sets for all of torch is put back, so that what else this process computes is computed as ever.
     """
     try:
-        with _torch_as_it_was():
-            yield
+        yield
     except (UserError, KeyboardInterrupt):
         raise
     except BaseException as error:
         if memory_ended(error):
             raise
         raise UserError(words(named(error))) from error
-
-
-@contextmanager
-def _torch_as_it_was() -> Iterator[None]:
-    import torch  # most of what names own code does not run it
-
-    dtype, threads, gradients = torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
-    device, matrices = torch.get_default_device(), torch.get_float32_matmul_precision()
-    strict = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    cast = {kind: (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda")}
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(dtype)
-        torch.set_grad_enabled(gradients)
-        torch.set_float32_matmul_precision(matrices)
-        torch.use_deterministic_algorithms(strict[0], warn_only=strict[1])
-        for kind, (on, to) in cast.items():
-            torch.set_autocast_enabled(kind, on)
-            torch.set_autocast_dtype(kind, to)
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
-        if torch.get_default_device() != device:
-            torch.set_default_device(device)
 
 
 def is_reference(text: str) -> bool:

@@ -17,6 +17,7 @@ from audio_mu.config import Config
 from audio_mu.data.clips import Clips
 from audio_mu.names import WEIGHTS
 from audio_mu.own_code import digest_of, is_reference, load, own_code
+from audio_mu.seeding import settings_kept
 from audio_mu.system.hashing import file_sha256, hash_of, sha256
 from audio_mu.training import OptimizerSettings, pick_device
 
@@ -35,7 +36,10 @@ def network_source(config: Config) -> str:
     started_from = getattr(load(reference), "started_from", None)
     if not callable(started_from):
         return digest_of(reference)
-    with own_code(lambda about: f"architecture={reference!r}: started_from() fails ({about}): mend it"):
+    with (
+        settings_kept(),
+        own_code(lambda about: f"architecture={reference!r}: started_from() fails ({about}): mend it"),
+    ):
         return hash_of([digest_of(reference), started_from()])
 
 

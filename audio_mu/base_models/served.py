@@ -20,7 +20,7 @@ from audio_mu.data.features import Frontend, feature_shape
 from audio_mu.errors import UserError
 from audio_mu.models.waveform import servable
 from audio_mu.own_code import own_code
-from audio_mu.seeding import generator, seeded
+from audio_mu.seeding import generator, seeded, settings_kept
 from audio_mu.store import registry
 from audio_mu.store.runs import Run
 from audio_mu.store.weights import read_weights
@@ -67,7 +67,8 @@ def try_serving(config: Config, n_classes: int, seed: int, state: Mapping[str, n
     """
     where = f"architecture={config.training.architecture!r}"
     needs = "torch operations for any number of clips (x.shape[0], not len(x)), without branches on values"
-    with own_code(lambda about: f"{where} cannot be exported for serving ({about}): its forward must be {needs}"):
+    words = f"{where} cannot be exported for serving"
+    with settings_kept(), own_code(lambda about: f"{words} ({about}): its forward must be {needs}"):
         traced = _filled(config, n_classes, seed, state)
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's exporter about itself
@@ -94,7 +95,7 @@ def try_training(config: Config, n_classes: int) -> None:
     where, size = f"architecture={config.training.architecture!r}", min(config.training.batch_size, LARGEST_BATCH)
     seed = config.training.seeds[0]
     gives = f"it must give logits [batch, {n_classes}] with a gradient, in training mode too"
-    with own_code(lambda about: f"{where} cannot be trained ({about}): {gives}"):
+    with settings_kept(), own_code(lambda about: f"{where} cannot be trained ({about}): {gives}"):
         with seeded(seed):
             shape = feature_shape(config.data.pipeline, config.data.clip_samples)
             network = make_network(config.training.architecture, shape, n_classes)

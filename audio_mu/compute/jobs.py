@@ -21,7 +21,7 @@ from audio_mu.errors import UserError
 from audio_mu.models import AudioClassifier, build
 from audio_mu.own_code import is_own, is_reference, load, own_code
 from audio_mu.progress import say
-from audio_mu.seeding import seeded
+from audio_mu.seeding import seeded, settings_kept
 from audio_mu.training import Examples, OptimizerSettings, fit, pick_device, predict, train_from_scratch
 from audio_mu.unlearning import Settings, own_method, run_method
 
@@ -38,7 +38,7 @@ def make_network(architecture: str, shape: tuple[int, ...], n_classes: int) -> n
     in; in it others' `view` may fail.
     """
     if is_reference(architecture):
-        with own_code(lambda about: f"architecture={architecture!r} fails ({about}): mend it"):
+        with settings_kept(), own_code(lambda about: f"architecture={architecture!r} fails ({about}): mend it"):
             network: nn.Module = load(architecture)(n_classes, (1, *shape) if len(shape) == 1 else shape)
         return network
     network = build(architecture, (shape[0], shape[1]), n_classes)
@@ -53,7 +53,7 @@ def at_start(network: nn.Module, architecture: str, seed: int) -> nn.Module:
     if not is_reference(architecture) or not callable(getattr(type(network), "start", None)):
         return network
     where, before = f"architecture={architecture!r}", _form(network)
-    with own_code(lambda about: f"{where}: start({seed}) fails ({about}): mend it"):
+    with settings_kept(), own_code(lambda about: f"{where}: start({seed}) fails ({about}): mend it"):
         cast(Any, network).start(seed)
     after = _form(network)
     if other := [name for name in {**before, **after} if before.get(name) != after.get(name)]:

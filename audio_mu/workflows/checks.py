@@ -14,6 +14,7 @@ from audio_mu.data.features import feature_shape
 from audio_mu.errors import UserError
 from audio_mu.models import AudioClassifier
 from audio_mu.own_code import is_reference, load, own_code
+from audio_mu.seeding import settings_kept
 from audio_mu.unlearning import METHODS, choose
 from audio_mu.unlearning.registry import whole_or_nothing
 from audio_mu.workflows.method_settings import check_methods
@@ -48,7 +49,8 @@ def _check_own_network(config: Config, methods: tuple[str, ...], shape: tuple[in
         network_class = load(config.training.architecture)
     if not (isinstance(network_class, type) and issubclass(network_class, nn.Module)):
         raise UserError(f"{where} is no class of torch.nn.Module: name one that is made by (n_classes, input_shape)")
-    with own_code(lambda about: f"{where} fails on {_features(shape)} ({about}): mend it"), torch.no_grad():
+    words = f"{where} fails on {_features(shape)}"
+    with settings_kept(), own_code(lambda about: f"{words} ({about}): mend it"), torch.no_grad():
         network = make_network(config.training.architecture, shape, 3).eval()
         answer = network(torch.zeros(2, 1, *shape))
     if getattr(answer, "shape", None) != (2, 3):

@@ -15,17 +15,17 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from audio_mu.compute.worker import end_server, start_server
 from audio_mu.config import LONGEST_SHOWN, PARAMETERS, Config, parse
 from audio_mu.config.commands import remember
 from audio_mu.config.reads import help_text
-from audio_mu.errors import UserError, memory_ended, one_line
-from audio_mu.progress import complain, say
+from audio_mu.errors import UserError, causes, memory_ended, named, one_line
+from audio_mu.progress import complain, prepare_streams, say, show
 from audio_mu.system.processes import when_orphaned
 from audio_mu.system.tuning import look_seldom_for_garbage
 from audio_mu.system.user import check_user
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 USER_ERROR, LEFT_OUT, INTERRUPTED = 2, 3, 130
 AGAIN = "finished steps are kept, and the same command goes on from there"
 SECONDS_TO_END = 5.0  # after which a second signal interrupts the ending too
+SECONDS_UNTIL_AGAIN = 1.0  # after which an interrupt that has got lost comes again
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,14 @@ ENTRY_POINTS = {
 
 def main() -> int:
     """The console script `audio-mu <entry point> --name value`; return the exit code."""
+    prepare_streams()
     words = sys.argv[1:]
     if words and words[0] in ENTRY_POINTS:
         return run_entry_point(words[0], words[1:])
     listed = "\n".join(f"  {name:<8} {entry.about}" for name, entry in ENTRY_POINTS.items())
     usage = f"audio-mu <entry point> --name value …\n\nEntry points:\n{listed}\n\n--help behind one: its parameters"
     if not words or words[0] in ("--help", "-h"):
-        print(usage)
+        show(usage)
         return 0
     complain(f"error: {words[0][:LONGEST_SHOWN]!r} is no entry point: choose {', '.join(ENTRY_POINTS)}")
     return USER_ERROR
@@ -96,10 +98,11 @@ def run_entry_point(name: str, arguments: Sequence[str] | None = None) -> int:
 
     2: refused or broken off; 3: finished but for tasks that failed or runs that cannot be read; 130: interrupted.
     """
+    prepare_streams()
     entry = ENTRY_POINTS[name]
     given = list(sys.argv[1:] if arguments is None else arguments)
     if "--help" in given or "-h" in given:
-        print(f"{entry.about}\n\n{help_text(name)}")
+        show(f"{entry.about}\n\n{help_text(name)}")
         return 0
     _end_on_signals()
     sys.excepthook = _complain_of
@@ -113,7 +116,8 @@ def run_entry_point(name: str, arguments: Sequence[str] | None = None) -> int:
         return USER_ERROR
     except KeyboardInterrupt:
         complain(f"interrupted: {AGAIN}")
-        sys.stdout.flush()
+        with suppress(OSError):
+            sys.stdout.flush()
         end_server()
         os._exit(INTERRUPTED)  # at once: libraries take many seconds to leave while they compile or export
     except Exception as error:
@@ -121,6 +125,8 @@ def run_entry_point(name: str, arguments: Sequence[str] | None = None) -> int:
             raise
         complain(f"error: the memory has ended ({one_line(error)}): give this command more; {AGAIN}")
         return USER_ERROR
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _complain_of(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -186,6 +192,8 @@ def _run(name: str, config: Config, given: Mapping[str, str]) -> int:
         return LEFT_OUT if store.failed or store.damaged else 0
     except UserError:
         raise
+    except SystemExit as error:
+        raise UserError(f"code of your own, or of a library, ends the program ({named(error)}): mend it") from error
     except Exception as error:
         if is_interrupt(error):
             raise KeyboardInterrupt from error
@@ -227,15 +235,30 @@ def _engine(config: Config) -> Engine:
 
 
 def _end_on_signals() -> None:
-    """Have SIGTERM and Ctrl-C interrupt the work, once: `mlflow run` passes on what the terminal has sent already."""
+    """Have SIGTERM and Ctrl-C interrupt the work, once: `mlflow run` passes on what the terminal has sent already.
+
+    Python throws away what is raised while an object is destroyed, and libraries catch what they should not: an
+    interrupt that nothing is ending by comes again every second.
+    """
     interrupted_at = -math.inf
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         nonlocal interrupted_at
         if time.monotonic() - interrupted_at > SECONDS_TO_END:
             interrupted_at = time.monotonic()
+            signal.setitimer(signal.ITIMER_REAL, SECONDS_UNTIL_AGAIN, SECONDS_UNTIL_AGAIN)
             raise KeyboardInterrupt
 
+    def again(_signal: int, _frame: FrameType | None) -> None:
+        if not any(isinstance(cause, KeyboardInterrupt) for cause in causes(sys.exc_info()[1])):
+            raise KeyboardInterrupt
+
+    def lost(thrown: Any) -> None:
+        if not issubclass(thrown.exc_type, KeyboardInterrupt):
+            sys.__unraisablehook__(thrown)
+
+    sys.unraisablehook = lost
+    signal.signal(signal.SIGALRM, again)
     signal.signal(signal.SIGTERM, interrupt)
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as it is for background commands of a script
         signal.signal(signal.SIGINT, interrupt)

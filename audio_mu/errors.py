@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from audio_mu.printable import printable
 
@@ -20,7 +20,30 @@ class UserError(Exception):
 
 def one_line(error: BaseException | str, longest: int = 200) -> str:
     """What an error says, on one line of at most `longest` characters."""
-    return " ".join(printable(str(error)).split())[:longest]
+    return " ".join(printable(said(error)).split())[:longest]
+
+
+def said(error: BaseException | str) -> str:
+    """What an error says; the text of an error of the user's own may fail itself."""
+    try:
+        return str(error)
+    except BaseException as failed:
+        return f"its text fails with {type(failed).__name__}"
+
+
+def named(error: BaseException, longest: int = 200) -> str:
+    """An error in one line: a `UserError` by its words alone, any other with its class before them."""
+    told = one_line(error, longest)
+    return told if isinstance(error, UserError) else f"{type(error).__name__}: {told}".removesuffix(": ")
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it came from, each once: one that is raised from itself has no end."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        yield error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
 
 
 MEMORY_ENDED = ("cannot allocate memory", "can't allocate memory", "not enough memory", "out of memory", "bad_alloc",
@@ -30,12 +53,10 @@ MEMORY_ENDED = ("cannot allocate memory", "can't allocate memory", "not enough m
 
 def memory_ended(error: BaseException) -> bool:
     """Whether an error, or what it came from, means that there is no more memory."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, MemoryError) or any(sign in str(cause).lower() for sign in MEMORY_ENDED):
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False
+    return any(
+        isinstance(cause, MemoryError) or any(sign in said(cause).lower() for sign in MEMORY_ENDED)
+        for cause in causes(error)
+    )
 
 
 def first_of(items: Sequence[str], shown: int = 5) -> str:

@@ -5,19 +5,42 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from audio_mu.errors import UserError, one_line
+from audio_mu.errors import UserError, memory_ended, named
 from audio_mu.system.hashing import file_sha256, sha256
 
 LOADED_AS = "__audio_mu_digest__"
 
 
+@contextmanager
+def own_code(words: Callable[[str], str]) -> Iterator[None]:
+    """Run code of the user's own: whatever it raises is the user's to mend, told by `words` of the error in one line.
+
+    What ends a program, `exit()` among it, is an error too; Ctrl-C is none, and the end of memory stays what it is.
+    """
+    try:
+        yield
+    except (UserError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        if memory_ended(error):
+            raise
+        raise UserError(words(named(error))) from error
+
+
 def is_reference(text: str) -> bool:
     """Whether a text names own code, such as `/path/to/file.py:name` or `module.path:name`."""
     return ":" in text
+
+
+def is_own(text: str) -> bool:
+    """Whether a text names code outside the package: its pretrained encoders are references too."""
+    return is_reference(text) and not text.startswith("audio_mu.")
 
 
 def name_of(reference: str) -> str:
@@ -40,9 +63,10 @@ def load(reference: str) -> Any:
     """
     place, _, name = reference.rpartition(":")
     module = _module(place, digest_of(reference), reference)
-    if not hasattr(module, name):
-        raise UserError(f"{reference!r}: {place} defines no {name!r}: name a function or class of it")
-    return getattr(module, name)
+    with own_code(lambda about: f"{reference!r}: {place} gives no {name!r} ({about}): mend it"):
+        if not hasattr(module, name):
+            raise UserError(f"{reference!r}: {place} defines no {name!r}: name a function or class of it")
+        return getattr(module, name)
 
 
 def unload(reference: str) -> None:
@@ -82,16 +106,11 @@ def _module(place: str, digest: str, reference: str) -> ModuleType:
     module = sys.modules.get(name)
     if module is not None and getattr(module, LOADED_AS, digest) == digest:
         return module
-    try:
+    with own_code(lambda about: f"{reference!r} cannot be loaded ({about}): mend {place}"):
         if _is_file(place):
             module = _run_file(name, _file(reference))
         else:
             module = importlib.import_module(name) if module is None else importlib.reload(module)
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:  # any error of the user's file is the user's to mend
-        about = f"{type(error).__name__}: {one_line(error)}"
-        raise UserError(f"{reference!r} cannot be loaded ({about}): mend {place}") from error
     setattr(module, LOADED_AS, digest)
     return module
 

@@ -40,6 +40,11 @@ def printable(text: str) -> str:
     return OBEYED.sub(lambda found: ascii(found[0])[1:-1], without_passwords(text))
 
 
+def storable(text: str) -> str:
+    """A text with half characters written as `\\udcff`, which no file and no database takes; nothing else changes."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def without_passwords(text: str) -> str:
     """A text whose addresses have `***` for passwords, tokens and signatures: `postgresql://me:***@host/db`.
 

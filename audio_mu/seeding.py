@@ -32,6 +32,29 @@ def seeded(seed: int) -> Iterator[None]:
             np.random.set_state(numpy_state)
 
 
+@contextmanager
+def settings_kept() -> Iterator[None]:
+    """Put back what code of the user's own sets for all of torch in the block: others are computed as ever."""
+    dtype, threads, gradients = torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
+    device, matrices = torch.get_default_device(), torch.get_float32_matmul_precision()
+    strict = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    cast = {kind: (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda")}
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(gradients)
+        torch.set_float32_matmul_precision(matrices)
+        torch.use_deterministic_algorithms(strict[0], warn_only=strict[1])
+        for kind, (on, to) in cast.items():
+            torch.set_autocast_enabled(kind, on)
+            torch.set_autocast_dtype(kind, to)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        if torch.get_default_device() != device:
+            torch.set_default_device(device)
+
+
 def generator(seed: int) -> torch.Generator:
     """A torch generator on the CPU, so that draws are the same on every device."""
     return torch.Generator().manual_seed(seed)

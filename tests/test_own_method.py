@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from audio_mu import api
+from audio_mu.compute.jobs import make_network
 from audio_mu.config import Config
 from audio_mu.errors import UserError
 from audio_mu.unlearning import METHODS
@@ -131,16 +133,66 @@ NETWORK = "from torch import nn\n"
         (f"{NETWORK}class Mine(nn.Flatten):\n  def __init__(self, n, shape): super().__init__()", r"give \[2, 3\]"),
         ("class Mine(:", "SyntaxError"),
         ("Other = 1", "defines no 'Mine'"),
+        (f"{NETWORK}class Mine(nn.Module):\n  def __init__(self, n, shape): exit(0)", r"\(SystemExit: 0\): mend it"),
+        (
+            f"{NETWORK}class Mine(nn.Module):\n  def __init__(self, n, shape): raise BaseException('b')",
+            "BaseException: b",
+        ),
+        (f"{NETWORK}class Mine(nn.Flatten):\n  def forward(self, x): raise GeneratorExit", r"\(GeneratorExit\)"),
+        ("class Mute(Exception):\n  def __str__(self): raise self\nraise Mute", "Mute: its text fails with Mute"),
+        ("raise BaseException('b')", r"cannot be loaded \(BaseException: b\)"),
+        ("def __getattr__(name): raise SystemExit(0)", "SystemExit: 0"),
     ],
 )
 def test_a_network_that_cannot_be_used_is_refused(text: str, words: str, tmp_path: Path) -> None:
-    """Catches a traceback for a mistake in the user's own file, and one that is only noticed in training."""
+    """Catches a traceback for a mistake in the user's own file, or exit code 0, and one that is noticed in training."""
     file = tmp_path / "mine.py"
     file.write_text(text)
     with pytest.raises(UserError, match=words) as raised:
         check(Config.from_text({"architecture": f"{file}:Mine"}))
     assert "\n" not in str(raised.value)
     assert str(file) in str(raised.value)
+
+
+GREEDY = """
+import torch
+
+
+def take():
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    torch.set_num_threads(torch.get_num_threads() + 1)
+    torch.set_grad_enabled(False)
+    torch.set_float32_matmul_precision("medium")
+    torch.use_deterministic_algorithms(True)
+    torch.autocast("cpu", dtype=torch.float16).__enter__()
+
+
+class Mine(torch.nn.Flatten):
+    def __init__(self, n_classes, input_shape):
+        super().__init__()
+        take()
+
+
+take()
+"""
+
+
+def test_what_own_code_sets_for_all_of_torch_is_put_back(tmp_path: Path) -> None:
+    """Catches every other method's figures, or failures, that come of one file that is read in the command."""
+
+    def settings() -> list[object]:
+        return [
+            torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads(), torch.is_grad_enabled(),
+            torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled(),
+            torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu"), torch.zeros(1).device,
+        ]  # fmt: skip
+
+    (tmp_path / "greedy.py").write_text(GREEDY)
+    before = settings()
+    for _ in range(2):  # read and made, then made alone
+        make_network(f"{tmp_path}/greedy.py:Mine", (4, 4), 2)
+        assert settings() == before
 
 
 @pytest.mark.parametrize("value", ["/x.py:VGGish", "/x.py:", "/x.py:a-b", "Vggish"])

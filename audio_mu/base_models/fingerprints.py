@@ -16,7 +16,8 @@ from audio_mu.compute.jobs import Problem
 from audio_mu.config import Config
 from audio_mu.data.clips import Clips
 from audio_mu.names import WEIGHTS
-from audio_mu.own_code import digest_of, is_reference, load
+from audio_mu.own_code import digest_of, is_reference, load, own_code
+from audio_mu.seeding import settings_kept
 from audio_mu.system.hashing import file_sha256, hash_of, sha256
 from audio_mu.training import OptimizerSettings, pick_device
 
@@ -33,7 +34,13 @@ def network_source(config: Config) -> str:
     if not is_reference(reference):
         return ""
     started_from = getattr(load(reference), "started_from", None)
-    return hash_of([digest_of(reference), started_from()]) if callable(started_from) else digest_of(reference)
+    if not callable(started_from):
+        return digest_of(reference)
+    with (
+        settings_kept(),
+        own_code(lambda about: f"architecture={reference!r}: started_from() fails ({about}): mend it"),
+    ):
+        return hash_of([digest_of(reference), started_from()])
 
 
 def network_identity(config: Config) -> str:

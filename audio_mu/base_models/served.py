@@ -17,9 +17,10 @@ from audio_mu.compute.jobs import Result, at_start, make_network
 from audio_mu.config import Config, load_recipe
 from audio_mu.data.audio import SAMPLE_RATE
 from audio_mu.data.features import Frontend, feature_shape
-from audio_mu.errors import UserError, memory_ended, one_line
+from audio_mu.errors import UserError
 from audio_mu.models.waveform import servable
-from audio_mu.seeding import generator, seeded
+from audio_mu.own_code import own_code
+from audio_mu.seeding import generator, seeded, settings_kept
 from audio_mu.store import registry
 from audio_mu.store.runs import Run
 from audio_mu.store.weights import read_weights
@@ -65,7 +66,9 @@ def try_serving(config: Config, n_classes: int, seed: int, state: Mapping[str, n
     Raises `UserError` where something of that fails, or where the exported network answers differently.
     """
     where = f"architecture={config.training.architecture!r}"
-    try:
+    needs = "torch operations for any number of clips (x.shape[0], not len(x)), without branches on values"
+    words = f"{where} cannot be exported for serving"
+    with settings_kept(), own_code(lambda about: f"{words} ({about}): its forward must be {needs}"):
         traced = _filled(config, n_classes, seed, state)
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's exporter about itself
@@ -76,13 +79,6 @@ def try_serving(config: Config, n_classes: int, seed: int, state: Mapping[str, n
         noise = 0.1 * torch.randn(TRIED, config.data.clip_samples, generator=generator(0))
         with torch.inference_mode():
             own, exported = traced.module(noise), program.module()(noise)
-    except Exception as error:  # whatever the user's class does is the user's to mend
-        if memory_ended(error):
-            raise
-        raise UserError(
-            f"{where} cannot be exported for serving ({type(error).__name__}: {one_line(error)}): its forward must be "
-            "torch operations for any number of clips (x.shape[0], not len(x)), without branches on values"
-        ) from error
     if lost or not torch.allclose(own, exported, rtol=TOLERANCE, atol=TOLERANCE * float(own.abs().max())):
         what = f"weight {lost[0]!r} is another one" if lost else f"it answers {TRIED} clips differently"
         raise UserError(
@@ -98,7 +94,8 @@ def try_training(config: Config, n_classes: int) -> None:
     """
     where, size = f"architecture={config.training.architecture!r}", min(config.training.batch_size, LARGEST_BATCH)
     seed = config.training.seeds[0]
-    try:
+    gives = f"it must give logits [batch, {n_classes}] with a gradient, in training mode too"
+    with settings_kept(), own_code(lambda about: f"{where} cannot be trained ({about}): {gives}"):
         with seeded(seed):
             shape = feature_shape(config.data.pipeline, config.data.clip_samples)
             network = make_network(config.training.architecture, shape, n_classes)
@@ -108,15 +105,6 @@ def try_training(config: Config, n_classes: int) -> None:
             steps = optimizer_settings(config).build(network.parameters())
             fit(network, noise, steps, epochs=1, batch_size=size, seed=0, precision=config.training.precision)
         state = registry.as_numpy(network.state_dict())
-    except UserError:
-        raise
-    except Exception as error:  # whatever the user's class does is the user's to mend
-        if memory_ended(error):
-            raise
-        raise UserError(
-            f"{where} cannot be trained ({type(error).__name__}: {one_line(error)}): it must give logits [batch, "
-            f"{n_classes}] with a gradient, in training mode too"
-        ) from error
     try_serving(config, n_classes, seed, state)
 
 

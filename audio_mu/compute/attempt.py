@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from audio_mu.errors import UserError, memory_ended, one_line
+from audio_mu.errors import memory_ended, named
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -28,11 +28,20 @@ class Failed:
     trace: str = ""
 
 
+class TooLong(BaseException):
+    """A job has taken all the time that it may: no error that a method would catch."""
+
+
 def attempt(work: Callable[[J], R], job: J) -> R | Failed:
-    """The result of a job, or its failure as text: an error of the user's own class may not travel."""
+    """The result of a job, or its failure as text: an error of the user's own class may not travel.
+
+    For worker processes, which no Ctrl-C reaches: whatever a method of the user's own raises is a failure of the job.
+    """
     try:
         return work(job)
-    except (Exception, SystemExit) as error:  # a method of the user's own may call exit()
+    except TooLong:
+        raise
+    except BaseException as error:
         return failure(error)
 
 
@@ -40,22 +49,29 @@ def measured(result: R | Failed, figures: Callable[[R], F]) -> tuple[R, F] | Fai
     """A result with its figures. Those of a network that diverged cannot be told: that is a failure too."""
     if isinstance(result, Failed):
         return result
-    found = attempt(figures, result)
-    return found if isinstance(found, Failed) else (result, found)
+    try:
+        return result, figures(result)
+    except Exception as error:
+        return failure(error)
 
 
 def failure(error: BaseException) -> Failed:
     """What an error says, in one line, and its trace."""
-    told = one_line(error) if isinstance(error, UserError) else f"{type(error).__name__}: {one_line(error)}"
+    told = named(error)
     if memory_ended(error):
         told = f"the memory has ended ({told}): fewer workers need less"
-    return Failed(told.removesuffix(": "), "".join(traceback.format_exception(error)))
+    return Failed(told, "".join(traceback.format_exception(error)))
 
 
 def name_of_job(job: object) -> str:
     """A job in words: its method and seed, where it has them."""
     method, seed = getattr(job, "method", ""), getattr(job, "seed", None)
     return f"{method} seed {seed}".strip() if seed is not None else "a task"
+
+
+def spoils_its_worker(job: object) -> bool:
+    """Whether a job runs code of the user's own, which may leave a process changed: it is no other job's then."""
+    return bool(getattr(job, "runs_own_code", False))
 
 
 def too_long(minutes: float) -> Failed:

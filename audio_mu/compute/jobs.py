@@ -17,11 +17,11 @@ from torch import nn
 
 from audio_mu.audit.deeper import deep_figures
 from audio_mu.config.parsers import FLOAT32, UNWEIGHTED
-from audio_mu.errors import UserError, memory_ended, one_line
+from audio_mu.errors import UserError
 from audio_mu.models import AudioClassifier, build
-from audio_mu.own_code import is_reference, load
+from audio_mu.own_code import is_own, is_reference, load, own_code
 from audio_mu.progress import say
-from audio_mu.seeding import seeded
+from audio_mu.seeding import seeded, settings_kept
 from audio_mu.training import Examples, OptimizerSettings, fit, pick_device, predict, train_from_scratch
 from audio_mu.unlearning import Settings, own_method, run_method
 
@@ -38,7 +38,9 @@ def make_network(architecture: str, shape: tuple[int, ...], n_classes: int) -> n
     in; in it others' `view` may fail.
     """
     if is_reference(architecture):
-        return load(architecture)(n_classes, (1, *shape) if len(shape) == 1 else shape)
+        with settings_kept(), own_code(lambda about: f"architecture={architecture!r} fails ({about}): mend it"):
+            network: nn.Module = load(architecture)(n_classes, (1, *shape) if len(shape) == 1 else shape)
+        return network
     network = build(architecture, (shape[0], shape[1]), n_classes)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
 
@@ -51,12 +53,8 @@ def at_start(network: nn.Module, architecture: str, seed: int) -> nn.Module:
     if not is_reference(architecture) or not callable(getattr(type(network), "start", None)):
         return network
     where, before = f"architecture={architecture!r}", _form(network)
-    try:
+    with settings_kept(), own_code(lambda about: f"{where}: start({seed}) fails ({about}): mend it"):
         cast(Any, network).start(seed)
-    except Exception as error:  # whatever the user's class does is the user's to mend
-        if memory_ended(error):
-            raise
-        raise UserError(f"{where}: start({seed}) fails ({type(error).__name__}: {one_line(error)}): mend it") from error
     after = _form(network)
     if other := [name for name in {**before, **after} if before.get(name) != after.get(name)]:
         raise UserError(
@@ -132,6 +130,11 @@ class TrainJob:
     precision: str = FLOAT32
     class_weights: str = UNWEIGHTED
 
+    @property
+    def runs_own_code(self) -> bool:
+        """Whether the network is the user's own."""
+        return is_own(self.problem.architecture)
+
 
 @dataclass(frozen=True)
 class UnlearnJob:
@@ -148,6 +151,11 @@ class UnlearnJob:
     best_on: str | None
     deep_audits: bool = False
     reference: str = ""
+
+    @property
+    def runs_own_code(self) -> bool:
+        """Whether the network or the method is the user's own."""
+        return is_own(self.problem.architecture) or is_own(self.reference)
 
 
 @dataclass(frozen=True)

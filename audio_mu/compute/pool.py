@@ -11,7 +11,19 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import TypeVar
 
-from audio_mu.compute.attempt import SILENCE, TRIES, Failed, failure, lost, name_of_job, next_silence, nothing, too_long
+from audio_mu.compute.attempt import (
+    SILENCE,
+    TRIES,
+    Failed,
+    TooLong,
+    failure,
+    lost,
+    name_of_job,
+    next_silence,
+    nothing,
+    spoils_its_worker,
+    too_long,
+)
 from audio_mu.compute.cores import process_threads
 from audio_mu.compute.worker import context, serve, start_server
 from audio_mu.errors import one_line
@@ -21,10 +33,6 @@ from audio_mu.system.processes import since
 J = TypeVar("J")
 R = TypeVar("R")
 SECONDS_TO_DIE = 1.0  # between the end of a process's pipe and its own
-
-
-class TooLong(Exception):
-    """A job has taken all the time that it may."""
 
 
 class Worker:
@@ -70,7 +78,8 @@ class Worker:
 
 
 class LocalEngine:
-    """Worker processes, each started when there is a job for it and kept for the whole command.
+    """Worker processes, each started when there is a job for it and kept for the whole command, or until it has run
+    code of the user's own, which may have changed what is global in it.
 
     One worker is a process too: the figures and the code path are the same for any number of workers. A lost worker
     is replaced, and its job tried once more. A job that takes longer than `task_minutes` (0: no limit) has failed.
@@ -145,6 +154,10 @@ class LocalEngine:
             try:
                 worker = self._taken(f"{name_of_job(job)}, since {time.strftime('%H:%M')}")
                 result = worker.do(work, job, self.task_minutes)
+                if spoils_its_worker(job):
+                    worker.terminate()
+                    self._dropped(worker)
+                    return result
             except TooLong:
                 self._dropped(worker)
                 return too_long(self.task_minutes)

@@ -25,12 +25,14 @@ from audio_mu.compute.attempt import (
     SILENCE,
     TRIES,
     Failed,
+    TooLong,
     attempt,
     failure,
     lost,
     name_of_job,
     next_silence,
     nothing,
+    spoils_its_worker,
     too_long,
 )
 from audio_mu.compute.cores import process_threads
@@ -55,10 +57,6 @@ NOT_WRITABLE = ".*not writable.*"
 """torch's warning about Ray's arrays, which are shared and read-only; nothing here writes to them."""
 SHARED_FIELDS = ("base_state",)
 """Large fields that many jobs have in common: they are sent once."""
-
-
-class TooLong(BaseException):
-    """A job has taken all the time that it may: no error that a method would catch."""
 
 
 @contextmanager
@@ -175,7 +173,7 @@ class RayEngine:
             if id(value) not in shared:
                 shared[id(value)] = ray.put(value)
         on_gpu = pick_device(problem.device).type == "cuda"
-        task: Any = ray.remote(_work).options(
+        task: Any = ray.remote(max_calls=1 if spoils_its_worker(job) else 0)(_work).options(
             num_cpus=problem.threads, num_gpus=1 if on_gpu else 0, max_retries=TRIES - 1, name=name_of_job(job)
         )
         light = replace(job, problem=replace(problem, features=Path()), **dict.fromkeys(large))

@@ -20,6 +20,7 @@ from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Any
 
 from audio_mu.compute.attempt import attempt, failure
+from audio_mu.progress import leave_unread_streams
 from audio_mu.system.processes import when_gone
 from audio_mu.system.tuning import keep_freed_memory
 
@@ -79,6 +80,7 @@ def serve(connection: Connection, parent: int, since: str, environment: Mapping[
         if not frozen:  # no search for garbage among what was imported; seldom searches would keep finished networks
             gc.freeze()
             frozen = True
+        leave_unread_streams()
         _answer(connection, attempt(work, job))
         del work, job
 

@@ -22,7 +22,7 @@ from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
-from audio_mu.errors import UserError, one_line
+from audio_mu.errors import UserError, causes, one_line, said
 from audio_mu.progress import say
 from audio_mu.system.writing import DISK_FULL, TEMPORARY
 
@@ -66,7 +66,7 @@ HTTP_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
 def explain(error: BaseException) -> str | None:
     """One line about a fault of store, disk or network with a way out; None where the error is none of these."""
-    for cause in _causes(error):
+    for cause in causes(error):
         if isinstance(cause, OSError) and cause.errno in OPEN_FILES:
             return f"no more files can be opened ({cause.strerror}): allow more, as by `ulimit -n 4096`, {AGAIN}"
         if isinstance(cause, OSError) and cause.errno in DISK_FULL:
@@ -77,22 +77,22 @@ def explain(error: BaseException) -> str | None:
         if isinstance(cause, OSError) and cause.errno in UNWRITABLE and cause.filename:
             return f"{cause.filename!r} cannot be accessed ({cause.strerror}): change its rights, {AGAIN}"
         # torch writes models through C++ and names no errno.
-        if isinstance(cause, RuntimeError) and ("PytorchStreamWriter" in str(cause) or "iostream" in str(cause)):
+        if isinstance(cause, RuntimeError) and ("PytorchStreamWriter" in said(cause) or "iostream" in said(cause)):
             return (
                 f"a model cannot be written, its disk or the temporary folder {_temporary()} is full or fails "
                 f"({one_line(cause, SHOWN)}): free space, or set TMPDIR to another folder, {AGAIN}"
             )
         if type(cause).__module__.partition(".")[0] in STORE_MODULES:
             for signs, told in TOLD:
-                if any(sign in str(cause).lower() for sign in signs):
+                if any(sign in said(cause).lower() for sign in signs):
                     return f"{told} ({one_line(cause, SHOWN)})"
     return None
 
 
 def machine_fault(error: BaseException) -> int | None:
     """The system's number of the machine's fault that an error comes from; None for any other error."""
-    for cause in _causes(error):
-        told = IN_WORDS.search(str(cause)) if not isinstance(cause, OSError) else None
+    for cause in causes(error):
+        told = IN_WORDS.search(said(cause)) if not isinstance(cause, OSError) else None
         number = cause.errno if isinstance(cause, OSError) else int(told[1]) if told else None
         if number in OF_MACHINE:
             return number
@@ -131,7 +131,7 @@ def temporary_folder() -> Iterator[Path]:
         raise
     except Exception as error:
         fault = machine_fault(error)
-        if fault not in NO_SPACE and "PytorchStreamWriter" not in str(error):
+        if fault not in NO_SPACE and "PytorchStreamWriter" not in said(error):
             refuse_machine_fault(error)
             raise
         why = os.strerror(fault) if fault is not None else one_line(error, SHOWN)
@@ -140,15 +140,9 @@ def temporary_folder() -> Iterator[Path]:
         ) from error
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
 def _passes(error: Exception, signs: Sequence[str]) -> bool:
     exists = getattr(error, "error_code", "") == "RESOURCE_ALREADY_EXISTS"  # found by a constraint too, but for good
-    return not exists and any(sign in str(error).lower() for sign in signs)
+    return not exists and any(sign in said(error).lower() for sign in signs)
 
 
 def patiently(call: Callable[[], Result], patience: float = PATIENCE, signs: Sequence[str] = PASSING) -> Result:
@@ -219,7 +213,7 @@ def in_a_hurry(client: MlflowClient) -> Iterator[None]:
 
 def is_interrupt(error: BaseException) -> bool:
     """Whether an interrupt is behind an error: MLflow and SQLAlchemy may raise their own on the way out of it."""
-    return any(not isinstance(cause, Exception) for cause in _causes(error))
+    return any(isinstance(cause, KeyboardInterrupt) for cause in causes(error))
 
 
 @cache
@@ -237,7 +231,7 @@ def drop_transactions(interrupt: BaseException) -> None:
     The frames that it came through hold cursors, and with these the locks even of closed connections: its traceback
     goes.
     """
-    for cause in _causes(interrupt):
+    for cause in causes(interrupt):
         if cause.__traceback__ is not None:
             cause.__traceback__.tb_next = None
             cause.__traceback__ = None

@@ -21,7 +21,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.types import Schema, TensorSpec
 
 from audio_mu.errors import UserError, one_line
-from audio_mu.printable import printable
+from audio_mu.printable import printable, storable
 from audio_mu.progress import say_once
 from audio_mu.store import queries
 from audio_mu.store.artifacts import way_back
@@ -238,8 +238,9 @@ def register(store: Store, name: str, model_uri: str, run_id: str, tags: Mapping
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     model_id = model_uri.removeprefix("models:/")
+    taken = {key: storable(value) for key, value in tags.items()}
     created = store.client.create_model_version(
-        name, source=model_uri, run_id=run_id, tags=dict(tags), description=printable(about), model_id=model_id
+        name, source=model_uri, run_id=run_id, tags=taken, description=printable(about), model_id=model_id
     )
     return _version(created)
 

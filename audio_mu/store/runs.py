@@ -18,8 +18,8 @@ import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
-from audio_mu.errors import UserError, one_line
-from audio_mu.printable import printable
+from audio_mu.errors import UserError, named, one_line
+from audio_mu.printable import printable, storable
 from audio_mu.progress import say
 from audio_mu.store.artifacts import files_of, packed
 from audio_mu.store.faults import drop_transactions, in_a_hurry, is_interrupt
@@ -49,17 +49,17 @@ class Run:
             self.store.client.set_terminated(self.id, "FINISHED")
             return
         with _broken_off(self.store, error) as status:
-            if isinstance(error, UserError):
-                self.tags({REASON: one_line(error, LONGEST_REASON)})
+            if status == "FAILED":
+                self.tags({REASON: named(error, LONGEST_REASON)})
             self.store.client.set_terminated(self.id, status)
 
     def tags(self, tags: Mapping[str, str]) -> None:
         """Set tags, all in one call."""
-        self.store.client.log_batch(self.id, tags=[RunTag(key, value) for key, value in tags.items()])
+        self.store.client.log_batch(self.id, tags=_tags(tags))
 
     def params(self, params: Mapping[str, str]) -> None:
         """Log parameters, all in one call."""
-        self.store.client.log_batch(self.id, params=[Param(key, value) for key, value in params.items()])
+        self.store.client.log_batch(self.id, params=[Param(key, storable(value)) for key, value in params.items()])
 
     def metrics(self, values: Mapping[str, float], model_uri: str | None = None) -> None:
         """Log numbers, all in one call; with `model_uri` as those of a logged model too."""
@@ -79,7 +79,7 @@ class Run:
 
     def text(self, path: str, text: str) -> None:
         """Write a text artifact; pages as they may be shown."""
-        self.bytes(path, (printable(text) if path.endswith(".md") else text).encode())
+        self.bytes(path, storable(printable(text) if path.endswith(".md") else text).encode())
 
     def csv(self, path: str, frame: pd.DataFrame) -> None:
         """Write a table; numbers keep every digit."""
@@ -149,8 +149,7 @@ def _name_given_run(name: str, tags: Mapping[str, str]) -> None:
     """Whatever keeps it from that is not to be told: what the run would say is told anyway."""
     if run := os.environ.get(GIVEN_RUN):
         with suppress(Exception):
-            named = {"mlflow.runName": name, **tags}
-            MlflowClient().log_batch(run, tags=[RunTag(key, value) for key, value in named.items()])
+            MlflowClient().log_batch(run, tags=_tags({"mlflow.runName": name, **tags}))
 
 
 Child = tuple[Store, Run, str, str, str, Mapping[str, str], Mapping[str, str]]
@@ -173,8 +172,13 @@ def lone_run(store: Store, stage: str, role: str, name: str, tags: Mapping[str, 
     return _create(store, name, {"stage": stage, "role": role, **tags, **_common_tags()})
 
 
+def _tags(tags: Mapping[str, str]) -> list[RunTag]:
+    return [RunTag(key, storable(value)) for key, value in tags.items()]
+
+
 def _create(store: Store, name: str, tags: Mapping[str, str]) -> Run:
-    created = store.client.create_run(store.experiment_id, run_name=name, tags={USER: getpass.getuser(), **tags})
+    taken = {tag.key: tag.value for tag in _tags({USER: getpass.getuser(), **tags})}
+    created = store.client.create_run(store.experiment_id, run_name=storable(name), tags=taken)
     store.artifact_roots[created.info.run_id] = (store.experiment_id, created.info.artifact_uri)
     return Run(store, created.info.run_id, name)
 

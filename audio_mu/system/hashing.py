@@ -16,7 +16,7 @@ def sha256(*parts: bytes | memoryview | str) -> str:
     """Hexadecimal SHA-256 of the parts, each preceded by its length so that no two lists of parts collide."""
     digest = hashlib.sha256()
     for part in parts:
-        data = part.encode() if isinstance(part, str) else part
+        data = part.encode(errors="surrogatepass") if isinstance(part, str) else part
         digest.update(len(data).to_bytes(8, "little"))
         digest.update(data)
     return digest.hexdigest()

@@ -14,6 +14,7 @@ from audio_mu.config import REPAIR_FIELDS
 from audio_mu.errors import UserError, suggest
 from audio_mu.names import NAIVE, ORIGINAL, STUDY
 from audio_mu.own_code import digest_of, is_reference, load, unload
+from audio_mu.seeding import settings_kept
 from audio_mu.unlearning.search import IMPAIR_STEP, REPAIR_STEP, Limits, Range
 
 REQUESTS = frozenset({"item", "class", "speaker", "list"})
@@ -121,10 +122,14 @@ def method(
 
 @contextmanager
 def whole_or_nothing(reference: str) -> Iterator[None]:
-    """Code of the user's own that fails while it is read, or is refused, registers nothing and is read again."""
+    """Code of the user's own that fails while it is read, or is refused, registers nothing and is read again.
+
+    What it sets for all of torch is put back.
+    """
     before = dict(METHODS)
     try:
-        yield
+        with settings_kept():
+            yield
     except BaseException:
         METHODS.clear()
         METHODS.update(before)

@@ -11,9 +11,10 @@ from audio_mu.compute.jobs import make_network
 from audio_mu.config import Config
 from audio_mu.data.datasets import check_folder
 from audio_mu.data.features import feature_shape
-from audio_mu.errors import UserError, one_line
+from audio_mu.errors import UserError
 from audio_mu.models import AudioClassifier
-from audio_mu.own_code import is_reference, load
+from audio_mu.own_code import is_reference, load, own_code
+from audio_mu.seeding import settings_kept
 from audio_mu.unlearning import METHODS, choose
 from audio_mu.unlearning.registry import whole_or_nothing
 from audio_mu.workflows.method_settings import check_methods
@@ -58,13 +59,10 @@ def _check_own_network(config: Config, methods: tuple[str, ...], shape: tuple[in
         network_class = load(config.training.architecture)
     if not (isinstance(network_class, type) and issubclass(network_class, nn.Module)):
         raise UserError(f"{where} is no class of torch.nn.Module: name one that is made by (n_classes, input_shape)")
-    try:
+    words = f"{where} fails on {_features(shape)}"
+    with settings_kept(), own_code(lambda about: f"{words} ({about}): mend it"), torch.no_grad():
         network = make_network(config.training.architecture, shape, 3).eval()
-        with torch.no_grad():
-            answer = network(torch.zeros(2, 1, *shape))
-    except Exception as error:  # whatever the user's class raises is the user's to mend
-        about = f"{type(error).__name__}: {one_line(error)}"
-        raise UserError(f"{where} fails on {_features(shape)} ({about}): mend it") from error
+        answer = network(torch.zeros(2, 1, *shape))
     if getattr(answer, "shape", None) != (2, 3):
         raise UserError(f"{where} answers 2 clips of 3 classes with {getattr(answer, 'shape', answer)!r}: give [2, 3]")
     missing = [(f"methods={name!r}", METHODS[name].needs) for name in methods if METHODS[name].needs]

@@ -91,6 +91,21 @@ class Failing(Pretrained):
 """
 
 
+def test_which_jobs_run_code_of_the_users_own(job: UnlearnJob) -> None:
+    """Catches an own network or method that shares its worker, and a built-in encoder that gets one for every task."""
+
+    def own(architecture: str, reference: str) -> bool:
+        problem = replace(job.problem, architecture=architecture)
+        training = TrainJob(problem, 40, job.sets["remain"], job.sets, job.settings.optimizer, 8, 0, None)
+        unlearning = replace(job, problem=problem, reference=reference)
+        assert training.runs_own_code == replace(unlearning, reference="").runs_own_code
+        return unlearning.runs_own_code
+
+    encoder = "audio_mu.models.pretrained:WavLM"
+    assert not own("CCT", "") and not own(encoder, "")
+    assert own("/tmp/own.py:Flat", "") and own("CCT", "/tmp/own.py:mine") and own(encoder, "my.module:mine")
+
+
 @pytest.fixture
 def pretrained(job: UnlearnJob, tmp_path: Path) -> UnlearnJob:
     """The same on a network whose encoder starts from a file; the base's weights are all 9 or larger."""

@@ -14,6 +14,7 @@ from tempfile import gettempdir
 
 import numpy as np
 import pytest
+import torch
 
 from audio_mu.compute.attempt import Failed
 from audio_mu.compute.cores import threads_and_workers
@@ -31,8 +32,27 @@ class Odd(Exception):
         super().__init__(first)
 
 
+class Mute(Exception):
+    """An error that cannot say anything."""
+
+    def __str__(self) -> str:
+        raise self
+
+
+def from_itself() -> BaseException:
+    error = ValueError("again")
+    error.__cause__ = error
+    return error
+
+
+WILD = {-7: BaseException("base"), -8: KeyboardInterrupt("me"), -9: GeneratorExit(), -10: Mute(), -11: from_itself()}
+"""What nobody would raise, and nobody catches."""
+
+
 def square(number: int) -> int:
     """A job; some numbers end badly."""
+    if number in WILD:
+        raise WILD[number]
     if number == -1:
         raise ValueError(f"{number} is negative")
     if number == -2:
@@ -78,6 +98,20 @@ def sleep(job: Named) -> int:
     return job.seed
 
 
+@dataclass(frozen=True)
+class Spoiling:
+    """A job that changes what is global in its process, and tells how it found that."""
+
+    runs_own_code: bool
+
+
+def spoil(_: Spoiling) -> tuple[int, torch.dtype, bool]:
+    found = os.getpid(), torch.get_default_dtype(), torch.is_autocast_enabled("cpu")
+    torch.set_default_dtype(torch.float64)
+    torch.autocast("cpu", dtype=torch.bfloat16).__enter__()
+    return found
+
+
 def wait_for(mark: Path) -> bool:
     for _ in range(600):
         if mark.exists():
@@ -116,10 +150,16 @@ def test_a_command_gets_ready_while_its_workers_compute(tmp_path: Path) -> None:
         (-4, "SystemExit: a method that ends the program"),
         (-5, "the memory has ended (MemoryError: Unable to allocate"),
         (-6, "its worker was lost 2 times (signal 9; has the memory ended?)"),
+        (-7, "BaseException: base"),
+        (-8, "KeyboardInterrupt: me"),
+        (-9, "GeneratorExit"),
+        (-10, "Mute: its text fails with Mute"),
+        (-11, "ValueError: again"),
     ],
 )
-def test_one_job_fails_and_the_others_do_not(job: int, reason: str) -> None:
-    """Catches a command that ends with its first failed job, whatever it fails by, and a reason of several lines."""
+def test_one_job_fails_and_the_others_do_not(job: int, reason: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Catches a command that ends with its first failed job, whatever it fails by, a worker that is lost by an odd
+    error, a reason of several lines, and a traceback on the terminal."""
     with LocalEngine(2) as engine:
         found = dict(engine.run(square, [job, 2, 3, 4], "squares"))
     failed = found.pop(job)
@@ -128,6 +168,7 @@ def test_one_job_fails_and_the_others_do_not(job: int, reason: str) -> None:
     assert failed.reason.startswith(reason)
     assert "\n" not in failed.reason
     assert ("Traceback" in failed.trace) == (job != -6)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_result_that_cannot_travel_is_a_failure() -> None:
@@ -156,6 +197,16 @@ def test_what_a_worker_cannot_import_is_a_failure(tmp_path: Path, monkeypatch: p
         assert isinstance(failed, Failed)
         assert failed.reason.startswith("the memory has ended (ImportError: libtorch_cpu.so")
         assert dict(engine.run(square, [3], "squares")) == {3: 9}
+
+
+def test_no_job_finds_what_code_of_the_users_own_has_changed() -> None:
+    """Catches figures that depend on which method ran before in the worker, and a new worker for every built-in one."""
+    with LocalEngine(1) as engine:
+        own = [found for _, found in engine.run(spoil, [Spoiling(True)] * 3, "own")]
+        assert len({pid for pid, *_ in own}) == 3
+        assert {tuple(state) for _, *state in own} == {(torch.float32, False)}
+        (_, first), (_, second) = engine.run(spoil, [Spoiling(False)] * 2, "built in")
+    assert first[1:] == (torch.float32, False) and first[0] == second[0]
 
 
 def test_a_lost_worker_costs_its_job_one_more_try(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from audio_mu.compute.jobs import Problem, TrainJob, train_job
 from audio_mu.compute.pool import LocalEngine
 from audio_mu.errors import UserError
 from audio_mu.training import OptimizerSettings
-from tests.faults.dying_jobs import DyingJob, die, die_once, nap, refuse_odd
+from tests.faults.dying_jobs import DyingJob, die, die_once, nap, own_process, refuse_odd
 
 pytest.importorskip("ray", reason="Ray is not installed (requirements-cluster.txt): its engine is not tested")
 
@@ -75,6 +75,12 @@ def test_figures_are_those_of_the_local_engine(engine: RayEngine, problem: Probl
     for seed, result in here.items():
         np.testing.assert_array_equal(by_ray[seed].logits["test"], result.logits["test"])
     assert not np.array_equal(here[40].logits["test"], here[41].logits["test"])
+
+
+def test_code_of_the_users_own_has_a_worker_for_itself(engine: RayEngine, problem: Problem) -> None:
+    """Catches a method whose changes of global state the next task of the same worker finds."""
+    jobs = [DyingJob(problem, seed, Path(), runs_own_code=True) for seed in range(4)]
+    assert len({pid for _, pid in engine.run(own_process, jobs, "own")}) == 4
 
 
 def test_a_lost_worker_costs_no_result(engine: RayEngine, problem: Problem, tmp_path: Path) -> None:

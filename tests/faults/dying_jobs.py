@@ -19,6 +19,12 @@ class DyingJob:
     problem: Problem
     seed: int
     mark: Path
+    runs_own_code: bool = False
+
+
+def own_process(_: DyingJob) -> int:
+    """The number of the worker."""
+    return os.getpid()
 
 
 def die_once(job: DyingJob) -> int:

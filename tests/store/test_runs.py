@@ -94,11 +94,31 @@ def test_an_interrupt_that_mlflow_wraps_is_one(database: Path) -> None:
 
 
 def test_an_error_fails_the_run(database: Path) -> None:
-    """Catches errors that pass for interrupts."""
+    """Catches errors that pass for interrupts, `exit()` among them, and a FAILED run without a reason."""
     run = lone_run(open_store(), "train", "seed", "x", {})
     with pytest.raises(ValueError, match="own"), run:
         raise ValueError("of its own")
-    assert run.store.client.get_run(run.id).info.status == "FAILED"
+    ended = run.store.client.get_run(run.id)
+    assert (ended.info.status, ended.data.tags["failed_reason"]) == ("FAILED", "ValueError: of its own")
+    run = lone_run(run.store, "train", "seed", "y", {})
+    with pytest.raises(SystemExit), run:
+        sys.exit("a library's")
+    ended = run.store.client.get_run(run.id)
+    assert (ended.info.status, ended.data.tags["failed_reason"]) == ("FAILED", "SystemExit: a library's")
+
+
+def test_half_characters_are_written_out(database: Path) -> None:
+    """Catches a command that dies while it writes down what others' text says, which no encoding takes."""
+    half = "Zo\udcff"
+    run = lone_run(open_store(), "train", "seed", half, {"made": half})
+    run.tags({"set": half})
+    run.params({"given": half})
+    run.note(half)
+    run.text("failure.txt", half)
+    kept = run.store.client.get_run(run.id)
+    told = {kept.info.run_name, *(kept.data.tags[key] for key in ("made", "set", "mlflow.note.content"))}
+    assert told | set(kept.data.params.values()) == {r"Zo\udcff"}
+    assert Path(run.address("failure.txt")).read_text() == r"Zo\udcff"
 
 
 def test_the_commit_is_that_of_this_project(tmp_path: Path) -> None:

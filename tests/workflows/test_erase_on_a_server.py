@@ -11,7 +11,7 @@ from mlflow.entities import LoggedModelOutput
 
 from audio_mu.config import Config
 from audio_mu.erasure.find import Search
-from audio_mu.requests.ledger import COLUMNS, Answer, Entry, enter, read_ledger
+from audio_mu.requests.ledger import COLUMNS, OF_RECORDINGS, Answer, Entry, enter, read_ledger
 from audio_mu.store import removal
 from audio_mu.store.connect import open_store
 from audio_mu.store.files import Files
@@ -65,9 +65,8 @@ def test_a_model_is_there_as_long_as_something_of_it_can_be_removed(store: Store
 
 def test_an_erasure_ends(store: Store) -> None:
     """Catches models that are found again once they are removed, until the server's `mlflow gc` has run."""
-    recordings = pd.DataFrame([["a.wav", "0", "s", "", "f" * 64, "", ""]], columns=list(COLUMNS)).assign(
-        forgotten="True"
-    )
+    row = pd.DataFrame([["a.wav", "0", "s", "", "f" * 64, "", ""]], columns=list(COLUMNS))
+    recordings = row.assign(forgotten="True", scope=OF_RECORDINGS)
     with lone_run(store, "train", "seed", "base", TAGS) as run:
         run.npz("logits/train.npz", clip_id=np.array(["a.wav", "b.wav"]), logits=np.zeros((2, 2)), label=np.zeros(2))
         model = logged(store, run)

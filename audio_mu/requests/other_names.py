@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from audio_mu.data.catalog import composed
-from audio_mu.data.clips import Clips
 from audio_mu.progress import say_once
 from audio_mu.requests.held_out import held_out
 from audio_mu.requests.ledger import CALLED, Entry, Ledger, read_ledger
@@ -18,6 +18,9 @@ from audio_mu.store.artifacts import Unreadable, read_csv
 from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Run
+
+if TYPE_CHECKING:  # `erase` needs no torch
+    from audio_mu.data.clips import Clips
 
 HASHES = ["audio_hash", "source_hash"]
 PARENT = "mlflow.parentRunId"

@@ -34,8 +34,13 @@ def entry_of(
         pd.DataFrame([data.clips.identity[i] for i in wanted], columns=list(COLUMNS)) for wanted in (rows, held_out)
     )
     forgotten = [str(i == rows[0]) for i in rows]
-    tags = {"request": f"{scope}-1", "request_hash": "1", "state": state}
+    tags = {"request": f"{scope}-1", "request_hash": "1", "state": state, "dataset_name": "copies"}
     return Entry("run", tags, recordings.assign(forgotten=forgotten, scope=scope), nonmembers, {})
+
+
+def abroad(entry: Entry) -> Ledger:
+    """A ledger in which the entry is another data set's."""
+    return Ledger((), (replace(entry, tags={**entry.tags, "dataset_name": "others"}),))
 
 
 def named(config: Config, ledger: Ledger, data: Data) -> list[list[str]]:
@@ -88,9 +93,9 @@ def test_scope_decides_what_else_is_left_out(two_copies: Config) -> None:
     (told,) = found.left_out
     assert (told.own, told.others + told.held_out) == (1, len(of_person) - 1)
     erased = entry_of(whole, rows, "erased", "person")
-    for ledger in (Ledger((erased,)), Ledger((), (erased,))):
+    for ledger in (Ledger((erased,)), abroad(erased)):
         assert named(two_copies, ledger, whole)[:3] == without(of_person, 0, 1, 2)
-    assert named(two_copies, Ledger((), (entry,)), whole) == [*without(of_person, 0), []]
+    assert named(two_copies, abroad(entry), whole) == [*without(of_person, 0), []]
     by_class = entry_of(whole, rows, "answered", "class")
     assert named(two_copies, Ledger((by_class,)), whole)[:3] == without(of_class, 0, 1, 2)
-    assert named(two_copies, Ledger((), (by_class,)), whole)[:3] == without({clips.ids[rows[0]]}, 0)
+    assert named(two_copies, abroad(by_class), whole)[:3] == without({clips.ids[rows[0]]}, 0)

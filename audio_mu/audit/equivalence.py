@@ -53,7 +53,7 @@ def auc_gap(members: ArrayLike, nonmembers: ArrayLike, people: Sequence[str], ot
     # A side's own mean is taken off, else whoever speaks more recordings would seem to differ.
     sizes = [above.shape[1], below.shape[1]]
     centres = np.repeat([above.mean() / sizes[0], below.mean() / sizes[1]], sizes)
-    units = [*_names(people), *_names(others)]  # a person on both sides is one
+    units = [*_names(people), *_names(others, len(people))]  # a person on both sides is one, a recording on none
     squared = _of_seeds(above.mean(axis=1)) + _of_people(each - centres, units)
     return Gap(float(above.mean()), _error(squared, min(above.size, below.size)), degrees)
 
@@ -96,7 +96,10 @@ def _degrees(values: Floats, people: Sequence[str]) -> int:
     return n - 1
 
 
-def _names(people: Sequence[str]) -> list[str]:
-    """Who or what another draw would replace: people, or recordings where few people or none are known."""
+def _names(people: Sequence[str], first: int = 0) -> list[str]:
+    """Who or what another draw would replace: people, or recordings where few people or none are known.
+
+    `first`: the number of the first recording.
+    """
     few = len({*people} - {""}) < LEAST_PEOPLE
-    return [str(place) if few or not name else f"person {name}" for place, name in enumerate(people)]
+    return [str(place) if few or not name else f"person {name}" for place, name in enumerate(people, first)]

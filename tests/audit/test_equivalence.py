@@ -87,3 +87,13 @@ def test_recordings_of_one_person_count_one_by_one() -> None:
     assert mean_gap(values, ["p1"] * len(NAMES)) == mean_gap(values, [""] * len(NAMES))
     with pytest.raises(ValueError, match="two seeds and two recordings"):
         mean_gap(values[:1], NAMES)
+
+
+def test_recordings_of_both_sides_are_not_one_by_their_places() -> None:
+    """Catches the first member counted as one with the first non-member: their differences would cancel, or add up."""
+    rng = np.random.default_rng(5)
+    members = rng.normal(0, 0.1, (SEEDS, 40)) + rng.normal(0, 0.2, 40)
+    names = [""] * 40
+    found = auc_gap(members, -members, names, names)
+    assert found.error == pytest.approx(auc_gap(members, -members[:, ::-1], names, names).error)
+    assert found.error > mean_gap(members, names).error

@@ -41,34 +41,35 @@ def tracking_server(folder: Path, database: str, workers: int = 1) -> Iterator[s
         "mlflow", "server", "--backend-store-uri", database, "--artifacts-destination", str(folder / "artifacts"),
         "--serve-artifacts", "--port", str(port), "--workers", str(workers),
     ]  # fmt: skip
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with log.open("w") as output:
-        server = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-        wait_for(lambda: server.poll() is not None or _answers(port), "the tracking server", log)
-        if server.poll() is not None:
-            raise RuntimeError(f"the tracking server has ended:\n{log.read_text()[-2000:]}")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        if server.poll() is None:
-            os.killpg(server.pid, signal.SIGTERM)
-            server.wait(30)
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with _running(command, port, "/health", "the tracking server", log, environment, folder) as address:
+        yield address
 
 
 @contextmanager
 def model_server(uri: str, database: str, log: Path) -> Iterator[str]:
     """`mlflow models serve` of a registered model, without leave to unpickle; yields its address."""
     port = free_port()
-    environment = os.environ | {"MLFLOW_TRACKING_URI": database, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    environment = {"MLFLOW_TRACKING_URI": database, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
     command = ["mlflow", "models", "serve", "-m", uri, "--env-manager", "local", "-p", str(port)]
+    with _running(command, port, "/ping", "the served model", log, environment) as address:
+        yield address
+
+
+@contextmanager
+def _running(
+    command: list[str], port: int, path: str, what: str, log: Path, environment: dict[str, str],
+    folder: Path | None = None,
+) -> Iterator[str]:  # fmt: skip
+    """A server that answers at a path, and ends with the block with all that it has started; yields its address."""
     with log.open("w") as output:
-        server = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+        server = subprocess.Popen(
+            command, cwd=folder, env=os.environ | environment, stdout=output, stderr=output, start_new_session=True
+        )
     try:
-        wait_for(lambda: server.poll() is not None or _answers(port, "/ping"), "the served model", log)
+        wait_for(lambda: server.poll() is not None or _answers(port, path), what, log)
         if server.poll() is not None:
-            raise RuntimeError(f"the model's server has ended:\n{log.read_text()[-2000:]}")
+            raise RuntimeError(f"{what} has ended:\n{log.read_text()[-2000:]}")
         yield f"http://127.0.0.1:{port}"
     finally:
         if server.poll() is None:
@@ -76,7 +77,7 @@ def model_server(uri: str, database: str, log: Path) -> Iterator[str]:
             server.wait(30)
 
 
-def _answers(port: int, path: str = "/health") -> bool:
+def _answers(port: int, path: str) -> bool:
     connection = HTTPConnection("127.0.0.1", port, timeout=2)  # past any proxy
     try:
         connection.request("GET", path)

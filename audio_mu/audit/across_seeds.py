@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 
@@ -12,8 +12,8 @@ import pandas as pd
 
 from audio_mu.audit.distances import activation_distance, js_divergence
 from audio_mu.audit.epsilon import EpsilonBound, epsilon_bound
-from audio_mu.audit.equivalence import auc_gap, mean_gap
-from audio_mu.audit.klom import gaussian_klom, halves, klom, spread
+from audio_mu.audit.many_seeds import MANY_SEEDS, Answers, answers_of, klom_figures, klom_reading, sure_gaps
+from audio_mu.audit.one_model import COMPARED
 from audio_mu.audit.performance import cross_entropy, logit_scaled_confidence
 from audio_mu.audit.population import placements
 from audio_mu.audit.rmia import halve, rmia_attack
@@ -21,9 +21,6 @@ from audio_mu.audit.ulira import ulira
 from audio_mu.names import FLOOR, NAIVE
 
 SEEDS_OF_RMIA, SEEDS_OF_ULIRA, SEEDS_OF_EPSILON, SEEDS_OF_FLOOR = 2, 3, 2, 2
-MANY_SEEDS = 16
-"""From here on KLoM, and tests of equivalence with retraining."""
-SETS = ("forget", "remain", "test")
 NONMEMBERS_OF_RMIA, FEW_NONMEMBERS = 2, 50
 BY_SEED = ["method", "metric", "seed", "value"]
 WHOLE = ["method", "metric", "value", "seeds"]
@@ -141,6 +138,7 @@ class _Audits:
         self.whole: list[tuple[str, str, float, str]] = []
         self.per_clip: list[pd.DataFrame] = []
         self.readings: dict[str, str] = {}
+        self._of_naive: dict[tuple[int, ...], dict[str, Answers]] = {}
 
     def found(self, notes: Sequence[str]) -> CellAudit:
         """The rows as tables."""
@@ -182,9 +180,12 @@ class _Audits:
                 columns["separated"] = bound.separated
                 readings.append(bound.reading)
         if len(common) >= MANY_SEEDS:
-            readings.append(self._klom(method, common))
+            own, naive = (self._answers(of, tuple(common)) for of in (method, NAIVE))
+            values = klom_figures(own, naive, is_null=method == NAIVE)
+            readings.append(klom_reading(values))
             if method != NAIVE:
-                self._gaps(method, networks, common)
+                values |= sure_gaps(own, naive, self._placed(networks, common), self.given.people)
+            self._add_whole(method, values, common)
         if readings:
             self.readings[method] = "; ".join(readings)
         if columns:
@@ -236,63 +237,30 @@ class _Audits:
             self.by_seed += [(method, f"audit/rmia_{k}", seed, value) for k, value in kept.items() if value is not None]
         return np.mean(scores, axis=0) if scores else None
 
-    def _margins(self, method: str, seeds: Sequence[int], name: str) -> np.ndarray:
-        """The margins [seeds, n] of a set's clips under a method's networks."""
-        return np.stack([logit_scaled_confidence(*self.given.read_set(method, seed, name)) for seed in seeds])
+    def _answers(self, method: str, seeds: tuple[int, ...]) -> dict[str, Answers]:
+        """What a method's networks answer on each set; naive's are kept, every other method asks for them."""
+        if method == NAIVE and seeds in self._of_naive:
+            return self._of_naive[seeds]
+        found = {name: answers_of([self.given.read_set(method, seed, name) for seed in seeds]) for name in COMPARED}
+        if method == NAIVE:
+            self._of_naive[seeds] = found
+        return found
 
-    def _klom(self, method: str, common: Sequence[int]) -> str:
-        """KLoM of every set over the seeds that both have, and of independent halves; a sentence about the forget set.
+    def _placed(self, networks: Networks, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray] | None:
+        """Differences from naive of the placements of the forget clips [seeds, n] and of the non-members [seeds, m].
 
-        Naive has the halves alone: they are the null of the others' halves.
+        None where a side has no two.
         """
-        values: dict[str, float] = {}
-        for name in SETS:
-            naive = self._margins(NAIVE, common, name)
-            if not naive.shape[1]:
-                continue
-            own = naive if method == NAIVE else self._margins(method, common, name)
-            found = {"halves": halves(own, naive)}
-            if method != NAIVE:
-                found |= {"published": klom(own, naive), "gaussian": gaussian_klom(own, naive)}
-            for kind, clips in found.items():
-                told = spread(clips)
-                values |= {f"audit/klom_{name}_{kind}": told.mean, f"audit/klom_{name}_{kind}_p95": told.high}
-        self._add_whole(method, values, common)
-        of = "halves" if method == NAIVE else "published"
-        return f"KLoM on the forget set {values[f'audit/klom_forget_{of}']:.2f}, of halves " + (
-            f"{values['audit/klom_forget_halves']:.2f}"
-        )
+        labels = self.given.forget_labels, self.given.nonmember_labels
+        if min(map(len, labels)) < 2:
+            return None
 
-    def _gaps(self, method: str, networks: Networks, common: Sequence[int]) -> None:
-        """How sure the differences from naive are, of seeds and people together: what `report.rule` tests."""
-        gaps = {}
-        for name in SETS:
-            ours, naive = (self._right(of, common, name) for of in (method, NAIVE))
-            if ours.shape[1] > 1:
-                gaps[f"{name}_accuracy"] = mean_gap(ours - naive, self.given.people(name))
-        if min(len(self.given.forget_labels), len(self.given.nonmember_labels)) > 1:
-            placed = [self._placed(networks[seed], self.naive[seed]) for seed in common]
-            forget, nonmembers = (np.stack(side) for side in zip(*placed, strict=True))
-            people = (self.given.people(name) for name in ("forget", "nonmembers"))
-            gaps["mia_auc"] = auc_gap(forget, nonmembers, *people)
-        rows = {f"sure/{figure}_{part}": value for figure, gap in gaps.items() for part, value in asdict(gap).items()}
-        self._add_whole(method, rows, common)
+        def placed(logits: StoredLogits) -> tuple[np.ndarray, np.ndarray]:
+            return placements(cross_entropy(logits.forget, labels[0]), cross_entropy(logits.nonmembers, labels[1]))
 
-    def _right(self, method: str, seeds: Sequence[int], name: str) -> np.ndarray:
-        """1 where a method's network of a seed names a clip of the set rightly [seeds, n]."""
-        answers = (self.given.read_set(method, seed, name) for seed in seeds)
-        return np.stack([(logits.argmax(axis=1) == labels).astype(float) for logits, labels in answers])
-
-    def _placed(self, ours: StoredLogits, naive: StoredLogits) -> tuple[np.ndarray, np.ndarray]:
-        """Differences of the placements of the forget clips [n] and of the non-members [m]."""
-        sides = [
-            placements(
-                cross_entropy(logits.forget, self.given.forget_labels),
-                cross_entropy(logits.nonmembers, self.given.nonmember_labels),
-            )
-            for logits in (ours, naive)
-        ]
-        return sides[0][0] - sides[1][0], sides[0][1] - sides[1][1]
+        pairs = [(placed(networks[seed]), placed(self.naive[seed])) for seed in seeds]
+        forget, nonmembers = (np.stack([own[side] - naive[side] for own, naive in pairs]) for side in (0, 1))
+        return forget, nonmembers
 
     def _ulira(self, method: str, networks: Networks) -> tuple[np.ndarray, str]:
         """U-LiRA of every left-out seed.

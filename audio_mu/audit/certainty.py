@@ -60,10 +60,15 @@ def _n_recordings(values: Floats, recordings: ArrayLike | None) -> int:
     return len(values) if recordings is None else len(np.unique(recordings))
 
 
+def squared_sum_error(deviations: Floats, units: ArrayLike | None) -> float:
+    """Return the variance of the sum of deviations [n], of which those of one unit [n] stand or fall together."""
+    sums = _of_recordings(deviations, units)
+    return float((sums**2).sum() * len(sums) / (len(sums) - 1))
+
+
 def _squared_error(values: Floats, recordings: ArrayLike | None) -> float:
     """The variance of a mean of values [n], of which those of one recording stand or fall together."""
-    sums = _of_recordings(values - values.mean(), recordings)
-    return float((sums**2).sum() * len(sums) / (len(sums) - 1)) / len(values) ** 2
+    return squared_sum_error(values - values.mean(), recordings) / len(values) ** 2
 
 
 def auc_error(

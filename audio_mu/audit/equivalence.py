@@ -9,6 +9,7 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike
 
+from audio_mu.audit.certainty import squared_sum_error
 from audio_mu.audit.performance import Floats
 
 LEAST_PEOPLE = 10
@@ -36,7 +37,7 @@ def mean_gap(differences: ArrayLike, people: Sequence[str]) -> Gap:
     values = np.asarray(differences, dtype=np.float64)
     degrees = _degrees(values, people)
     weights = values.mean(axis=0) / values.shape[1]
-    squared = _of_seeds(values.mean(axis=1)) + _of_people(weights - weights.mean(), _names(people))
+    squared = _of_seeds(values.mean(axis=1)) + squared_sum_error(weights - weights.mean(), _names(people))
     return Gap(float(values.mean()), _error(squared, values.size), degrees)
 
 
@@ -54,7 +55,7 @@ def auc_gap(members: ArrayLike, nonmembers: ArrayLike, people: Sequence[str], ot
     sizes = [above.shape[1], below.shape[1]]
     centres = np.repeat([above.mean() / sizes[0], below.mean() / sizes[1]], sizes)
     units = [*_names(people), *_names(others, len(people))]  # a person on both sides is one, a recording on none
-    squared = _of_seeds(above.mean(axis=1)) + _of_people(each - centres, units)
+    squared = _of_seeds(above.mean(axis=1)) + squared_sum_error(each - centres, units)
     return Gap(float(above.mean()), _error(squared, min(above.size, below.size)), degrees)
 
 
@@ -75,13 +76,6 @@ def p_beyond(gap: Gap, low: float, high: float) -> float:
 
 def _of_seeds(means: Floats) -> float:
     return float(means.var(ddof=1) / len(means))
-
-
-def _of_people(weights: Floats, units: Sequence[str]) -> float:
-    """Variance of the sum of weights [n] over other units, each with the sum of all recordings of its own."""
-    _, unit = np.unique(units, return_inverse=True)
-    sums = np.bincount(unit, weights=weights)
-    return float((sums**2).sum() * len(sums) / max(len(sums) - 1, 1))
 
 
 def _error(squared: float, answers: int) -> float:

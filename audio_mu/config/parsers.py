@@ -101,38 +101,30 @@ def choice(*allowed: str) -> Parser:
 
 def or_auto(parse: Parser) -> Parser:
     """The same, or `auto`, which becomes None."""
+    return _or(AUTO, parse)
 
-    def parse_or_auto(text: str) -> Any:
-        if text == AUTO:
+
+def or_none(parse: Parser) -> Parser:
+    """The same, or `none`, which becomes None."""
+    return _or(NO_WINDOW, parse)
+
+
+def _or(word: str, parse: Parser) -> Parser:
+    def parse_or_word(text: str) -> Any:
+        if text == word:
             return None
         try:
             return parse(text)
         except Refused as refused:
-            raise Refused(f"{refused}, or auto") from None
+            raise Refused(f"{refused}, or {word}") from None
 
-    return parse_or_auto
+    return parse_or_word
 
 
 RANGE = re.compile(r"(\d{1,18})(?:\s*-\s*(\d{1,18}))?", re.ASCII)
 MOST_SEEDS = 10_000
 """In one range: more than anybody trains, and few enough to be listed."""
-
-
 SHORTEST_RANGE = 8
-
-
-def or_none(parse: Parser) -> Parser:
-    """The same, or `none`, which becomes None."""
-
-    def parse_or_none(text: str) -> Any:
-        if text == NO_WINDOW:
-            return None
-        try:
-            return parse(text)
-        except Refused as refused:
-            raise Refused(f"{refused}, or {NO_WINDOW}") from None
-
-    return parse_or_none
 
 
 def seeds(text: str) -> tuple[int, ...]:

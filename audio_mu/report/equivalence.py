@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from audio_mu.report.facts import Figures
 from audio_mu.report.limits import Limit
 
 LEVEL = 0.05
-PARTS = ("mean", "error", "degrees")
+PARTS = [part.name for part in fields(Gap)]
 COLUMNS = ["method", "figure", "difference", "error", "degrees", "low", "high", "p_within", "p_beyond"]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -316,21 +316,21 @@ def _forgotten(figures: Figures, original: Figures, limits: dict[str, Limit], co
 
 def verdicts(long: pd.DataFrame, methods: Sequence[str], rule: Rule = RULE, compared: int = 1) -> dict[str, Verdict]:
     """The verdict on every method of one cell, each by itself, or as one of so many `compared`."""
-    original, tested = figures_of(long, ORIGINAL) or None, tests(long, methods, rule)
-    return {
-        method: judge(method, figures_of(long, method), original, rule, compared, tested.get(method))
-        for method in methods
-    }
+    figures, original = {method: figures_of(long, method) for method in methods}, figures_of(long, ORIGINAL) or None
+    tested = _tests(figures, original, rule)
+    return {method: judge(method, own, original, rule, compared, tested.get(method)) for method, own in figures.items()}
 
 
 def tests(long: pd.DataFrame, methods: Sequence[str], rule: Rule = RULE) -> dict[str, Equivalence]:
     """The tests of equivalence with retraining of one cell's methods, adjusted for all of them; empty for few seeds."""
-    original = figures_of(long, ORIGINAL) or None
+    return _tests({method: figures_of(long, method) for method in methods}, figures_of(long, ORIGINAL) or None, rule)
+
+
+def _tests(figures: Mapping[str, Figures], original: Figures | None, rule: Rule) -> dict[str, Equivalence]:
     alone = {
         method: found
-        for method in methods
-        if method not in (NAIVE, ORIGINAL)
-        and (found := equivalence(own := figures_of(long, method), _limits(own, original, rule)))
+        for method, own in figures.items()
+        if method not in (NAIVE, ORIGINAL) and (found := equivalence(own, _limits(own, original, rule)))
     }
     return adjusted(alone)
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 
 import numpy as np
@@ -109,6 +110,7 @@ def _classes(store: Store, cell: ComparedCell) -> Classes:
     methods, text = cell.runs.methods, {"dtype": {"label": str, "answer": str}}
     found = {method: cell.runs.of(method).values() for method in methods}
 
+    @cache  # of a removed class every method is asked for, and two of them were before
     def confusion(method: str) -> list[pd.DataFrame]:
         return read_csvs(store, [run.id for run in found[method]], CONFUSION, **text)
 

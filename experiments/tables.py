@@ -18,9 +18,10 @@ import time
 import pandas as pd
 import yaml
 
+from audio_mu.audit.statistics import FriedmanResult
 from audio_mu.config import Config
 from audio_mu.names import FLOOR
-from audio_mu.report import tables
+from audio_mu.report import canvas, figures, tables
 from audio_mu.report.facts import Estimate, figures_of, interval_number
 from audio_mu.report.rule import Outcome, Verdict, verdicts
 from audio_mu.store import queries
@@ -98,7 +99,7 @@ def make_tables() -> None:
         blocks.append(f"### {entry['title']}\n\n`results/{name}.csv`{took}\n\n```sh\n{shown}\n```\n\n{table.strip()}")
     block = "\n\n".join([BEGIN, _overview(ranked), *blocks, END])
     PAGE.write_text(re.sub(MARKED, lambda _: block, PAGE.read_text()))
-    print(f"{len(blocks)} tables in {PAGE.relative_to(ROOT)}")
+    print(f"{len(blocks)} tables in {PAGE.name}")
 
 
 def _shown(words: list[str]) -> str:
@@ -142,8 +143,18 @@ def _overview(found: dict[str, pd.DataFrame]) -> str:
         "is in multiples of naive's\ntime, from the tables of idle cores. Friedman's p over the "
         f"{test.n_cells} tables is {test.p_value:.2g}. By Nemenyi, ranks must be {test.critical_difference:.1f} apart\n"
         "to differ at 5 %, and the tables share base models: only the ends of the list are apart.\n\n"
+        f"![Critical-difference diagram: thick lines join what the test cannot tell apart]({_diagram(test)})\n\n"
         f"{tables.markdown(pd.DataFrame(rows)).strip()}"
     )
+
+
+def _diagram(test: FriedmanResult) -> str:
+    """Draw the ranking; returns its address on the page."""
+    figure = figures.ranking_figure(test, "ToW")
+    assert figure is not None, "nothing to rank: the tables of all methods are missing"
+    path = PAGE.parent / "images" / "ranking.svg"
+    path.write_bytes(canvas.as_file(figure, "svg"))
+    return path.relative_to(PAGE.parent).as_posix()
 
 
 def _short(verdict: Verdict) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 import pandas as pd
 
 from audio_mu.data.catalog import composed
-from audio_mu.data.segments import Heard
 from audio_mu.requests.ledger import COLUMNS, OF_PERSON, SCOPE, Entry
 from audio_mu.store.removal import AnyRun
 
@@ -103,8 +102,8 @@ def rows_of(table: bytes, entry: Entry, called: frozenset[str] = frozenset()) ->
         told = read[[name for name in HASHES if name in read]]
         found = told.isin(entry.hashes).any(axis=1)
         if "source_hash" in read and ("within" in read or any("#" in hash_ for hash_ in entry.hashes)):
-            heard, parts = Heard(entry.hashes), read.get("within", "")
-            found |= read["source_hash"].where(parts == "", parts).map(heard.__contains__)
+            parts = read.get("within", "")
+            found |= read["source_hash"].where(parts == "", parts).map(entry.heard.__contains__)
         if entry.speakers and "speaker" in read:
             found |= read["speaker"].map(composed).isin(entry.speakers | called)
         return read[found] if len(told.columns) and "clip_id" in read else None

@@ -174,10 +174,10 @@ def _holds(folder: Path, entry: Entry) -> bool:
         index = _index(folder)
         ids = {*index["ids"], *(row[0] for row in index["skipped"])}
         said = entry.speakers.intersection(map(composed, index["speakers"]))
-        by_id, by_sound = Heard(entry.ids), Heard(entry.hashes)
+        by_id = Heard(entry.ids)
         sounds = {*index["sources"], *index.get("within", ())} - {""}
         same = entry.hashes & {*index["hashes"], *index["sources"]}
-        return bool(same or said or any(id_ in by_id for id_ in ids) or any(of in by_sound for of in sounds))
+        return bool(same or said or any(id_ in by_id for id_ in ids) or any(of in entry.heard for of in sounds))
     except (ValueError, KeyError, TypeError):
         return True  # unreadable: it would be built anew anyway
 

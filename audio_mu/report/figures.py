@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from audio_mu.audit.statistics import FriedmanResult
 from audio_mu.cosine_curve import CUTS, RATES
 from audio_mu.names import NAIVE
 from audio_mu.report.canvas import AXIS, COLOURS, GRID, INK, SETS, STYLE, YARDSTICKS, Marks, mark_of, subplots
@@ -274,4 +276,53 @@ def prune_figure(curves: Mapping[str, np.ndarray]) -> Figure | None:
                           textcoords="offset points", fontsize=8.5)  # fmt: skip
         axes.set(xlabel="share of weights pruned", ylabel="cosine to the base model", xlim=(0, 1), ylim=(0, 1))
         axes.grid(True)
+    return figure
+
+
+def alike(ranks: Sequence[float], critical: float) -> list[tuple[int, int]]:
+    """(first, last) of each longest run of two or more ascending ranks that lie less than `critical` apart."""
+    runs: list[tuple[int, int]] = []
+    for first, rank in enumerate(ranks):
+        last = max(i for i, other in enumerate(ranks) if other - rank < critical)
+        if last > first and (not runs or last > runs[-1][1]):
+            runs.append((first, last))
+    return runs
+
+
+def ranking_figure(result: FriedmanResult, metric: str) -> Figure | None:
+    """Critical-difference diagram (Demsar 2006, figure 1): average ranks on an axis, best on the left.
+
+    Thick lines join methods that Nemenyi's test cannot tell apart at 5 %. None where there was nothing to test.
+    """
+    if result.critical_difference is None:
+        return None
+    ranks, names = zip(*sorted(zip(result.average_ranks, result.methods)))
+    k, joined = len(names), alike(ranks, result.critical_difference)
+    on_left = -(-k // 2)
+    first_row = -0.9 - 0.35 * len(joined)
+    lowest = first_row - 0.62 * (on_left - 1)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(7.6, 0.36 * (1.6 - lowest)))
+        axes = figure.add_axes((0.2, 0, 0.6, 1))
+        axes.set(xlim=(1, k), ylim=(lowest - 0.4, 1.2))
+        axes.set_axis_off()
+        line: dict[str, Any] = {"color": AXIS, "linewidth": 0.8, "clip_on": False, "solid_capstyle": "butt"}
+        axes.plot([1, k], [0, 0], **line)
+        for tick in range(1, k + 1):
+            axes.plot([tick, tick], [0, 0.12], **line)
+            axes.text(tick, 0.2, str(tick), ha="center", va="bottom", fontsize=7.5, color=AXIS)
+        for i, (rank, name) in enumerate(zip(ranks, names)):
+            is_left = i < on_left
+            row = first_row - 0.62 * (i if is_left else k - 1 - i)
+            edge = 1 - 0.01 * k if is_left else k + 0.01 * k
+            axes.plot([rank, rank, edge], [0, row, row], **line)
+            label = f"{name}  {rank:.1f}" if is_left else f"{rank:.1f}  {name}"
+            axes.text(edge, row, f" {label} ", ha="right" if is_left else "left", va="center", fontsize=8.5)
+        for place, (first, last) in enumerate(joined):
+            height = -0.45 - 0.35 * place
+            ends = [ranks[first] - 0.04, ranks[last] + 0.04]
+            axes.plot(ends, [height, height], color=SETS["remain"], linewidth=3, clip_on=False, solid_capstyle="butt")
+        axes.plot([1, 1 + result.critical_difference], [0.95, 0.95], color=INK, linewidth=1.4, clip_on=False)
+        about = f" critical difference {result.critical_difference:.2f} · {metric}, {result.n_cells} cells"
+        axes.text(1 + result.critical_difference, 0.95, about, va="center", fontsize=8.5, clip_on=False)
     return figure

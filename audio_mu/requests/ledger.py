@@ -13,6 +13,7 @@ from functools import cached_property
 import pandas as pd
 
 from audio_mu.data.catalog import Barred, composed
+from audio_mu.data.segments import Heard
 from audio_mu.errors import UserError, counted, first_of
 from audio_mu.requests import ledger_file
 from audio_mu.requests.into_service import MOVING, ROLE, STAGE, finish_interrupted, put_into_service
@@ -123,6 +124,11 @@ class Entry:
     def hashes(self) -> frozenset[str]:
         """Hashes of their audio, as a clip and as the file has it, and of parts `Clips.within`."""
         return frozenset(self.recordings.filter(["audio_hash", "source_hash", "within"]).to_numpy().ravel()) - {""}
+
+    @cached_property
+    def heard(self) -> Heard:
+        """`hashes`, as what shares sound with them is looked for."""
+        return Heard(self.hashes)
 
     @cached_property
     def speakers(self) -> frozenset[str]:

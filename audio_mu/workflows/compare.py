@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from audio_mu.audit.across_seeds import CellAudit
 from audio_mu.audit.one_model import CONFOUNDED, few_clips
@@ -160,8 +161,13 @@ def _draw(run: Run, cell: ComparedCell, losses: ClipLosses | None) -> None:
     if losses is not None:
         drawn["forget_loss"] = figures.forget_loss_figure(losses.of_all_seeds, methods, title)
     for name, figure in drawn.items():
-        for kind in ("png", "pdf", "svg"):
-            run.bytes(f"figures/{cell.runs.folder}/{name}.{kind}", canvas.as_file(figure, kind))
+        _keep(run, f"figures/{cell.runs.folder}/{name}", figure)
+
+
+def _keep(run: Run, name: str, figure: Figure) -> None:
+    """A figure in the forms that the UI, papers and pages take."""
+    for kind in ("png", "pdf", "svg"):
+        run.bytes(f"{name}.{kind}", canvas.as_file(figure, kind))
 
 
 def _reading(cell: CellRuns, audit: CellAudit, method: str) -> str:
@@ -276,10 +282,11 @@ def _ranking(store: Store, run: Run, config: Config, first: CellRuns, long: pd.D
         return ""
     methods = [method for method in first.methods if method not in tables.NOT_RANKED]
     named = tables.listed(" ".join(key) for key in compared.itertuples(index=False))
-    return (
-        f"## Ranking over cells\n\nFriedman's test over\n\n{named}\n"
-        f"{tables.ranking_markdown(tables.ranking(pooled, methods))}"
-    )
+    ranked = tables.ranking(pooled, methods)
+    for metric, name in (("gap/tow", "ToW"), ("|gap/mia_auc|", "distance to naive's AUC")):
+        if drawn := figures.ranking_figure(ranked[metric], name):
+            _keep(run, f"figures/ranking-{metric.strip('|').partition('/')[2]}", drawn)
+    return f"## Ranking over cells\n\nFriedman's test over\n\n{named}\n{tables.ranking_markdown(ranked)}"
 
 
 def _newest_cells(long: pd.DataFrame) -> dict[str, pd.DataFrame]:

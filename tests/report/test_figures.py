@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.text import Text
 from sklearn.metrics import roc_curve
 
+from audio_mu.audit.statistics import friedman
 from audio_mu.report import canvas, figures
 from tests.report.conftest import MEANS
 
@@ -84,3 +85,16 @@ def test_a_verdict_has_a_colour_and_a_shape(long: pd.DataFrame) -> None:
     points = figures.trade_off_figure(long, list(MEANS), marks).axes[0].lines
     drawn = {(line.get_color(), line.get_marker()) for line in points}
     assert {(canvas.GOOD, "o"), (canvas.BAD, "X"), (canvas.INK, "D"), (canvas.COLOURS["original"], "s")} <= drawn
+
+
+def test_the_ranking_joins_what_cannot_be_told_apart() -> None:
+    """Catches a line that joins methods a critical difference apart, one within another, or a name that is missing."""
+    assert figures.alike([1.0, 2.0, 3.0, 6.0], 2.5) == [(0, 2)]
+    assert figures.alike([1.0, 2.0, 3.0, 4.0], 2.0) == [(0, 1), (1, 2), (2, 3)]
+    assert figures.alike([1.0, 4.0], 2.0) == []
+    table = pd.DataFrame([[0.9, 0.8, 0.1]] * 4, columns=["pop", "fine_tune", "ssd"])
+    figure = figures.ranking_figure(friedman(table, higher_is_better=True), "ToW")
+    assert figure is not None
+    texts = " ".join(text.get_text() for text in figure.findobj(Text))
+    assert all(name in texts for name in ("pop", "fine_tune", "ssd", "4 cells"))
+    assert figures.ranking_figure(friedman(table[:1], higher_is_better=True), "ToW") is None

@@ -16,7 +16,9 @@ import torch
 from torch import nn
 
 from audio_mu.audit.deeper import deep_figures
+from audio_mu.audit.robust import PLAIN
 from audio_mu.config.parsers import FLOAT32, UNWEIGHTED
+from audio_mu.data.altered import Altered
 from audio_mu.errors import UserError
 from audio_mu.models import AudioClassifier, build
 from audio_mu.own_code import is_own, is_reference, load, own_code
@@ -150,6 +152,7 @@ class UnlearnJob:
     hyper_parameters: Mapping[str, Any]
     best_on: str | None
     deep_audits: bool = False
+    altered: Altered = Altered()
     reference: str = ""
 
     @property
@@ -171,6 +174,8 @@ class Result:
     curves: Mapping[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     rates: Mapping[str, float] = field(default_factory=dict)
+    altered: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Of copies, see `altered_logits`."""
 
     @property
     def total_seconds(self) -> float:
@@ -252,12 +257,30 @@ def train_job(job: TrainJob) -> Result:
     )
 
 
+def answers_to(problem: Problem, seed: int, state: Mapping[str, np.ndarray], altered: Altered) -> dict[str, np.ndarray]:
+    """What a network of given weights answers to altered copies, see `altered_logits`."""
+    if not altered.copies:
+        return {}
+    features, _ = problem.tensors()
+    return altered_logits(problem.filled(seed, state).to(features.device), features, altered)
+
+
 def evaluate(problem: Problem, seed: int, state: Mapping[str, np.ndarray], sets: Mapping[str, np.ndarray]) -> Result:
     """The logits of given weights on every set, as of a trained base model."""
     features, _ = problem.tensors()
     network = problem.filled(seed, state).to(features.device)
     logits = {name: predict(network, features, indices) for name, indices in sets.items()}
     return Result(state, logits, 0.0, 0.0, 0.0)
+
+
+def altered_logits(network: nn.Module, features: torch.Tensor, altered: Altered) -> dict[str, np.ndarray]:
+    """Name of an alteration → logits [n, classes] of the copies, with those of the clips themselves; empty without."""
+    if not altered.copies:
+        return {}
+    every = np.arange(len(altered.rows))
+    copies = {name: torch.from_numpy(found).to(features.device) for name, found in altered.copies.items()}
+    own = {PLAIN: predict(network, features, altered.rows)}
+    return own | {name: predict(network, found, every) for name, found in copies.items()}
 
 
 def unlearn_job(job: UnlearnJob) -> Result:
@@ -301,6 +324,7 @@ def unlearn_job(job: UnlearnJob) -> Result:
         curves={_name(key): tuple((int(s), float(v)) for s, v in points) for key, points in unlearned.curves.items()},
         warnings=tuple(map(str, unlearned.warnings)),
         rates=unlearned.rates,
+        altered=altered_logits(unlearned.network, features, job.altered),
     )
 
 

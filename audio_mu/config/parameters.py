@@ -20,6 +20,7 @@ from audio_mu.config.training import TrainingParameters
 from audio_mu.errors import UserError, suggest
 from audio_mu.own_code import is_reference
 
+DEEP, ROBUST = "deep audits", "robust audits"
 DATASETS = ("SyntheticDigits", "audioMNIST", "SpeechCommands", "folder")
 PIPELINES = ("mel", "spec", "logmel", parsers.WAVEFORM)
 NAMES_OF_REQUESTS = {"speaker": "forget_speakers", "class": "forget_class_names", "list": "forget_list"}
@@ -150,8 +151,17 @@ class MethodParameters:
     method_config: Path | None = _parameter("", parsers.path, "YAML file with the methods' hyper-parameters")
     n_trials: int = _parameter("8", integer(1), "tune: hyper-parameters to try for each method")
     deep_audits: bool = _parameter("false", parsers.flag, "true: relearn time and linear probe of every method too")
+    robust_audits: bool = _parameter(
+        "false", parsers.flag, "true: the membership attack on MP3, noisy and trimmed copies too"
+    )
     save_models: str = _parameter("all", choice("all", "naive", "none"), "which methods' models to keep")
     register: str = _parameter("none", str, "none|best|method whose models are registered as unlearned")
+
+    @property
+    def audits(self) -> tuple[str, ...]:
+        """The audits that are made on request, which a result with them is known by."""
+        asked = {DEEP: self.deep_audits, ROBUST: self.robust_audits}
+        return tuple(name for name, is_asked in asked.items() if is_asked)
 
 
 @dataclass(frozen=True)

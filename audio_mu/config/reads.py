@@ -10,7 +10,7 @@ OF_BASES = (*DATA, *(name for name in TRAINING if name != "seeds"))
 _BASES, _REUSE = (*OF_BASES, "seeds"), ("ledger", "force")
 _ADOPT = GROUP_FIELDS["adopt"]
 _CELLS = ("dataset", "dataset_name", "data_dir", "labels", "pipeline", "architecture", "seeds")
-_OF_METHODS = ("methods", "method_config", "deep_audits", "save_models", "register")
+_OF_METHODS = ("methods", "method_config", "deep_audits", "robust_audits", "save_models", "register")
 _OF_REPORT = (*BASE_FIELDS, *REQUEST, *REPAIR, "methods", "register")
 
 READS: dict[str, tuple[str, ...]] = {

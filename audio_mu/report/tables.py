@@ -55,6 +55,10 @@ AUDITED = {
     "deep/relearn_epochs": "relearn epochs",
     "deep/relearn_reached": "relearned",
     "deep/probe_accuracy": "probe acc",
+    "robust/mp3_auc": "AUC of MP3",
+    "robust/noise_auc": "AUC of noisy",
+    "robust/trimmed_auc": "AUC of trimmed",
+    "robust/mean_auc": "AUC of the mean",
 }
 """Metrics of the audit table, in its order, with their headings."""
 
@@ -64,7 +68,8 @@ AUDIT_EXPLANATION = (
     "with the other seeds' naive models as references. U-LiRA: whether this method's models can be told from naive's "
     "on the forget recordings, each seed attacked with the others; 0.5 = no. bound: largest distinguishability seen "
     "per recording (no guarantee, no epsilon of differential privacy), beside its mean under exchanged labels; "
-    "separated: share of recordings on which all of its models and all naive models lie apart."
+    "separated: share of recordings on which all of its models and all naive models lie apart. AUC of MP3, noisy, "
+    "trimmed: MIA on copies altered so; of the mean: by the mean loss over a recording and its copies."
 )
 
 CHAIN_EXPLANATION = (
@@ -92,7 +97,7 @@ SHARES = {"learned", "relearn_reached", "accuracy", "ece", "auc", "score", "bala
 POSSIBLE = {"distance/js": (0.0, float(np.log(2))), "distance/activation": (0.0, 2**0.5)}
 NEVER_NEGATIVE = ("time/", "deep/")
 
-PAIRED_PREFIXES = ("forget/", "remain/", "test/", "held_out/", "mia/", "audit/rmia", "deep/")
+PAIRED_PREFIXES = ("forget/", "remain/", "test/", "held_out/", "mia/", "audit/rmia", "deep/", "robust/")
 PAIRED_SHOWN = ("forget/accuracy", "test/accuracy", "forget/loss", "mia/score", "mia/auc", "audit/rmia_auc")
 PAIRED_COLUMNS = ["cell", "request", "method", "metric", "difference", "ci_low", "ci_high", "n", "seeds",
                   "p_sign_flip", "p_wilcoxon", "p_floor"]  # fmt: skip

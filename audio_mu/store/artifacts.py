@@ -36,7 +36,7 @@ REMAKES: Mapping[str, Mapping[str, str]] = {
     "train": AGAIN, "attack": AGAIN, "unlearn": AGAIN, "tune": AGAIN, "compare": {}, "report": {},
 }  # fmt: skip
 """Stage → what its command takes to make the artifacts of its runs again."""
-OF_ALL_METHODS = ("method_config", "deep_audits", "save_models")
+OF_ALL_METHODS = ("method_config", "deep_audits", "robust_audits", "save_models")
 
 
 class Unreadable(UserError):

@@ -15,7 +15,7 @@ from audio_mu.base_models.served import get_ready, log_servable
 from audio_mu.compute.attempt import Failed, measured
 from audio_mu.compute.cores import tell_idle, tell_precision
 from audio_mu.compute.engine import Engine
-from audio_mu.compute.jobs import Result, UnlearnJob, unlearn_job
+from audio_mu.compute.jobs import Result, UnlearnJob, answers_to, unlearn_job
 from audio_mu.config import Config
 from audio_mu.config.commands import command
 from audio_mu.models.waveform import network_state
@@ -43,7 +43,7 @@ from audio_mu.workflows.method_settings import (
 )
 from audio_mu.workflows.register import finish
 from audio_mu.workflows.stage import stage_run
-from audio_mu.workflows.unlearning_cell import UnlearningCell
+from audio_mu.workflows.unlearning_cell import AUDITS, UnlearningCell
 
 
 def unlearn(config: Config, store: Store, engine: Engine, parent: Run | None = None) -> str:
@@ -169,7 +169,8 @@ class Unlearning:
             if name not in self.cell.data.earlier or all(ids[i] in stored for i in rows)
         }
         logits = {name: np.stack([stored[ids[i]] for i in rows]) for name, rows in sets.items()}
-        return Result(base_state, logits, 0.0, 0.0, 0.0, figures={}, curves={}, warnings=())
+        altered = answers_to(problem(self.cell.config, self.cell.data.clips), seed, base_state, self.cell.altered)
+        return Result(base_state, logits, 0.0, 0.0, 0.0, altered=altered)
 
     def _job(self, seed: int, method: str, base_state: Mapping[str, np.ndarray]) -> UnlearnJob:
         config, values = self.cell.config, self.cell.hyper_parameters.get(method, {})
@@ -184,6 +185,7 @@ class Unlearning:
             hyper_parameters=hyper_parameters_of(values),
             best_on=config.training.chooses_on,
             deep_audits=config.methods.deep_audits,
+            altered=self.cell.altered,
             reference=METHODS[method].reference,
         )
 
@@ -194,7 +196,9 @@ class Unlearning:
 
     def _take(self, seed: int, method: str, result: Result | Failed) -> None:
         """Log a result with its figures; one without figures as a failure, by its method and seed."""
-        outcome = measured(result, lambda found: self.evaluator.alone(found.logits, seed))
+        outcome = measured(
+            result, lambda found: self.evaluator.alone(found.logits, seed) | self.cell.robust(found.altered)
+        )
         if isinstance(outcome, Failed):
             log_failed(*self._own(seed, method, {}), outcome.reason, outcome.trace)
         else:
@@ -313,7 +317,7 @@ class Unlearning:
         """The runs that this command would make again as they are: naive's times are measured as theirs were."""
         own = [
             run for run in runs
-            if any(run.tags["fingerprint"] == self.cell.fingerprint(seed, run.tags["method"], d) for d in (False, True))
+            if any(run.tags["fingerprint"] == self.cell.fingerprint(seed, run.tags["method"], a) for a in AUDITS)
         ]  # fmt: skip
         other = {run.tags["method"] for run in runs if run not in own} - {ORIGINAL}
         if left := sorted(name for name in other if self._finished(seed, name) is None):

@@ -10,10 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from audio_mu.audit.robust import robust_figures
 from audio_mu.base_models.fingerprints import MEASURED_SOURCE, machine, network_identity, source_hash
 from audio_mu.config import REPAIR_FIELDS, Config
+from audio_mu.config.parameters import DEEP, ROBUST
 from audio_mu.config.parsers import as_text
+from audio_mu.data.altered import Altered, altered_copies
+from audio_mu.errors import counted
 from audio_mu.names import ADOPTED, RECIPE_KNOWN
+from audio_mu.progress import say
 from audio_mu.requests.ledger import COPIES, SOUGHT
 from audio_mu.requests.probable import NOT_SOUGHT
 from audio_mu.requests.request import Request
@@ -24,6 +29,9 @@ from audio_mu.workflows.bases import Bases
 from audio_mu.workflows.data import Data
 from audio_mu.workflows.method_settings import method_settings
 from audio_mu.workflows.stage import base_params, base_tags
+
+AUDITS = ((), (DEEP,), (ROBUST,), (DEEP, ROBUST))
+"""The audits on request that a run may have been made with."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +68,27 @@ class UnlearningCell:
         """The sets that are evaluated, by name: the request's, and those of the requests before it."""
         return self.request.sets() | {name: found.clips for name, found in self.data.earlier.items()}
 
-    def fingerprint(self, seed: int, method: str, deep_audits: bool | None = None) -> str:
+    @cached_property
+    def altered(self) -> Altered:
+        """The copies that robust audits attack; none where they are not asked for."""
+        if not self.config.methods.robust_audits:
+            return Altered()
+        members, others = self.request.forget, self.request.nonmembers
+        say(f"robust audits: altering copies of {counted(len(members) + len(others), 'recording')}")
+        return altered_copies(self.config.data, self.data.clips, members, others)
+
+    def robust(self, altered: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """The figures of a model's logits of these copies."""
+        copies = self.altered
+        labels = self.data.clips.labels.numpy()[copies.rows]
+        return robust_figures(altered, labels, copies.n_members) if altered else {}
+
+    def fingerprint(self, seed: int, method: str, audits: tuple[str, ...] | None = None) -> str:
         """Hash of what this step reads. A method that only retrains reads no repair settings.
 
-        `deep_audits`: as configured, unless told.
+        `audits`: those on request, as configured unless told.
         """
-        deep = self.config.methods.deep_audits if deep_audits is None else deep_audits
+        audits = self.config.methods.audits if audits is None else audits
         known = METHODS.get(method)  # none for the original
         reads = "" if known and known.retrains_only else self.id
         return hash_of(
@@ -73,7 +96,7 @@ class UnlearningCell:
                 "unlearn", seed, method, self.bases.versions[seed].tags["fingerprint"], self.request.hash, reads,
                 dict(self.hyper_parameters.get(method, {})), self.data.tested, self.attack.tags["fingerprint"],
                 machine(self.config), source_hash(MEASURED_SOURCE),
-                *(["deep audits"] if deep else []),
+                *audits,
                 *([known.digest] if known and known.digest else []),
             ]
         )  # fmt: skip

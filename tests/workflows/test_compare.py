@@ -59,7 +59,8 @@ def test_one_model_alone(folder: Path, entry: Command, small_digits: Path) -> No
 
 def test_several_seeds_are_audited(folder: Path, entry: Command, small_digits: Path) -> None:
     """Catches audits that are computed and lost, and a run without its evidence."""
-    options = QUICK | {"seeds": "40,41,42", "methods": "naive,pop", "deep_audits": "true", "forget": "speaker"}
+    options = QUICK | {"seeds": "40,41,42", "methods": "naive,pop", "deep_audits": "true", "robust_audits": "true"}
+    options |= {"forget": "speaker"}
     done = entry("main", folder, data_dir=str(small_digits), **options)
     assert done.returncode == 0, done.stdout + done.stderr
     stored = Stored(folder)
@@ -68,7 +69,9 @@ def test_several_seeds_are_audited(folder: Path, entry: Command, small_digits: P
     assert table.loc[("pop", "audit/rmia_auc"), "n"] == table.loc[("pop", "audit/epsilon_bound"), "n"] == 3
     assert table.loc[("retrain_floor", "distance/js"), "mean"] > 0
     assert ("naive", "audit/epsilon_bound") not in table.index
-    assert {"deep/relearn_epochs", "deep/probe_accuracy"} <= set(table.loc["pop"].index) & set(table.loc["naive"].index)
+    asked = {"deep/relearn_epochs", "deep/probe_accuracy", "robust/mp3_auc", "robust/mean_auc", "robust/noise_accuracy"}
+    assert asked <= set(table.loc["pop"].index) & set(table.loc["naive"].index)
+    assert table.loc[("original", "robust/trimmed_auc"), "n"] == 3
     paths = [f.path for f in stored.client.list_artifacts(comparison.info.run_id, "audits")]
     clips = pd.read_csv(stored.artifact(comparison, f"{paths[0]}/per_clip.csv"))
     assert set(clips["method"]) == {"original", "naive", "retrain_floor", "pop"}

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from audio_mu.base_models.fingerprints import network_source
+from audio_mu.base_models.shards import not_exact, of_base
 from audio_mu.config import BASE_FIELDS, Config
 from audio_mu.config.commands import command
 from audio_mu.config.recipe import OLDER
@@ -26,21 +27,22 @@ from audio_mu.requests.other_names import ledger_here
 from audio_mu.requests.request import NeverTrainedError
 from audio_mu.requests.same_people import refuse_other_people
 from audio_mu.store import queries, registry
-from audio_mu.store.artifacts import files_of, unreadable
+from audio_mu.store.artifacts import files_of, stored_logits, unreadable
 from audio_mu.store.failed import REASON, still_failed
 from audio_mu.store.handle import Store
 from audio_mu.store.model_files import refuse_outside
 from audio_mu.store.registry import Version
-from audio_mu.unlearning import choose
+from audio_mu.unlearning import METHODS, choose
+from audio_mu.unlearning.registry import NO_SHARDS
 from audio_mu.workflows.data import Data, data_of_bases, without_missing
 from audio_mu.workflows.stage import base_tags
-from audio_mu.workflows.train import losses_table, stored_logits
+from audio_mu.workflows.train import losses_table
 
 OF_A_BASE = ("recipe", "clips_digest", "fingerprint", "class_names", "split")
 """The tags that `train` and `unlearn` give to versions, without which nothing can start from one."""
 OF_TRAINING = (
     "n_epochs", "batch_size", "optimizer", "learning_rate", "weight_decay", "schedule", "warmup", "clip_gradient",
-    "class_weights", "accumulate",
+    "class_weights", "accumulate", "shards",
 )  # fmt: skip
 """Parameters that say how a base model was trained."""
 CHOOSING = ("data_dir", "speaker_pattern", "labels", "bad_files")
@@ -54,10 +56,14 @@ def origin(version: Version) -> str:
 
 @dataclass(frozen=True)
 class Bases:
-    """The models to unlearn from: per seed one version, trained or unlearned, all of one recipe and one origin."""
+    """The models to unlearn from: per seed one version, trained or unlearned, all of one recipe and one origin.
+
+    `shards`: seed → the shard of every clip that a version was trained on, None of all where there are none.
+    """
 
     config: Config
     versions: Mapping[int, Version]
+    shards: Mapping[int, np.ndarray | None]
 
     @property
     def origin(self) -> str:
@@ -102,6 +108,7 @@ def find_bases(store: Store, config: Config, for_request: bool = True, trains: b
         )
     first = config.training.seeds[0]
     _refuse_without_recipe(config, name, candidates[first][0], for_request, trains)
+    _refuse_without_shards(config, name, candidates[first][0], for_request)
     tried = _with_recipe(config, name, candidates[first][0])
     _refuse_other_people(store, tried, name, candidates[first][0])
     load, data = data_of_bases, data_of_bases(tried, store, ledger)
@@ -116,7 +123,9 @@ def find_bases(store: Store, config: Config, for_request: bool = True, trains: b
     if chosen.data != tried.data:
         data = load(chosen, store, ledger)
     data = data.tested_on(set.intersection(*({*base_logits(store, version)} for version in versions.values())))
-    bases = Bases(chosen, versions)
+    trained = data.split.train
+    shards = {seed: of_base(store, chosen, own.run_id, data.clips, trained) for seed, own in versions.items()}
+    bases = Bases(chosen, versions, shards)
     if data.left_out:
         for found in data.left_out:
             say_once(f"ledger: request {found.request}: {found.told}")
@@ -176,6 +185,21 @@ def _refuse_without_recipe(config: Config, name: str, version: Version, for_requ
     given = [key for key in BASE_FIELDS if key in config.given and key in OF_TRAINING]
     if given:
         raise UserError(f"{given[0]} was given, but {name} was adopted without a recipe: {again}")
+
+
+def _refuse_without_shards(config: Config, name: str, version: Version, for_request: bool) -> None:
+    """Raise `UserError` where shards are to be retrained of a model that has none, or that is not of them any more."""
+    chosen = choose(config.methods.methods, config.request.forget) if for_request else ()
+    for method in chosen:
+        if not METHODS[method].of_shards:
+            continue
+        if _recipe(version)["shards"] == "1":
+            raise UserError(f"methods={method!r} {NO_SHARDS}")
+        if why := not_exact(version.tags):
+            raise UserError(
+                f"methods={method!r} retrains shards, but version {version.version} of {name} {why}: take naive, after "
+                "which shards are exact again"
+            )
 
 
 def _with_recipe(config: Config, name: str, version: Version) -> Config:

@@ -38,7 +38,8 @@ def row(store: Store, n_shards: str, seed: str, base: Finished) -> dict[str, obj
     found = {
         "shards": n_shards, "seed": seed,
         "test_accuracy": base.metrics["test/accuracy"], "train_cpu_s": base.metrics["time/cpu_s"],
-        "naive_test_accuracy": naive.metrics["test/accuracy"], "naive_forget_accuracy": naive.metrics["forget/accuracy"],
+        "naive_test_accuracy": naive.metrics["test/accuracy"],
+        "naive_forget_accuracy": naive.metrics["forget/accuracy"],
         "naive_s": naive.metrics["time/total_s"], "naive_cpu_s": naive.metrics["time/cpu_s"],
     }  # fmt: skip
     if n_shards == "1":

@@ -27,7 +27,7 @@ class Sharded(nn.Module):
         self.register_buffer("taught", torch.ones(len(self.networks)))
 
     def forward(self, features: Tensor) -> Tensor:
-        answers = torch.stack([network(features) for network in self.networks]).log_softmax(dim=-1)
+        answers = torch.stack([network(features).float() for network in self.networks]).log_softmax(dim=-1)
         shares = (self.taught / self.taught.sum()).log()
         return (answers + shares[:, None, None]).logsumexp(dim=0)
 

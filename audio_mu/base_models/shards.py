@@ -16,6 +16,8 @@ from audio_mu.progress import say
 from audio_mu.store import queries
 from audio_mu.store.artifacts import Unreadable, read_csv, unreadable
 from audio_mu.store.handle import Store
+from audio_mu.unlearning import METHODS, choose
+from audio_mu.unlearning.registry import NO_SHARDS
 
 TABLE, TAG = "shards.csv", "shards"
 SHOWN = 5  # class names that are printed
@@ -94,7 +96,22 @@ def _tell(config: Config, clips: Clips, trained: np.ndarray, shard_of: np.ndarra
             )
 
 
-def not_exact(tags: Mapping[str, str]) -> str:
+def refuse_without_shards(config: Config, shards: str, base: str = "", tags: Mapping[str, str] | None = None) -> None:
+    """Raise `UserError` where single shards are to be retrained of base models that have none, or not such any more.
+
+    `shards`: of the base models' recipe; `base`, `tags`: of their version, where it is there already.
+    """
+    asked = (*choose(config.methods.methods, config.request.forget), config.methods.register)
+    for method in (name for name in asked if name in METHODS and METHODS[name].of_shards):
+        if shards == "1":
+            raise UserError(f"{method} {NO_SHARDS}")
+        if why := _not_exact(tags or {}):
+            raise UserError(
+                f"{method} retrains shards, but {base} {why}: take naive, after which shards are exact again"
+            )
+
+
+def _not_exact(tags: Mapping[str, str]) -> str:
     """Why single shards cannot be retrained from a base model, by its version's tags, or an empty text."""
     method = tags.get("method", "")
     if method in (NAIVE, EXACT_SHARDS):  # an answer of shards was exact itself

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from audio_mu.base_models.fingerprints import network_source
-from audio_mu.base_models.shards import not_exact, of_base
+from audio_mu.base_models.shards import of_base, refuse_without_shards
 from audio_mu.config import BASE_FIELDS, Config
 from audio_mu.config.commands import command
 from audio_mu.config.recipe import OLDER
@@ -32,8 +32,7 @@ from audio_mu.store.failed import REASON, still_failed
 from audio_mu.store.handle import Store
 from audio_mu.store.model_files import refuse_outside
 from audio_mu.store.registry import Version
-from audio_mu.unlearning import METHODS, choose
-from audio_mu.unlearning.registry import NO_SHARDS
+from audio_mu.unlearning import choose
 from audio_mu.workflows.data import Data, data_of_bases, without_missing
 from audio_mu.workflows.stage import base_tags
 from audio_mu.workflows.train import losses_table
@@ -108,7 +107,9 @@ def find_bases(store: Store, config: Config, for_request: bool = True, trains: b
         )
     first = config.training.seeds[0]
     _refuse_without_recipe(config, name, candidates[first][0], for_request, trains)
-    _refuse_without_shards(config, name, candidates[first][0], for_request)
+    if for_request:
+        newest = candidates[first][0]
+        refuse_without_shards(config, _recipe(newest)["shards"], f"version {newest.version} of {name}", newest.tags)
     tried = _with_recipe(config, name, candidates[first][0])
     _refuse_other_people(store, tried, name, candidates[first][0])
     load, data = data_of_bases, data_of_bases(tried, store, ledger)
@@ -185,21 +186,6 @@ def _refuse_without_recipe(config: Config, name: str, version: Version, for_requ
     given = [key for key in BASE_FIELDS if key in config.given and key in OF_TRAINING]
     if given:
         raise UserError(f"{given[0]} was given, but {name} was adopted without a recipe: {again}")
-
-
-def _refuse_without_shards(config: Config, name: str, version: Version, for_request: bool) -> None:
-    """Raise `UserError` where shards are to be retrained of a model that has none, or that is not of them any more."""
-    chosen = choose(config.methods.methods, config.request.forget) if for_request else ()
-    for method in chosen:
-        if not METHODS[method].of_shards:
-            continue
-        if _recipe(version)["shards"] == "1":
-            raise UserError(f"methods={method!r} {NO_SHARDS}")
-        if why := not_exact(version.tags):
-            raise UserError(
-                f"methods={method!r} retrains shards, but version {version.version} of {name} {why}: take naive, after "
-                "which shards are exact again"
-            )
 
 
 def _with_recipe(config: Config, name: str, version: Version) -> Config:

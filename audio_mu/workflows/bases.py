@@ -107,9 +107,6 @@ def find_bases(store: Store, config: Config, for_request: bool = True, trains: b
         )
     first = config.training.seeds[0]
     _refuse_without_recipe(config, name, candidates[first][0], for_request, trains)
-    if for_request:
-        newest = candidates[first][0]
-        refuse_without_shards(config, _recipe(newest)["shards"], f"version {newest.version} of {name}", newest.tags)
     tried = _with_recipe(config, name, candidates[first][0])
     _refuse_other_people(store, tried, name, candidates[first][0])
     load, data = data_of_bases, data_of_bases(tried, store, ledger)
@@ -119,14 +116,13 @@ def find_bases(store: Store, config: Config, for_request: bool = True, trains: b
     _refuse_edited(config, name, versions)
     _refuse_differing(name, versions)
     for version in versions.values():
+        _refuse_inexact(config, name, version, for_request)
         _refuse_learnt(config, store, version, ledger.barring(config.store.ledger))
     chosen = _with_recipe(config, name, next(iter(versions.values())))
     if chosen.data != tried.data:
         data = load(chosen, store, ledger)
     data = data.tested_on(set.intersection(*({*base_logits(store, version)} for version in versions.values())))
-    trained = data.split.train
-    shards = {seed: of_base(store, chosen, own.run_id, data.clips, trained) for seed, own in versions.items()}
-    bases = Bases(chosen, versions, shards)
+    bases = Bases(chosen, versions, _shards(store, chosen, versions, data))
     if data.left_out:
         for found in data.left_out:
             say_once(f"ledger: request {found.request}: {found.told}")
@@ -167,7 +163,10 @@ def _recipe(version: Version) -> dict[str, str]:
 
 
 def _refuse_without_recipe(config: Config, name: str, version: Version, for_request: bool, trains: bool) -> None:
-    """Raise `UserError` where networks would be trained as the base models were, and nobody has said how that was."""
+    """Raise `UserError` where networks would be trained as the base models were, and nobody has said how that was, or
+    where shards would be retrained and there are none."""
+    if for_request:
+        refuse_without_shards(config, _recipe(version)["shards"])
     if version.tags.get(RECIPE_KNOWN) != "false":
         return
     again = f"adopt {name} again with n_epochs=… learning_rate=… (and optimizer, schedule …) of its training"
@@ -186,6 +185,19 @@ def _refuse_without_recipe(config: Config, name: str, version: Version, for_requ
     given = [key for key in BASE_FIELDS if key in config.given and key in OF_TRAINING]
     if given:
         raise UserError(f"{given[0]} was given, but {name} was adopted without a recipe: {again}")
+
+
+def _refuse_inexact(config: Config, name: str, version: Version, for_request: bool) -> None:
+    """Raise `UserError` where shards are to be retrained beside networks that are not what training gives."""
+    if for_request:
+        about = f"version {version.version} of {name}"
+        refuse_without_shards(config, _recipe(version)["shards"], about, version.tags)
+
+
+def _shards(store: Store, config: Config, versions: Mapping[int, Version], data: Data) -> dict[int, np.ndarray | None]:
+    """See `Bases`; by the lists of the runs that made the versions."""
+    trained = data.split.train
+    return {seed: of_base(store, config, own.run_id, data.clips, trained) for seed, own in versions.items()}
 
 
 def _with_recipe(config: Config, name: str, version: Version) -> Config:

@@ -67,6 +67,12 @@ def weights(project: Answered, run: str) -> str:
     return project.tags(run)["weights"]
 
 
+def tell_version(project: Answered, key: str, value: str) -> None:
+    """Give every version a tag, as if another command had made it."""
+    every = "select distinct name, version, ?, ? from model_version_tags"
+    project.query(f"insert into model_version_tags (name, version, key, value) {every}", key, value)
+
+
 def test_answers_in_a_row_are_what_training_without_them_gives(project: Answered) -> None:
     """Catches networks that are not `train`'s to the bit, a second answer from a wrong start, and zeros that break."""
     answers = []
@@ -124,12 +130,12 @@ def test_what_cannot_be_exact_is_refused_before_any_work(project: Answered) -> N
     exact = ask("p2", methods="naive,exact_shards")
     with pytest.raises(UserError, match=r"shards=4 contradicts .* trained with shards=2"):
         project.run("unlearn", **exact, shards="4")
-    version = "insert into model_version_tags (name, version, key, value) select name, version, 'method', 'fine_tune' "
-    project.query(version + "from model_version_tags where key = 'recipe'")
+    for key, value in (("method", "fine_tune"), ("cell", "some")):
+        tell_version(project, key, value)
     with pytest.raises(UserError, match=r"retrains shards, but version 1 of .* unlearned by fine_tune, .* take naive"):
         project.run("unlearn", **exact)
-    project.query("update model_version_tags set value = 'tag' where key = 'method'")
-    project.query("update model_version_tags set key = 'adopted' where key = 'method'")
+    project.query("delete from model_version_tags where key in ('method', 'cell')")
+    tell_version(project, "adopted", "hash of weights")
     with pytest.raises(UserError, match=r"retrains shards, but version 1 of .* was adopted, and no list says"):
         project.run("unlearn", **exact)
     project.run("train")

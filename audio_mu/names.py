@@ -15,6 +15,11 @@ STUDY = (
 )  # fmt: skip
 """The study's eight methods in its order, and the fine-tuning that it ran beside them."""
 
+EXACT_SHARDS = "exact_shards"
+SHARDS, RETRAINED = "shards/all", "shards/retrained_"
+"""The method that retrains single shards, and its figures: how many shards there are, and of each that was retrained,
+by its number, the recordings that it was retrained on."""
+
 NONE, BEST = "none", "best"
 """What the parameter `register` takes beside a method's name."""
 

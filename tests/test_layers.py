@@ -13,14 +13,15 @@ from tests.imports import imported
 
 LEVELS = (
     "printable", "errors", "names", "cosine_curve", "progress", "seeding", "system", "own_code", "config", "data",
-    "models", "optimizer", "training", "unlearning", "store", "requests", "audit", "compute", "report", "erasure",
-    "base_models", "workflows", "api", "ask", "cli", "__main__",
+    "models", "optimizer", "training", "sharding", "unlearning", "store", "requests", "audit", "compute", "report",
+    "erasure", "base_models", "workflows", "api", "ask", "cli", "__main__",
 )  # fmt: skip
 """The parts of the package, the lowest first: a part imports those before it alone."""
 FORBIDDEN = {
     "unlearning": {"audit", "data", "store"},
     "audit": {"unlearning", "data", "store"},
     "training": {"data"},
+    "sharding": {"data"},
 }
 WITHOUT_TORCH = ("printable", "errors", "names", "cosine_curve", "progress", "system", "own_code", "config", "cli")
 """Parts that a wrong parameter, --help or a comparison reads: none of them waits for torch."""

@@ -21,7 +21,7 @@ from audio_mu.seeding import settings_kept
 from audio_mu.system.hashing import file_sha256, hash_of, sha256
 from audio_mu.training import OptimizerSettings, pick_device
 
-TRAINING_SOURCE = ("seeding.py", "optimizer.py", "training.py", "data", "models", "compute")
+TRAINING_SOURCE = ("seeding.py", "optimizer.py", "training.py", "sharding.py", "data", "models", "compute")
 UNLEARNING_SOURCE = (*TRAINING_SOURCE, "unlearning", "requests")
 MEASURED_SOURCE = (*UNLEARNING_SOURCE, "audit")
 """Packages and modules whose source is part of a step's fingerprint."""
@@ -76,6 +76,7 @@ def problem(config: Config, clips: Clips) -> Problem:
         len(clips.class_names),
         config.machine.device,
         threads,
+        config.training.shards,
     )
 
 

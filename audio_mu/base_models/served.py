@@ -18,6 +18,7 @@ from audio_mu.config import Config, load_recipe
 from audio_mu.data.audio import SAMPLE_RATE
 from audio_mu.data.features import Frontend, feature_shape
 from audio_mu.errors import UserError
+from audio_mu.models.sharded import members
 from audio_mu.models.waveform import servable
 from audio_mu.own_code import own_code
 from audio_mu.seeding import generator, seeded, settings_kept
@@ -98,8 +99,9 @@ def try_training(config: Config, n_classes: int) -> None:
     with settings_kept(), own_code(lambda about: f"{where} cannot be trained ({about}): {gives}"):
         with seeded(seed):
             shape = feature_shape(config.data.pipeline, config.data.clip_samples)
-            network = make_network(config.training.architecture, shape, n_classes)
-            at_start(network, config.training.architecture, seed)
+            network = make_network(config.training.architecture, shape, n_classes, config.training.shards)
+            for own in members(network):
+                at_start(own, config.training.architecture, seed)
             rows = torch.arange(2 * size)
             noise = Examples(torch.randn(len(rows), 1, *shape), rows % n_classes, rows)
             steps = optimizer_settings(config).build(network.parameters())
@@ -120,15 +122,16 @@ def _untrained(config: Config, n_classes: int, seed: int) -> registry.Traced:
     drawn_from = seed if network_source(config) else 0
     return _traced(
         config.training.architecture, network_identity(config), config.data.pipeline, config.data.dataset,
-        config.data.clip_samples, n_classes, drawn_from,
+        config.data.clip_samples, n_classes, config.training.shards, drawn_from,
     )  # fmt: skip
 
 
 @lru_cache(maxsize=1)
 def _traced(
-    architecture: str, identity: str, pipeline: str, dataset: str, samples: int, n_classes: int, seed: int
-) -> registry.Traced:
+    architecture: str, identity: str, pipeline: str, dataset: str, samples: int, n_classes: int, shards: int,
+    seed: int,
+) -> registry.Traced:  # fmt: skip
     """What is served of an architecture, to be filled with weights; `identity` tells edits of one file apart."""
     with seeded(seed):
-        network = make_network(architecture, feature_shape(pipeline, samples), n_classes)
+        network = make_network(architecture, feature_shape(pipeline, samples), n_classes, shards)
     return registry.Traced(servable(Frontend(pipeline, load_recipe(dataset)), network), samples)

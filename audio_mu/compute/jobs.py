@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -21,24 +21,28 @@ from audio_mu.config.parsers import FLOAT32, UNWEIGHTED
 from audio_mu.data.altered import Altered
 from audio_mu.errors import UserError
 from audio_mu.models import AudioClassifier, build
+from audio_mu.models.sharded import Sharded
 from audio_mu.own_code import is_own, is_reference, load, own_code
 from audio_mu.progress import say
 from audio_mu.seeding import seeded, settings_kept
-from audio_mu.training import Examples, OptimizerSettings, fit, pick_device, predict, train_from_scratch
+from audio_mu.sharding import seed_of, train_base
+from audio_mu.training import Examples, OptimizerSettings, fit, pick_device, predict
 from audio_mu.unlearning import Settings, own_method, run_method
 
 NAME = re.compile(r"[A-Za-z0-9_.: -]+(/[A-Za-z0-9_.: -]+)*")
 QUIET_SECONDS = 20.0  # a longer training than this says how far it is
 
 
-def make_network(architecture: str, shape: tuple[int, ...], n_classes: int) -> nn.Module:
-    """A new network of the package, or the user's own: a class called with (n_classes, input_shape).
+def make_network(architecture: str, shape: tuple[int, ...], n_classes: int, shards: int = 1) -> nn.Module:
+    """A new network of the package, or the user's own: a class called with (n_classes, input_shape); or one of shards.
 
     `shape`: of a clip's features behind their one channel, which is `input_shape` = (frequencies, frames); of waveforms
     (samples,), and `input_shape` = (1, samples). Weights are drawn from torch's global generator. Float32 [batch, 1,
     *shape] → logits [batch, n_classes]. The package's networks are in the memory format that convolutions are fastest
     in; in it others' `view` may fail.
     """
+    if shards > 1:
+        return Sharded(make_network(architecture, shape, n_classes) for _ in range(shards))
     if is_reference(architecture):
         with settings_kept(), own_code(lambda about: f"architecture={architecture!r} fails ({about}): mend it"):
             network: nn.Module = load(architecture)(n_classes, (1, *shape) if len(shape) == 1 else shape)
@@ -86,6 +90,7 @@ class Problem:
     n_classes: int
     device: str
     threads: int
+    shards: int = 1
 
     def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
         """(features, labels) on the device; sets this process's threads."""
@@ -100,7 +105,7 @@ class Problem:
     def network(self, seed: int) -> nn.Module:
         """A network to be filled, its weights drawn from the seed."""
         with seeded(seed):
-            return self._drawn()
+            return self._drawn(self.shards)
 
     def filled(self, seed: int, state: Mapping[str, np.ndarray]) -> nn.Module:
         """A network of these weights on the CPU; what it has beside them is drawn from the seed."""
@@ -109,17 +114,30 @@ class Problem:
         return network.eval()
 
     def initialise(self, seed: int) -> nn.Module:
-        """A network as its training starts: weights drawn from the seed, or what the class's own `start` gives it."""
+        """A network as its training starts: weights drawn from the seed, or what the class's own `start` gives it.
+
+        Of shards each network starts from a seed of its own.
+        """
+        if self.shards > 1:
+            alone = replace(self, shards=1)
+            return Sharded(alone.initialise(seed_of(seed, shard)) for shard in range(self.shards))
         with seeded(seed):
             return at_start(self._drawn(), self.architecture, seed)
 
-    def _drawn(self) -> nn.Module:
-        return make_network(self.architecture, self._mapped().shape[2:], self.n_classes)
+    def _drawn(self, shards: int = 1) -> nn.Module:
+        return make_network(self.architecture, self._mapped().shape[2:], self.n_classes, shards)
+
+    def shards_of(self, shard_of: np.ndarray | None) -> torch.Tensor | None:
+        """The shard of every clip, int64 [n], on the device; None without shards."""
+        return None if shard_of is None else torch.from_numpy(shard_of).to(pick_device(self.device))
 
 
 @dataclass(frozen=True)
 class TrainJob:
-    """Train a base model and evaluate `sets`. `best_on`: the set that chooses the checkpoint; None keeps the last."""
+    """Train a base model and evaluate `sets`. `best_on`: the set that chooses the checkpoint; None keeps the last.
+
+    `shard_of`: the shard of every clip, int64 [n], where there are shards.
+    """
 
     problem: Problem
     seed: int
@@ -131,6 +149,7 @@ class TrainJob:
     best_on: str | None
     precision: str = FLOAT32
     class_weights: str = UNWEIGHTED
+    shard_of: np.ndarray | None = None
 
     @property
     def runs_own_code(self) -> bool:
@@ -154,6 +173,7 @@ class UnlearnJob:
     deep_audits: bool = False
     altered: Altered = Altered()
     reference: str = ""
+    shard_of: np.ndarray | None = None
 
     @property
     def runs_own_code(self) -> bool:
@@ -205,15 +225,15 @@ def _accuracy_on(problem: Problem, features: torch.Tensor, indices: np.ndarray) 
 
 
 @cache
-def warm_up(architecture: str, shape: tuple[int, ...], n_classes: int, batch_size: int, optimizer: OptimizerSettings,
-            precision: str, device: torch.device) -> None:  # fmt: skip
+def warm_up(architecture: str, shape: tuple[int, ...], n_classes: int, shards: int, batch_size: int,
+            optimizer: OptimizerSettings, precision: str, device: torch.device) -> None:  # fmt: skip
     """Take the first step of this process with such a network, on noise, so that no method's clock has it.
 
     The libraries choose their kernels and the system gives memory in it. It would be naive's, the first job of a
     worker, and every speed-up is measured against naive.
     """
     with seeded(0):
-        network = make_network(architecture, shape, n_classes).to(device)
+        network = make_network(architecture, shape, n_classes, shards).to(device)
         noise, labels = torch.rand(batch_size, 1, *shape), torch.arange(batch_size) % n_classes
         examples = Examples(noise.to(device), labels.to(device), torch.arange(batch_size, device=device))
         moved = optimizer.build(network.parameters())
@@ -228,13 +248,13 @@ def train_job(job: TrainJob) -> Result:
 
     def after_epoch(epoch: int, loss: float) -> None:
         nonlocal told
-        losses.append((epoch, loss))
+        losses.append((len(losses), loss))  # of shards one after another
         if time.monotonic() - told > QUIET_SECONDS:
             told = time.monotonic()
             say(f"  seed {job.seed}: epoch {epoch + 1} of {job.n_epochs}, training loss {loss:.3f}")
 
     start, start_cpu = time.perf_counter(), time.process_time()
-    network = train_from_scratch(
+    network = train_base(
         job.problem.initialise,
         Examples(features, labels, torch.from_numpy(job.train).to(features.device)),
         job.optimizer,
@@ -245,6 +265,7 @@ def train_job(job: TrainJob) -> Result:
         class_weights=job.class_weights,
         checkpoint=None if job.best_on is None else _accuracy_on(job.problem, features, job.sets[job.best_on]),
         after_epoch=after_epoch,
+        shard_of=job.problem.shards_of(job.shard_of),
     )
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
     return Result(
@@ -289,10 +310,10 @@ def unlearn_job(job: UnlearnJob) -> Result:
         own_method(job.reference)
     features, labels = job.problem.tensors()
     base = job.problem.filled(job.seed, job.base_state).to(features.device)
-    shape, size = tuple(features.shape[2:]), job.settings.batch_size
-    optimizer, precision = job.settings.optimizer, job.settings.precision
+    made = job.problem.architecture, tuple(features.shape[2:]), job.problem.n_classes, job.problem.shards
+    size, optimizer, precision = job.settings.batch_size, job.settings.optimizer, job.settings.precision
     with suppress(Exception):  # what cannot take a step is told by the method that takes one
-        warm_up(job.problem.architecture, shape, job.problem.n_classes, size, optimizer, precision, features.device)
+        warm_up(*made, size, optimizer, precision, features.device)
     sets = {
         name: Examples(features, labels, torch.from_numpy(job.sets[name]).to(features.device))
         for name in ("forget", "remain")
@@ -308,6 +329,7 @@ def unlearn_job(job: UnlearnJob) -> Result:
         request=job.request,
         hyper_parameters=job.hyper_parameters,
         checkpoint=None if job.best_on is None else _accuracy_on(job.problem, features, job.sets[job.best_on]),
+        shard_of=job.problem.shards_of(job.shard_of),
     )
     _refuse_another(job.method, unlearned.network, base)
     deep: Mapping[str, float] = {}

@@ -31,7 +31,7 @@ DECIDES = ("pipeline", "split", "optimizer", "learning_rate", "batch_size", "n_e
 """Parameters whose `auto` the recipe fills in."""
 OLDER = {
     "precision": FLOAT32, "weight_decay": "0", "schedule": "constant", "warmup": "0", "clip_gradient": "0",
-    "class_weights": "none", "accumulate": "1", "window": "none", "hop": "none",
+    "class_weights": "none", "accumulate": "1", "window": "none", "hop": "none", "shards": "1",
 }  # fmt: skip
 """Values of a base model's parameters that older runs and versions do not tell: those of a CPU, and the defaults."""
 

@@ -18,6 +18,13 @@ class TrainingParameters:
         parsers.architecture,
         "VGGish|CCT|ViT, a key of the study (VGGishMel, …), wav2vec2|hubert|wavlm|ast, or file.py:Class",
     )
+    shards: int = parameter(
+        "1",
+        integer(1, 64),
+        "networks of a base model, each trained on other people's recordings, so that `exact_shards` retrains a few "
+        "of them",
+        of_base=True,
+    )
     seeds: tuple[int, ...] = parameter("40,41,42,43,44", parsers.seeds, "seeds of the base models")
     n_epochs: int = parameter(AUTO, or_auto(integer(1)), "epochs of base training and naive", of_base=True)
     batch_size: int = parameter(AUTO, or_auto(integer(1)), "clips per batch, and per training step", of_base=True)

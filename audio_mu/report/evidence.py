@@ -15,6 +15,7 @@ from audio_mu.report.facts import (
     Estimate,
     Figures,
     RequestFacts,
+    exact_words,
     figures_of,
     interval_difference,
     interval_number,
@@ -71,6 +72,7 @@ def evidence(
     figures, naive, original = (figures_of(long, m) for m in (method, NAIVE, ORIGINAL))
     verdict = judge(method, figures, original or None, rule, choice.compared)
     shows = [
+        exact_words(figures),
         _accuracy_sentence("forget", figures, naive, original),
         _accuracy_sentence("remain", figures, naive, original),
         _accuracy_sentence("test", figures, naive, original),

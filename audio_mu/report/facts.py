@@ -10,7 +10,8 @@ import pandas as pd
 
 from audio_mu.audit.one_model import COMPARED
 from audio_mu.audit.statistics import t_interval
-from audio_mu.names import NAIVE, ORIGINAL
+from audio_mu.errors import counted
+from audio_mu.names import NAIVE, ORIGINAL, RETRAINED, SHARDS
 
 
 @dataclass(frozen=True)
@@ -134,3 +135,23 @@ def accuracies_beside(long: pd.DataFrame, method: str) -> str:
         others = ", ".join(f"{who} {value:.3f}" for who, value in known.items() if who != method)
         parts.append(f"{key.partition('/')[0]} {known[method]:.3f} ({others})")
     return ", ".join(parts)
+
+
+def exact_words(figures: Figures) -> str:
+    """What retraining single shards makes sure of, by the figures of `exact_shards`; empty for other methods."""
+    if SHARDS not in figures:
+        return ""
+    left = {int(name.removeprefix(RETRAINED)): own.mean for name, own in figures.items() if name.startswith(RETRAINED)}
+    numbers = ", ".join(map(str, sorted(left)))
+    n, rest = len(left), round(figures[SHARDS].mean) - len(left)
+    which = f"{counted(n, 'shard')} of {n + rest} (number {numbers})"
+    what = f"retrained from {'its' if n == 1 else 'their'} start on the {sum(left.values()):,.0f} recordings left there"
+    others = (
+        f"; the {counted(rest, 'other')} never learned them, and {'is' if rest == 1 else 'are'} bit for bit as before"
+    )
+    emptied = [str(shard) for shard, recordings in sorted(left.items()) if not recordings]
+    silent = f"; shard {', '.join(emptied)} has none left and no voice in the answers" if emptied else ""
+    return (
+        f"Exact by construction, by the list of the training (shards.csv): all recordings to forget were on {which}, "
+        f"{what}{silent}{others if rest else ''}."
+    )

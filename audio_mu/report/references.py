@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 METHODS = {
+    "exact_shards": "Bourtoule et al. 2021, Machine Unlearning (SISA), S&P",
     "fine_tune": "Golatkar et al. 2020, Eternal Sunshine of the Spotless Net, CVPR",
     "gradient_ascent": "Graves et al. 2021, Amnesiac Machine Learning, AAAI",
     "amnesiac": "Graves et al. 2021, Amnesiac Machine Learning, AAAI",

@@ -8,7 +8,7 @@ import pandas as pd
 
 from audio_mu.names import NAIVE, ORIGINAL
 from audio_mu.report.choice import best_method, candidates
-from audio_mu.report.facts import RequestFacts, figures_of, interval_percent, percent, speed_words
+from audio_mu.report.facts import RequestFacts, exact_words, figures_of, interval_percent, percent, speed_words
 from audio_mu.report.rule import FAILURES, RULE, Outcome, Rule, Verdict, verdicts
 
 
@@ -33,7 +33,8 @@ def summary(long: pd.DataFrame, methods: Sequence[str], request: RequestFacts, r
             lines.append(f"{outcome.value.capitalize()}: {'; '.join(failing)}.")
     if unjudged:
         lines.append(f"Not judged: {_listed(unjudged)}, because {judged[unjudged[0]].reasons[0]}.")
-    return [*lines, *_unsettled_sentence(judged)]
+    exact = [f"{method}: {words}" for method in tried if (words := exact_words(figures_of(long, method)))]
+    return [*lines, *_unsettled_sentence(judged), *exact]
 
 
 def _request_sentence(request: RequestFacts) -> str:

@@ -92,6 +92,12 @@ def read_logits(store: Store, run_id: str, path: str) -> dict[str, np.ndarray]:
         return arrays
 
 
+def stored_logits(store: Store, run_id: str) -> dict[str, np.ndarray]:
+    """Clip id → logits [classes] of everything that a run evaluated; nothing where its files are gone."""
+    stored = [read_logits(store, run_id, path) for path in list_files(store, run_id, "logits")]
+    return {str(id_): row for part in stored for id_, row in zip(part["clip_id"], part["logits"], strict=True)}
+
+
 def read_csv(store: Store, run_id: str, path: str, needs: Iterable[str] = (), **options: Any) -> pd.DataFrame:
     """The table of an artifact, numbers to the last digit.
 

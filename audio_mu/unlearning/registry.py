@@ -19,6 +19,10 @@ from audio_mu.unlearning.search import IMPAIR_STEP, REPAIR_STEP, Limits, Range
 
 REQUESTS = frozenset({"item", "class", "speaker", "list"})
 Scrub = Callable[..., nn.Module]
+NO_SHARDS = (
+    "retrains shards, and a base model of shards=1 has none: train with shards=4 or so first, or take naive, which "
+    "retrains the whole"
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,8 @@ class Method:
     `raises_forget_loss`: its impair step exists to raise the loss on the forget set. `settings`: the repair settings
     that it reads. `limits`: the values that its hyper-parameters may have, `search`: those that `tune` tries. `needs`:
     an attribute that the network must have beside its logits. `retrains_only`: it reads the base recipe and no repair
-    setting, so that one result serves every cell of a request. `reference` and `digest`: the `place:name` of a method
+    setting, so that one result serves every cell of a request. `of_shards`: it works on the shards of a base model,
+    which must have some. `reference` and `digest`: the `place:name` of a method
     outside the package and the hash of its file, else empty.
     """
 
@@ -43,6 +48,7 @@ class Method:
     search: Mapping[str, Range]
     needs: str = ""
     retrains_only: bool = False
+    of_shards: bool = False
     reference: str = ""
     digest: str = ""
 
@@ -82,6 +88,7 @@ def method(
     search: Mapping[str, Range] | None = None,
     needs: str = "",
     retrains_only: bool = False,
+    of_shards: bool = False,
 ) -> Callable[[Scrub], Scrub]:
     """Register `scrub(task, *, hyper-parameters) -> network` under its function's name.
 
@@ -110,6 +117,7 @@ def method(
             search=search or {},
             needs=needs,
             retrains_only=retrains_only,
+            of_shards=of_shards,
         )
         unknown = sorted({*registered.search, *registered.limits} - set(registered.configurable))
         if unknown:
@@ -162,10 +170,11 @@ def own_method(reference: str) -> str:
     return function.__name__
 
 
-def choose(names: Sequence[str], request: str) -> tuple[str, ...]:
+def choose(names: Sequence[str], request: str, shards: int = 1) -> tuple[str, ...]:
     """The methods that a list of names, `study` or `all` stands for, naive first; `original` may be named too.
 
-    A method outside the package is named by its `place:name`, and by its name once it is known. Raises `UserError`
+    A method outside the package is named by its `place:name`, and by its name once it is known. Those of shards are
+    among `all` where the base models have more than one of the `shards`. Raises `UserError`
     for an unknown name and for a method that does not support the kind of request.
     """
     chosen: dict[str, None] = {}
@@ -173,7 +182,10 @@ def choose(names: Sequence[str], request: str) -> tuple[str, ...]:
         if name == "study":
             chosen |= dict.fromkeys(STUDY)
         elif name == "all":
-            ours = (n for n, m in METHODS.items() if request in m.requests and not m.reference)
+            ours = (
+                name for name, known in METHODS.items()
+                if request in known.requests and not known.reference and (shards > 1 or not known.of_shards)
+            )  # fmt: skip
             chosen |= dict.fromkeys([*STUDY, *ours])
         elif is_reference(name):
             chosen[own_method(name)] = None

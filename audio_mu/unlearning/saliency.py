@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from audio_mu.errors import UserError
 from audio_mu.models.attention import SelfAttention
+from audio_mu.models.sharded import members
 from audio_mu.training import Batch, gradient_sum, mean_squared_gradient, n_steps, trained_parameters
 from audio_mu.unlearning.registry import method
 from audio_mu.unlearning.search import EPOCHS, RATE, REPAIR_STEP, SHARE, WEIGHT, choice, log_uniform
@@ -136,7 +137,8 @@ def _replaceable(network: nn.Module, linear_layers: bool) -> list[Tensor]:
     kinds: tuple[type[nn.Conv1d | nn.Conv2d | nn.Linear], ...] = (nn.Conv1d, nn.Conv2d)
     if linear_layers and any(isinstance(module, SelfAttention) for module in modules):
         kinds += (nn.Linear,)
-    found = [module.weight for module in modules if isinstance(module, kinds) and module is not network.head]
+    heads = [own.head for own in members(network)]
+    found = [module.weight for module in modules if isinstance(module, kinds) and module not in heads]
     return [weight for weight in found if id(weight) in trained]
 
 

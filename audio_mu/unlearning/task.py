@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from audio_mu.config.parsers import FLOAT32, UNWEIGHTED
 from audio_mu.errors import UserError
 from audio_mu.seeding import derive, generator, seeded
+from audio_mu.sharding import on_shard, shards_with, train_base
 from audio_mu.training import (
     Batch,
     Examples,
@@ -26,10 +27,9 @@ from audio_mu.training import (
     fit,
     loss_of,
     predict,
-    train_from_scratch,
     trained_parameters,
 )
-from audio_mu.unlearning.registry import METHODS
+from audio_mu.unlearning.registry import METHODS, NO_SHARDS
 
 PUBLISHED_RATE = 0.01
 """The rate of the study's recipe. A rate r of a method's definition means recipe rate · r / 0.01."""
@@ -86,6 +86,7 @@ class Task:
 
     `initialise(seed)` builds a network of the base's architecture as its training starts.
     `checkpoint`, where given, scores a network after each epoch of training from scratch, outside the clock.
+    `shard_of`: the shard of every clip, int64 [n], where the base is sharded.
     """
 
     def __init__(
@@ -98,11 +99,12 @@ class Task:
         settings: Settings,
         n_classes: int,
         checkpoint: Callable[[nn.Module], float] | None = None,
+        shard_of: Tensor | None = None,
     ) -> None:
         self.seed, self.settings, self.n_classes = seed, settings, n_classes
         self._method = METHODS[method]
         self._base, self._initialise, self._sets = base, initialise, sets
-        self._checkpoint = checkpoint
+        self._checkpoint, self._shard_of = checkpoint, shard_of
         self._device = next(base.parameters()).device
         self._step = "impair"
         self._repair = self._paused = self._paused_cpu = 0.0
@@ -228,11 +230,22 @@ class Task:
         examples = self.examples(clips) if isinstance(clips, str) else clips
         return torch.from_numpy(predict(network, examples.features, examples.indices)).to(self._device)
 
-    def retrain(self, name: str) -> nn.Module:
-        """A network trained on a declared set from the base's own initialisation, exactly as the base was."""
+    def clips_on_shards(self, name: str) -> dict[int, int]:
+        """Shard → clips of a declared set on it, of the shards that have any; empty without shards."""
+        if (shard_of := self._shard_of) is None:
+            return {}
+        own = self.examples(name)
+        return {shard: len(on_shard(own, shard_of, shard)) for shard in shards_with(own, shard_of)}
+
+    def retrain(self, name: str, shards: Collection[int] | None = None) -> nn.Module:
+        """A network trained on a declared set from the base's own initialisation, exactly as the base was.
+
+        Of some `shards` alone, where they are given: the others' networks are the base's, and none of the set's
+        recordings on them is read.
+        """
         checkpoint = None if self._checkpoint is None else self._outside_the_clock(self._checkpoint)
         with self.repairing():
-            return train_from_scratch(
+            return train_base(
                 self._initialise,
                 self.examples(name),
                 self.settings.optimizer,
@@ -242,6 +255,9 @@ class Task:
                 precision=self.settings.precision,
                 class_weights=self.settings.class_weights,
                 checkpoint=checkpoint,
+                shard_of=self._shard_of,
+                base=self._base,
+                only=shards,
             )
 
     @contextmanager
@@ -304,6 +320,7 @@ def run_method(
     request: str,
     hyper_parameters: Mapping[str, Any] | None = None,
     checkpoint: Callable[[nn.Module], float] | None = None,
+    shard_of: Tensor | None = None,
 ) -> Unlearned:
     """Unlearn with a registered method. The base model is left as it was.
 
@@ -313,13 +330,15 @@ def run_method(
     if name not in METHODS:
         raise UserError(f"method {name!r} is not known: choose {', '.join(METHODS)}")
     method = METHODS[name]
+    if method.of_shards and shard_of is None:
+        raise UserError(f"{name} {NO_SHARDS}")
     if request not in method.requests:
         raise UserError(f"{name} does not support forget={request!r}, only {', '.join(sorted(method.requests))}")
     given = dict(hyper_parameters or {})
     unknown = sorted(set(given) - set(method.hyper_parameters))
     if unknown:
         raise UserError(f"{name} has no hyper-parameter {unknown}: it has {sorted(method.hyper_parameters)}")
-    task = Task(name, seed, base, initialise, sets, settings, n_classes, checkpoint)
+    task = Task(name, seed, base, initialise, sets, settings, n_classes, checkpoint, shard_of)
     return task.run({**method.hyper_parameters, **given})
 
 

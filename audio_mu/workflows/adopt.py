@@ -21,6 +21,7 @@ from audio_mu.base_models.fingerprints import (
 )
 from audio_mu.base_models.foreign import OF_STORE, fitted, places_by_seed, read_foreign, shown_place
 from audio_mu.base_models.served import try_serving
+from audio_mu.base_models.shards import placed, shard_tags
 from audio_mu.compute.attempt import Failed, measured
 from audio_mu.compute.cores import process_threads, threads_and_workers
 from audio_mu.compute.jobs import Result, at_start, evaluate, make_network
@@ -32,6 +33,7 @@ from audio_mu.data.segments import recording_of
 from audio_mu.data.splits import sides_of, split_clips
 from audio_mu.erasure.descent import first_learnt, made_of
 from audio_mu.errors import UserError, counted, first_of
+from audio_mu.models.sharded import members
 from audio_mu.names import ADOPTED, ADOPTED_FROM, ADOPTED_RUN, RECIPE_KNOWN
 from audio_mu.progress import say, say_once
 from audio_mu.report.base_models import Accuracies, hardly_better
@@ -69,9 +71,9 @@ def adopt(config: Config, store: Store, parent: Run | None = None) -> dict[int, 
     trained = _listed(config, catalog, (root, root.resolve()), ledger)
     n_classes = len(catalog.class_names)
     with seeded(0):
-        network = make_network(config.training.architecture, _shape(config), n_classes)
-        if config.given >= OF_RECIPE:  # naive will start there
-            at_start(network, config.training.architecture, next(iter(places)))
+        network = make_network(config.training.architecture, _shape(config), n_classes, config.training.shards)
+        for member in members(network) if config.given >= OF_RECIPE else ():  # naive will start there
+            at_start(member, config.training.architecture, next(iter(places)))
     where = f"architecture={config.training.architecture!r}"
     given = {seed: fitted(places[seed], state, network, where) for seed, state in states.items()}
     for seed, own in given.items():
@@ -87,7 +89,8 @@ def adopt(config: Config, store: Store, parent: Run | None = None) -> dict[int, 
         _refuse_order(data, result.logits["train"])
     kept = keep_sides(store, config.data, sides)
     _refuse_sides(config, data.clips, sides, kept)
-    made = {seed: _made(config, data, seed, own) for seed, own in tags.items()}
+    shards = placed(store, config, data.clips, data.split.train)
+    made = {seed: dataclasses.replace(_made(config, data, seed, own), shard_of=shards) for seed, own in tags.items()}
     with stage_run(store, parent, "adopt", config) as run:
         run.dataset(config.data.label, data.digest, len(data.split.train), "train")
         describe(run, config, data)
@@ -222,7 +225,7 @@ def _tags(config: Config, place: str, state: State, known: Sequence[AnyRun]) -> 
     recipe_known, own = config.given >= OF_RECIPE, state_hash(state)
     made_by = [run.id for run in known if run.tags.get("stage") != "train" or run.tags.get(ADOPTED) != own]
     about = {ADOPTED: own, ADOPTED_FROM: shown_place(place), RECIPE_KNOWN: str(recipe_known).lower()}
-    return about | ({ADOPTED_RUN: made_by[0]} if made_by else {})
+    return about | shard_tags(config) | ({ADOPTED_RUN: made_by[0]} if made_by else {})
 
 
 def _made(config: Config, data: Data, seed: int, tags: Mapping[str, str]) -> Made:

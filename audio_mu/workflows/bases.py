@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from audio_mu.base_models.fingerprints import network_source
+from audio_mu.base_models.shards import of_base, refuse_without_shards
 from audio_mu.config import BASE_FIELDS, Config
 from audio_mu.config.commands import command
 from audio_mu.config.recipe import OLDER
@@ -26,7 +27,7 @@ from audio_mu.requests.other_names import ledger_here
 from audio_mu.requests.request import NeverTrainedError
 from audio_mu.requests.same_people import refuse_other_people
 from audio_mu.store import queries, registry
-from audio_mu.store.artifacts import files_of, unreadable
+from audio_mu.store.artifacts import files_of, stored_logits, unreadable
 from audio_mu.store.failed import REASON, still_failed
 from audio_mu.store.handle import Store
 from audio_mu.store.model_files import refuse_outside
@@ -34,13 +35,13 @@ from audio_mu.store.registry import Version
 from audio_mu.unlearning import choose
 from audio_mu.workflows.data import Data, data_of_bases, without_missing
 from audio_mu.workflows.stage import base_tags
-from audio_mu.workflows.train import losses_table, stored_logits
+from audio_mu.workflows.train import losses_table
 
 OF_A_BASE = ("recipe", "clips_digest", "fingerprint", "class_names", "split")
 """The tags that `train` and `unlearn` give to versions, without which nothing can start from one."""
 OF_TRAINING = (
     "n_epochs", "batch_size", "optimizer", "learning_rate", "weight_decay", "schedule", "warmup", "clip_gradient",
-    "class_weights", "accumulate",
+    "class_weights", "accumulate", "shards",
 )  # fmt: skip
 """Parameters that say how a base model was trained."""
 CHOOSING = ("data_dir", "speaker_pattern", "labels", "bad_files")
@@ -54,10 +55,14 @@ def origin(version: Version) -> str:
 
 @dataclass(frozen=True)
 class Bases:
-    """The models to unlearn from: per seed one version, trained or unlearned, all of one recipe and one origin."""
+    """The models to unlearn from: per seed one version, trained or unlearned, all of one recipe and one origin.
+
+    `shards`: seed → the shard of every clip that a version was trained on, None of all where there are none.
+    """
 
     config: Config
     versions: Mapping[int, Version]
+    shards: Mapping[int, np.ndarray | None]
 
     @property
     def origin(self) -> str:
@@ -111,12 +116,13 @@ def find_bases(store: Store, config: Config, for_request: bool = True, trains: b
     _refuse_edited(config, name, versions)
     _refuse_differing(name, versions)
     for version in versions.values():
+        _refuse_inexact(config, name, version, for_request)
         _refuse_learnt(config, store, version, ledger.barring(config.store.ledger))
     chosen = _with_recipe(config, name, next(iter(versions.values())))
     if chosen.data != tried.data:
         data = load(chosen, store, ledger)
     data = data.tested_on(set.intersection(*({*base_logits(store, version)} for version in versions.values())))
-    bases = Bases(chosen, versions)
+    bases = Bases(chosen, versions, _shards(store, chosen, versions, data))
     if data.left_out:
         for found in data.left_out:
             say_once(f"ledger: request {found.request}: {found.told}")
@@ -157,7 +163,10 @@ def _recipe(version: Version) -> dict[str, str]:
 
 
 def _refuse_without_recipe(config: Config, name: str, version: Version, for_request: bool, trains: bool) -> None:
-    """Raise `UserError` where networks would be trained as the base models were, and nobody has said how that was."""
+    """Raise `UserError` where networks would be trained as the base models were, and nobody has said how that was, or
+    where shards would be retrained and there are none."""
+    if for_request:
+        refuse_without_shards(config, _recipe(version)["shards"])
     if version.tags.get(RECIPE_KNOWN) != "false":
         return
     again = f"adopt {name} again with n_epochs=… learning_rate=… (and optimizer, schedule …) of its training"
@@ -176,6 +185,19 @@ def _refuse_without_recipe(config: Config, name: str, version: Version, for_requ
     given = [key for key in BASE_FIELDS if key in config.given and key in OF_TRAINING]
     if given:
         raise UserError(f"{given[0]} was given, but {name} was adopted without a recipe: {again}")
+
+
+def _refuse_inexact(config: Config, name: str, version: Version, for_request: bool) -> None:
+    """Raise `UserError` where shards are to be retrained beside networks that are not what training gives."""
+    if for_request:
+        about = f"version {version.version} of {name}"
+        refuse_without_shards(config, _recipe(version)["shards"], about, version.tags)
+
+
+def _shards(store: Store, config: Config, versions: Mapping[int, Version], data: Data) -> dict[int, np.ndarray | None]:
+    """See `Bases`; by the lists of the runs that made the versions."""
+    trained = data.split.train
+    return {seed: of_base(store, config, own.run_id, data.clips, trained) for seed, own in versions.items()}
 
 
 def _with_recipe(config: Config, name: str, version: Version) -> Config:

@@ -80,7 +80,8 @@ def _check_register(config: Config) -> None:
     register, save_models = config.methods.register, config.methods.save_models
     if register == "none":
         return
-    methods = choose(config.methods.methods, config.request.forget)
+    # Of shards only the base models know.
+    methods = choose(config.methods.methods, config.request.forget, 2)
     if register not in ("best", *methods):
         raise UserError(
             f"register={register!r} is not among the methods: choose none, best, or one of {', '.join(methods)}"

@@ -21,7 +21,7 @@ LARGEST_SETTINGS = 1 << 18  # bytes of the file of method_config
 
 def check_methods(config: Config) -> tuple[str, ...]:
     """The configured methods. Raises `UserError` for unknown ones and unknown hyper-parameters, before any work."""
-    names = choose(config.methods.methods, config.request.forget)
+    names = choose(config.methods.methods, config.request.forget, config.training.shards)
     given_hyper_parameters(config)
     return names
 

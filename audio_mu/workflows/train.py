@@ -23,6 +23,7 @@ from audio_mu.base_models.fingerprints import (
     source_hash,
 )
 from audio_mu.base_models.served import get_ready, log_servable, try_training
+from audio_mu.base_models.shards import TABLE, placed, shard_tags, shards_table
 from audio_mu.compute.attempt import Failed, measured
 from audio_mu.compute.cores import tell_idle, tell_precision
 from audio_mu.compute.engine import Engine
@@ -39,7 +40,7 @@ from audio_mu.report.cards import BaseFacts, ModelFacts, base_card, family_note
 from audio_mu.requests.ledger import RETIRED
 from audio_mu.requests.other_names import ledger_here
 from audio_mu.store import queries, registry
-from audio_mu.store.artifacts import Unreadable, list_files, read_logits
+from audio_mu.store.artifacts import Unreadable, stored_logits
 from audio_mu.store.failed import log_failed
 from audio_mu.store.handle import Store
 from audio_mu.store.locks import registry_locked
@@ -62,15 +63,18 @@ def train(config: Config, store: Store, engine: Engine, parent: Run | None = Non
     data = data_to_train(config, store, ledger_here(store, config.data.label))
     for out in data.left_out:
         say(f"ledger: request {out.request} ({out.entry.hash[:8]}, {out.entry.state}): {out.told}")
-    made = {seed: Made(seed, _fingerprint(config, data, seed)) for seed in config.training.seeds}
+    shards = placed(store, config, data.clips, data.split.train)
+    made = {
+        seed: Made(seed, _fingerprint(config, data, seed, shards), shard_tags(config), shard_of=shards)
+        for seed in config.training.seeds
+    }
     found: dict[int, Accuracies] = {}
     with stage_run(store, parent, "train", config) as run:
         run.dataset(config.data.label, data.digest, len(data.split.train), "train")
         describe(run, config, data)
         tell_precision(config)
-        reused = {seed: reuse(config, store, data, own) for seed, own in made.items()}
-        found |= {seed: accuracies for seed, accuracies in reused.items() if accuracies is not None}
-        jobs = [_job(config, data, seed) for seed in made if seed not in found]
+        found |= {s: known for s, own in made.items() if (known := reuse(config, store, data, own)) is not None}
+        jobs = [_job(config, data, own) for seed, own in made.items() if seed not in found]
         if jobs and network_source(config):
             try_training(config, len(data.clips.class_names))
         tell_idle(config.machine, len(jobs))
@@ -90,13 +94,15 @@ def train(config: Config, store: Store, engine: Engine, parent: Run | None = Non
 class Made:
     """A base model to be logged: its seed, and the hash of all that it depends on.
 
-    Of one that was trained elsewhere also `tags` that say so, and `origin`, the same in words.
+    Of one that was trained elsewhere also `tags` that say so, and `origin`, the same in words. `shard_of`: the shard of
+    every clip, where there are shards.
     """
 
     seed: int
     fingerprint: str
     tags: Mapping[str, str] = field(default_factory=dict)
     origin: str = ""
+    shard_of: np.ndarray | None = None
 
 
 def describe(run: Run, config: Config, data: Data) -> None:
@@ -106,8 +112,7 @@ def describe(run: Run, config: Config, data: Data) -> None:
     used, there = seconds_used(clips.ids, clips.seconds, longest)
     run.metrics({"sound/used_s": used, "sound/there_s": there})
     if used < ALL * there:
-        way = config.data.dataset == "folder"
-        say(sound_told(used, there, longest, [*lengths(clips.ids, clips.seconds)], way))
+        say(sound_told(used, there, longest, [*lengths(clips.ids, clips.seconds)], config.data.dataset == "folder"))
     if lacking := one_sided(data.split, data.clips):
         run.tags({"one_sided_classes": first_of(lacking, SHOWN)})
         say(
@@ -149,12 +154,6 @@ def _accuracies(store: Store, run: Finished, data: Data) -> Accuracies | None:
     return Accuracies(run.metrics["train/accuracy"], float(right.mean()))
 
 
-def stored_logits(store: Store, run_id: str) -> dict[str, np.ndarray]:
-    """Clip id → logits [classes] of everything that a run evaluated; nothing where its files are gone."""
-    stored = [read_logits(store, run_id, path) for path in list_files(store, run_id, "logits")]
-    return {str(id_): row for part in stored for id_, row in zip(part["clip_id"], part["logits"], strict=True)}
-
-
 def _about(config: Config, data: Data) -> str:
     """What was found, for the user to see whether it is what was meant."""
     names, speakers, wanted = data.clips.class_names, set(data.clips.speakers) - {""}, config.data
@@ -166,21 +165,22 @@ def _about(config: Config, data: Data) -> str:
     )
 
 
-def _fingerprint(config: Config, data: Data, seed: int) -> str:
+def _fingerprint(config: Config, data: Data, seed: int, shard_of: np.ndarray | None) -> str:
     recipe = config.data.recipe
     return hash_of(
         [
             "train", seed, config.data.pipeline, network_identity(config), config.hashed_recipe,
             [recipe.momentum, recipe.logmel_shift, recipe.logmel_scale],
             data.digest, machine(config), source_hash(TRAINING_SOURCE),
+            *([] if shard_of is None else [shard_of[data.split.train].tolist()]),
         ]
     )  # fmt: skip
 
 
-def _job(config: Config, data: Data, seed: int) -> TrainJob:
+def _job(config: Config, data: Data, made: Made) -> TrainJob:
     return TrainJob(
         problem=problem(config, data.clips),
-        seed=seed,
+        seed=made.seed,
         train=data.split.train,
         sets=sets_of(data),
         optimizer=optimizer_settings(config),
@@ -189,6 +189,7 @@ def _job(config: Config, data: Data, seed: int) -> TrainJob:
         best_on=config.training.chooses_on,
         precision=config.training.precision,
         class_weights=config.training.class_weights,
+        shard_of=made.shard_of,
     )
 
 
@@ -219,12 +220,13 @@ def log_base(
     config: Config, data: Data, parent: Run, made: Made, result: Result, metrics: Mapping[str, float]
 ) -> Accuracies:
     """Log a base model with its losses and logits, and make it the version behind its seed's alias."""
-    clips = data.clips
-    labels = clips.labels.numpy()
+    clips, labels = data.clips, data.clips.labels.numpy()
     times = {} if made.origin else {"time/total_s": result.total_seconds, "time/cpu_s": result.cpu_seconds}
     with child_run(*_run_of(config, parent, made)) as run:
         # Before the model: an erasure could not tell what the model of a killed run was trained on.
         run.csv("losses.csv", losses_table(data, result.logits))
+        if made.shard_of is not None:
+            run.csv(TABLE, shards_table(clips, data.split.train, made.shard_of))
         sets = {name: (result.logits[name], labels[indices]) for name, indices in sets_of(data).items()}
         classes = by_class(sets, clips.class_names)
         for name, table in classes.files.items():

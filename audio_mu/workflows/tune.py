@@ -60,6 +60,7 @@ class Rehearsal:
     request: Request
     fit: np.ndarray
     validation: np.ndarray
+    shard_of: np.ndarray | None = None
 
     @property
     def base_seed(self) -> int:
@@ -85,6 +86,7 @@ class Rehearsal:
                 "rehearsal with errors", network_identity(config), config.data.pipeline, config.hashed_recipe,
                 self.data.digest, self.request.hash, [self.data.clips.ids[i] for i in self.validation], self.base_seed,
                 self.reference_seed, machine(config), source_hash(UNLEARNING_SOURCE),
+                *([] if self.shard_of is None else [self.shard_of.tolist()]),
             ]
         )  # fmt: skip
 
@@ -117,6 +119,7 @@ class Rehearsal:
                 best_on=None,
                 precision=config.training.precision,
                 class_weights=config.training.class_weights,
+                shard_of=self.shard_of,
             )
             for name, (seed, train) in clips.items()
         }
@@ -134,6 +137,7 @@ class Rehearsal:
             hyper_parameters=hyper_parameters_of(trial.values),
             best_on=None,
             reference=METHODS[trial.method].reference,
+            shard_of=self.shard_of,
         )
 
     def score(self, logits: Mapping[str, np.ndarray]) -> Score:
@@ -177,7 +181,8 @@ def tune(config: Config, store: Store, engine: Engine, parent: Run | None = None
     searched = _searched(check_methods(config))
     bases, data = find_bases(store, config, trains=True)
     config = bases.config
-    rehearsal = rehearse(config, data, resolve(config, data))
+    shard_of = bases.shards[config.training.seeds[0]]
+    rehearsal = dataclasses.replace(rehearse(config, data, resolve(config, data)), shard_of=shard_of)
     trials = [
         trial
         for method in searched
@@ -221,8 +226,7 @@ class Search:
         """One row per trial, the methods in their order, the best first; the figures of the reference, of the base."""
         finished: dict[str, Score] = {}
         for trial in trials:
-            known = self._known(self.rehearsal.fingerprint(trial))
-            if known is not None:
+            if (known := self._known(self.rehearsal.fingerprint(trial))) is not None:
                 finished[trial.key] = Score.from_metrics(known)
         yardsticks = self._known(self.rehearsal.id)
         pending = [trial for trial in trials if trial.key not in finished]
@@ -261,11 +265,7 @@ class Search:
         return known, results["base"].state
 
     def _log_reference(self, reference: Score, base: Score, result: Result) -> dict[str, float]:
-        tags = {
-            **_tags(self.rehearsal),
-            "seed": str(self.rehearsal.reference_seed),
-            "fingerprint": self.rehearsal.id,
-        }
+        tags = {**_tags(self.rehearsal), "seed": str(self.rehearsal.reference_seed), "fingerprint": self.rehearsal.id}
         metrics = reference.as_metrics() | {f"base/{name}": value for name, value in base.as_metrics().items()}
         metrics |= {"base/score": base.against(reference), "time/total_s": result.total_seconds}
         params = self.rehearsal.params

@@ -12,6 +12,7 @@ from audio_mu.audit.one_model import Evaluator, Logits, not_recovered
 from audio_mu.audit.performance import cross_entropy
 from audio_mu.base_models.fingerprints import problem
 from audio_mu.base_models.served import get_ready, log_servable
+from audio_mu.base_models.shards import TABLE, shards_table
 from audio_mu.compute.attempt import Failed, measured
 from audio_mu.compute.cores import tell_idle, tell_precision
 from audio_mu.compute.engine import Engine
@@ -50,11 +51,12 @@ def unlearn(config: Config, store: Store, engine: Engine, parent: Run | None = N
     """Run what the store does not have yet and log every figure; return the cell's id.
 
     Where no model has learnt anything of the request, it is entered into the ledger and there is no cell."""
-    methods = check_methods(config)
+    check_methods(config)
     if parent is None and (answered := resume(config, store)) is not None:
         return answered
     bases, data = find_bases(store, config)
     config = bases.config
+    methods = check_methods(config)  # of the shards that these have
     try:
         request = resolve(config, data)
     except NeverTrainedError as found:
@@ -187,6 +189,7 @@ class Unlearning:
             deep_audits=config.methods.deep_audits,
             altered=self.cell.altered,
             reference=METHODS[method].reference,
+            shard_of=self.cell.bases.shards[seed],
         )
 
     def _own(self, seed: int, method: str, rates: Mapping[str, float]) -> Child:
@@ -208,7 +211,7 @@ class Unlearning:
         metrics = {**alone, **result.figures, **(result.seconds if method != ORIGINAL else {})}
         with child_run(*self._own(seed, method, result.rates)) as run:
             # Before the model: an erasure could not tell what the model of a killed run was trained on.
-            self._log_artifacts(run, result.logits)
+            self._log_artifacts(run, seed, result.logits)
             # Before the figures: MLflow would read every figure of the run again to make it the model's.
             keeps, config = self._keeps_model(method), self.cell.config
             model = log_servable(run, config, self.cell.data.clips.class_names, seed, result) if keeps else None
@@ -230,8 +233,10 @@ class Unlearning:
         # The original's model is the registered base version.
         return method != ORIGINAL and (wanted == "all" or (wanted == "naive" and method == NAIVE))
 
-    def _log_artifacts(self, run: Run, logits: Logits) -> None:
+    def _log_artifacts(self, run: Run, seed: int, logits: Logits) -> None:
         clips = self.cell.data.clips
+        if (shard_of := self.cell.bases.shards[seed]) is not None:
+            run.csv(TABLE, shards_table(clips, self.cell.request.remain, shard_of))
         run.csv("request.csv", request_table(self.cell.config.request, clips, self.cell.request))
         labels = clips.labels.numpy()
         for name, indices in ((name, self.cell.sets[name]) for name in logits):
@@ -258,7 +263,7 @@ class Unlearning:
         logits = self._stored_logits(finished.id)
         with child_run(*self._own(seed, method, {})) as run:
             run.tags({"reused_run_id": finished.id})
-            self._log_artifacts(run, logits)
+            self._log_artifacts(run, seed, logits)
             run.metrics(finished.metrics)
             self._log_audit(run, seed, logits, finished.metrics)
 

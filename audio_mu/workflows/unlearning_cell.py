@@ -12,6 +12,7 @@ import numpy as np
 
 from audio_mu.audit.robust import robust_figures
 from audio_mu.base_models.fingerprints import MEASURED_SOURCE, machine, network_identity, source_hash
+from audio_mu.base_models.shards import shard_tags
 from audio_mu.config import REPAIR_FIELDS, Config
 from audio_mu.config.parameters import DEEP, ROBUST
 from audio_mu.config.parsers import as_text
@@ -105,6 +106,7 @@ class UnlearningCell:
         """The tags of a run of this cell."""
         shared = {
             **base_tags(self.config),
+            **shard_tags(self.config),
             "split": self.data.split.kind,
             "request": self.request.name,
             "request_hash": self.request.hash,

@@ -35,6 +35,8 @@ WRONG = [
     ("clip_gradient", "nan"),
     ("class_weights", "auto"),
     ("accumulate", "0"),
+    ("shards", "0"),
+    ("shards", "65"),
     ("accumulate", "1.5"),
     ("precision", "half"),
     ("force", "yes"),

@@ -86,7 +86,7 @@ def test_methods_that_diverge_cost_the_others_nothing(given: dict[str, str], tmp
     first = by_status(store)
     assert set(first) == {"FINISHED", "FAILED"}
     finished, failed = set(first["FINISHED"]), set(first["FAILED"])
-    assert finished | failed == {ORIGINAL, *METHODS}
+    assert finished | failed == {ORIGINAL, *METHODS} - {"exact_shards"}  # there are no shards
     assert not finished & failed
     assert {ORIGINAL, "naive", "ssd"} <= finished
     assert len(failed) >= 5

@@ -11,6 +11,7 @@ import pytest
 
 from audio_mu.report.evidence import Choice, evidence
 from audio_mu.report.facts import RequestFacts
+from audio_mu.report.summary import summary
 from audio_mu.report.tables import long_table
 from tests.report.conftest import MEANS, SEEDS, table
 
@@ -103,3 +104,39 @@ def test_limits_are_told(long: pd.DataFrame, request_facts: RequestFacts) -> Non
     assert open_one.headline.startswith("Not settled, other seeds could decide otherwise: good ")
     assert "ettled" not in evidence("good", long, request_facts).headline
     assert any("One seed gives no interval" in line for line in evidence("good", single, request_facts).does_not_show)
+
+
+@pytest.mark.parametrize(
+    ("retrained", "words"),
+    [
+        (
+            {2: 30.0},
+            "were on 1 shard of 4 (number 2), retrained from its start on the 30 recordings left there; the 3 o",
+        ),
+        ({0: 1_000.0, 3: 500.0}, "were on 2 shards of 4 (number 0, 3), retrained from their start on the 1,500 record"),
+        (
+            {1: 0.0},
+            "the 0 recordings left there; shard 1 has none left and no voice in the answers; the 3 others never",
+        ),
+    ],
+)
+def test_exactness_is_told_in_words(retrained: dict[int, float], words: str, request_facts: RequestFacts) -> None:
+    """Catches a record of exact_shards that reads like one of an approximation, and counts of other shards."""
+    own = {"shards/all": 4.0} | {f"shards/retrained_{shard}": n for shard, n in retrained.items()}
+    rows = [("c", "item-10", "good", name, seed, value) for name, value in own.items() for seed in SEEDS]
+    found = long_table(pd.DataFrame(rows, columns=["cell", "request", "method", "metric", "seed", "value"]))
+    long = pd.concat([table(MEANS), found])
+    first = evidence("good", long, request_facts).shows[0]
+    assert first.startswith("Exact by construction, by the list of the training (shards.csv): ") and words in first
+    assert f"good: {first}" in summary(long, list(MEANS), request_facts)
+    for method in ("naive", "remembers"):
+        assert not any("construction" in line for line in evidence(method, long, request_facts).shows)
+
+
+def test_a_method_that_is_naive_to_the_bit_breaks_no_statistic(request_facts: RequestFacts) -> None:
+    """Catches a division by the spread of differences that are all 0, and a verdict that is not the rule's."""
+    long = table({**MEANS, "good": MEANS["naive"]})
+    with np.errstate(all="raise"):
+        found = evidence("good", long, request_facts)
+    assert "nan" not in " ".join((found.headline, *found.shows)).lower()
+    assert "Difference from naive, paired by seed: +0.0 points" in " ".join(found.shows)

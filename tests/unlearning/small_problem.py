@@ -16,14 +16,17 @@ from torch.nn import functional
 
 from audio_mu.models import AudioClassifier, build, tiny
 from audio_mu.models.pretrained import Encoder
+from audio_mu.models.sharded import Sharded
 from audio_mu.seeding import seeded
-from audio_mu.training import Examples, OptimizerSettings, predict, train_from_scratch
+from audio_mu.sharding import seed_of, train_base
+from audio_mu.training import Examples, OptimizerSettings, predict
 from audio_mu.unlearning import Settings, Unlearned, run_method
 
 N_CLASSES, N_TEST = 4, 80
 SMALL_SHAPE, STUDY_SHAPE = (16, 16), (32, 63)
 OF_WAVEFORMS = "a network of the user's own, on waveforms"
 NORMALISED, FROZEN = "a network of normalised batches", "a network with a frozen front"
+SHARDED = "networks of two shards"
 ENCODER = "a tiny pretrained encoder of waveforms"
 SMALL_VGGISH = {"blocks": ((8,), (8,)), "hidden": 64}
 RECIPE = Settings(OptimizerSettings("adam", 0.003), batch_size=4, n_epochs=24, n_epoch_repair=5)
@@ -101,6 +104,7 @@ class Problem:
     n_train: int
     forget: Tensor
     settings: Settings
+    shard_of: Tensor | None = None
 
     @property
     def remain(self) -> Tensor:
@@ -126,7 +130,7 @@ class Problem:
         """Unlearn with a registered method."""
         return run_method(
             method, seed, self.base, self.initialise, self.sets, self.settings, N_CLASSES,
-            request=request, hyper_parameters=hyper_parameters,
+            request=request, hyper_parameters=hyper_parameters, shard_of=self.shard_of,
         )  # fmt: skip
 
     def changed(self, **settings: Any) -> Problem:
@@ -162,11 +166,12 @@ def small_problem(
     shape: tuple[int, ...] = SMALL_SHAPE,
     n_train: int = 64,
     settings: Settings = RECIPE,
+    shards: int = 1,
 ) -> Problem:
     """A trained base, channels_last, of a tiny architecture, or of a smaller VGGish where none is named.
 
     Classes are random patterns under noise; an eighth of the training labels is wrong, so that what the base
-    knows of these clips, it learned by heart.
+    knows of these clips, it learned by heart. Four clips after four others are on the next shard.
     """
     draw = torch.Generator().manual_seed(7)
     n = n_train + N_TEST
@@ -179,25 +184,29 @@ def small_problem(
     own = OWN.get(architecture or "")
     widths = {} if own else SMALL_VGGISH if architecture is None else tiny(architecture)
 
-    def initialise(seed: int) -> nn.Module:
+    def alone(seed: int) -> nn.Module:
         with seeded(seed):
             if own is not None:
                 return own()
             return build(architecture or "VGGish", shape, N_CLASSES, **widths).to(memory_format=torch.channels_last)
 
-    base = train_from_scratch(
+    def initialise(seed: int) -> nn.Module:
+        return alone(seed) if shards == 1 else Sharded(alone(seed_of(seed, shard)) for shard in range(shards))
+
+    shard_of = None if shards == 1 else torch.arange(n) // N_CLASSES % shards
+    base = train_base(
         initialise, Examples(features, labels, torch.arange(n_train)), settings.optimizer,
-        epochs=settings.n_epochs, batch_size=settings.batch_size, seed=40,
+        epochs=settings.n_epochs, batch_size=settings.batch_size, seed=40, shard_of=shard_of,
     )  # fmt: skip
-    return Problem(base, initialise, features, labels, n_train, forget, settings)
+    return Problem(base, initialise, features, labels, n_train, forget, settings, shard_of)
 
 
 @cache
-def trained(architecture: str | None = None) -> Problem:
+def trained(architecture: str | None = None, shards: int = 1) -> Problem:
     """The problem as it is by default; no test may change it. With a network of one's own one clip is left over."""
     if architecture is None:
-        return small_problem()
-    return small_problem(architecture, n_train=65, settings=replace(RECIPE, batch_size=8))
+        return small_problem(shards=shards)
+    return small_problem(architecture, n_train=65, settings=replace(RECIPE, batch_size=8), shards=shards)
 
 
 def weights(network: nn.Module) -> dict[str, Tensor]:

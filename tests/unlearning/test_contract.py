@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from audio_mu.config import REPAIR_FIELDS
 from audio_mu.config.parsers import ARCHITECTURES
 from audio_mu.errors import UserError
+from audio_mu.models.sharded import members
 from audio_mu.unlearning import METHODS, Settings, Task, UndeclaredSet, Unlearned, choose
 from audio_mu.unlearning.registry import REQUESTS
 from tests.unlearning.small_problem import (
@@ -25,6 +26,7 @@ from tests.unlearning.small_problem import (
     NORMALISED,
     OF_WAVEFORMS,
     RECIPE,
+    SHARDED,
     STUDY_SHAPE,
     Problem,
     same,
@@ -34,10 +36,11 @@ from tests.unlearning.small_problem import (
 )
 
 every_method = pytest.mark.parametrize("name", sorted(METHODS))
-every_network = pytest.mark.parametrize("network", [None, NORMALISED, FROZEN])
+every_whole_network = pytest.mark.parametrize("network", [None, NORMALISED, FROZEN])
+every_network = pytest.mark.parametrize("network", [None, NORMALISED, FROZEN, SHARDED])
 
 PRUNING = {"omp", "cosine", "pop", "orthogonal", "cosine_thesis", "pop_thesis"}
-REPLACING = PRUNING | {"naive", "eu_k", "msg", "ssd"}
+REPLACING = PRUNING | {"naive", "exact_shards", "eu_k", "msg", "ssd"}
 """Methods that change weights by other means than gradient steps, so that rates of 0 do not make them the identity."""
 WITHOUT_DRAWS = {"ssd"}
 """Methods that draw nothing: every seed gives the same weights."""
@@ -51,16 +54,22 @@ TUNED: dict[str, dict[str, Any]] = {
 """Rates for methods whose published ones hardly move a base that fits its clips as well as this one."""
 
 
+def problem_of(name: str, network: str | None = None) -> Problem:
+    """What a method is tried on: two shards of the network, where it works on shards alone."""
+    shards = 2 if network == SHARDED or METHODS[name].of_shards else 1
+    return trained(None if network == SHARDED else network, shards)
+
+
 @cache
 def trained_on_more() -> Problem:
     return small_problem(n_train=240, settings=dataclasses.replace(RECIPE, n_epochs=8))
 
 
 @cache
-def untrained(architecture: str) -> Problem:
+def untrained(architecture: str, shards: int = 1) -> Problem:
     settings = dataclasses.replace(RECIPE, n_epochs=0, batch_size=8, n_epoch_repair=1)
     shape = (1_600,) if architecture in (OF_WAVEFORMS, ENCODER) else STUDY_SHAPE
-    return small_problem(architecture, shape=shape, n_train=24, settings=settings)
+    return small_problem(architecture, shape=shape, n_train=24, settings=settings, shards=shards)
 
 
 def global_state() -> tuple[Any, ...]:
@@ -89,7 +98,7 @@ class Observed:
 
 @cache
 def observed(name: str, network: str | None = None) -> Observed:
-    problem = trained(network)
+    problem = problem_of(name, network)
     base_before, globals_before = weights(problem.base), global_state()
     features, labels, forget = problem.features.clone(), problem.labels.clone(), problem.forget.clone()
     start = time.perf_counter()
@@ -117,7 +126,7 @@ def frozen_in(network: nn.Module) -> set[str]:
 @every_method
 def test_base_and_inputs_are_left_as_they_were(name: str, network: str | None) -> None:
     """Catches a method that trains the base, or hands it out, and one that relabels the shared label tensor."""
-    problem, run = trained(network), observed(name, network)
+    problem, run = problem_of(name, network), observed(name, network)
     assert same(run.base_before, run.base_after)
     assert not storages(problem.base) & storages(run.outcome.network)
     assert all(p.grad is None for p in problem.base.parameters())
@@ -129,7 +138,7 @@ def test_base_and_inputs_are_left_as_they_were(name: str, network: str | None) -
 @every_method
 def test_network_is_complete_and_ready_to_use(name: str, network: str | None) -> None:
     """Catches a network left in train mode or frozen otherwise, lost entries, and values that are not finite."""
-    found, base = observed(name, network).outcome.network, trained(network).base
+    found, base = observed(name, network).outcome.network, problem_of(name, network).base
     assert not any(module.training for module in found.modules())
     assert frozen_in(found) == frozen_in(base)
     assert {k: v.shape for k, v in found.state_dict().items()} == {k: v.shape for k, v in base.state_dict().items()}
@@ -139,8 +148,9 @@ def test_network_is_complete_and_ready_to_use(name: str, network: str | None) ->
 @every_method
 def test_frozen_parameters_stay_bit_for_bit(name: str) -> None:
     """Catches pruning, regrowth, masks, dampening, penalties, retraining and fresh layers that move what is frozen."""
-    run, frozen = observed(name, FROZEN), frozen_in(trained(FROZEN).base)
-    assert len(frozen) == 5
+    problem, run = problem_of(name, FROZEN), observed(name, FROZEN)
+    frozen = frozen_in(problem.base)
+    assert len(frozen) == 5 * len(members(problem.base))
     assert all(torch.equal(run.result[key], run.base_before[key]) for key in frozen)
     trains = run.result.keys() - frozen
     assert any(not torch.equal(run.result[key], run.base_before[key]) for key in trains if key.endswith("weight"))
@@ -160,7 +170,7 @@ def test_single_clips_are_forgotten_by_the_statistics_that_there_are(name: str) 
 
     Mean over requests: a step of training alone moves this network's accuracy by 8 of the 80 clips.
     """
-    problem, accuracies = trained(NORMALISED), []
+    problem, accuracies = problem_of(name, NORMALISED), []
     for clip in (0, 3, 10, 20, 33):
         network = problem.forgetting([clip]).run(name).network
         assert all(value.isfinite().all() for value in network.state_dict().values())
@@ -175,7 +185,7 @@ def test_same_seed_gives_same_weights_and_unread_clips_do_not_matter(name: str, 
     """Catches draws outside the seed, and any look at test clips or at a set that is not declared (they are NaN)."""
     unread = {"forget", "remain"} - METHODS[name].reads
     torch.manual_seed(99)
-    again = trained(network).poisoned(unread=unread).run(name)
+    again = problem_of(name, network).poisoned(unread=unread).run(name)
     assert same(observed(name, network).result, weights(again.network))
 
 
@@ -183,7 +193,7 @@ def test_same_seed_gives_same_weights_and_unread_clips_do_not_matter(name: str, 
 @every_method
 def test_another_seed_gives_other_weights(name: str, network: str | None) -> None:
     """Catches a fixed seed inside a method."""
-    other = weights(trained(network).run(name, seed=41).network)
+    other = weights(problem_of(name, network).run(name, seed=41).network)
     assert same(observed(name, network).result, other) == (name in WITHOUT_DRAWS)
 
 
@@ -209,7 +219,7 @@ def test_times_add_up_and_lie_inside_the_call(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(set(METHODS) - REPLACING))
 def test_rates_of_zero_change_nothing(name: str, network: str | None) -> None:
     """Catches weights that move by other means than the optimiser's rate, statistics of batches excepted."""
-    still = trained(network).changed(impair_learning_rate=0.0, repair_learning_rate=0.0)
+    still = problem_of(name, network).changed(impair_learning_rate=0.0, repair_learning_rate=0.0)
     found = still.run(name).network
     assert same(dict(found.named_parameters()), dict(still.base.named_parameters()))
     assert network is not None or same(weights(found), weights(still.base))
@@ -229,7 +239,7 @@ def test_pruning_with_rates_of_zero_changes_the_smallest_weights_alone(name: str
     assert (before != after).sum() >= 0.99 * k
 
 
-@every_network
+@every_whole_network
 @pytest.mark.parametrize("name", sorted(name for name, m in METHODS.items() if m.raises_forget_loss))
 def test_forget_loss_rises(name: str, network: str | None) -> None:
     """Catches an impair step with the wrong sign, without effect, or on the wrong set."""
@@ -245,7 +255,7 @@ def test_forget_loss_rises(name: str, network: str | None) -> None:
 def test_small_requests_do_not_destroy_the_model(name: str, n_forget: int) -> None:
     """Catches rates that grow as the request shrinks, empty batches, and divisions by a count that can be 0."""
     # What dampening takes for small is a share: 12 of 64 clips are a large request to it.
-    problem = (trained_on_more() if name == "ssd" else trained()).forgetting(list(range(n_forget)))
+    problem = (trained_on_more() if name == "ssd" else problem_of(name)).forgetting(list(range(n_forget)))
     network = problem.run(name).network
     assert all(value.isfinite().all() for value in network.state_dict().values())
     assert problem.test_accuracy(network) >= problem.test_accuracy(problem.base) - 0.1
@@ -255,7 +265,7 @@ def test_small_requests_do_not_destroy_the_model(name: str, n_forget: int) -> No
 @pytest.mark.parametrize("architecture", (*ARCHITECTURES, OF_WAVEFORMS, ENCODER))
 def test_every_architecture_is_supported_reproducibly(name: str, architecture: str) -> None:
     """Catches code that needs images, that per-clip dropout defeats, and draws outside the seed."""
-    problem = untrained(architecture)
+    problem = untrained(architecture, 1 + METHODS[name].of_shards)
     quick = {"epochs": 1} if "epochs" in METHODS[name].hyper_parameters else {}
     one, two = (problem.run(name, hyper_parameters=quick).network for _ in range(2))
     assert same(weights(one), weights(two))
@@ -275,7 +285,7 @@ def test_training_computes_in_bf16_and_evaluation_in_float32(name: str) -> None:
 
     hyper_parameters = {"epochs": 1} if "epochs" in METHODS[name].hyper_parameters else {}
     with nn.modules.module.register_module_forward_hook(look):
-        problem = untrained("VGGish").changed(precision="bf16", n_epochs=1)
+        problem = untrained("VGGish", 1 + METHODS[name].of_shards).changed(precision="bf16", n_epochs=1)
         network = problem.run(name, hyper_parameters=hyper_parameters).network
     assert trained_in == (set() if name == "ssd" else {torch.bfloat16})
     assert evaluated_in <= {torch.float32}
@@ -292,7 +302,7 @@ def test_unsupported_request_is_refused_before_anything_runs(name: str, monkeypa
     limited = dataclasses.replace(METHODS[name], requests=frozenset({"speaker"}), scrub=scrub)
     monkeypatch.setitem(METHODS, name, limited)
     with pytest.raises(UserError, match=r"class.*speaker"):
-        trained().run(name, request="class")
+        problem_of(name).run(name, request="class")
     with pytest.raises(UserError, match=r"class.*speaker"):
         choose([name], "class")
 
@@ -301,7 +311,7 @@ def test_unsupported_request_is_refused_before_anything_runs(name: str, monkeypa
 def test_unknown_hyper_parameter_is_refused(name: str) -> None:
     """Catches a misspelt hyper-parameter that would leave the default in force."""
     with pytest.raises(UserError, match="no hyper-parameter"):
-        trained().run(name, hyper_parameters={"misspelt": 1})
+        problem_of(name).run(name, hyper_parameters={"misspelt": 1})
 
 
 @every_method
@@ -321,7 +331,7 @@ def test_task_hands_out_declared_sets_alone(name: str) -> None:
 @every_method
 def test_settings_are_those_that_the_method_reads(name: str) -> None:
     """Catches a setting that a method takes and never reads, and one that it reads and refuses."""
-    problem, read = untrained("VGGish"), set()
+    problem, read = untrained("VGGish", 1 + METHODS[name].of_shards), set()
 
     class Watched(Settings):
         def __getattribute__(self, name: str) -> Any:

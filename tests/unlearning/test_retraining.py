@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from audio_mu.errors import UserError
 from audio_mu.training import OptimizerSettings, train_from_scratch
+from audio_mu.unlearning import choose, run_method
 from tests.unlearning.formulas import task_of
-from tests.unlearning.small_problem import STUDY_SHAPE, same, small_problem, trained, weights
+from tests.unlearning.small_problem import RECIPE, STUDY_SHAPE, Problem, same, small_problem, trained, weights
 
 
 def test_naive_is_base_training_without_the_forget_set() -> None:
@@ -85,3 +87,71 @@ def test_eu_k_starts_its_layers_from_a_fresh_network_and_trains_as_long_as_the_b
         assert not (inside and torch.equal(value, own[name]))
     as_base = problem.changed(n_epochs=3).run("eu_k").network
     assert same(weights(as_base), weights(problem.run("eu_k", hyper_parameters={"epochs": 3}).network))
+
+
+def on(problem: Problem, *shards: int, n: int = 3) -> list[int]:
+    """The first training clips on each of these shards."""
+    places = problem.shard_of[: problem.n_train]
+    return sorted(i for shard in shards for i in (places == shard).nonzero().flatten().tolist()[:n])
+
+
+SHARDS = 4
+
+
+@pytest.fixture(scope="module")
+def sharded() -> Problem:
+    return small_problem(settings=replace(RECIPE, n_epochs=3), shards=SHARDS)
+
+
+@pytest.mark.parametrize("request_", ["a person", "a list over two shards", "a class", "a whole shard"])
+def test_exact_shards_is_naive_bit_for_bit_and_leaves_other_shards(sharded: Problem, request_: str) -> None:
+    """Catches a shard that is not retrained, one that is without need, and one from another start, seed or order."""
+    clips = {
+        "a person": on(sharded, 2),
+        "a list over two shards": on(sharded, 0, 3),
+        "a class": [i for i in range(sharded.n_train) if int(sharded.labels[i]) == 1],
+        "a whole shard": on(sharded, 1, n=64),
+    }[request_]
+    problem = sharded.forgetting(clips)
+    touched = {int(problem.shard_of[i]) for i in clips}
+    assert len(touched) == {"a person": 1, "a list over two shards": 2, "a class": SHARDS, "a whole shard": 1}[request_]
+    found, naive = (problem.run(method) for method in ("exact_shards", "naive"))
+    assert same(weights(found.network), weights(naive.network))
+    assert not same(weights(found.network), weights(problem.base))
+    for shard in range(SHARDS):
+        kept = same(weights(found.network.networks[shard]), weights(problem.base.networks[shard]))
+        assert kept == (shard not in touched)
+    left = {shard: int((problem.shard_of[problem.remain] == shard).sum()) for shard in touched}
+    told = {f"shards/retrained_{shard}": float(n) for shard, n in left.items()}
+    assert found.figures == {"shards/all": SHARDS, **told}
+
+
+def test_exact_shards_reads_nothing_of_shards_that_rest(sharded: Problem) -> None:
+    """Catches a pass over the whole remain set, and a look at the sound of what is to be forgotten."""
+    problem = sharded.forgetting(on(sharded, 2))
+    unread = torch.cat([problem.forget, problem.remain[problem.shard_of[problem.remain] != 2]])
+    features = problem.features.clone()
+    features[unread] = torch.nan
+    found = replace(problem, features=features).run("exact_shards").network
+    assert same(weights(found), weights(problem.run("exact_shards").network))
+
+
+def test_requests_in_a_row_are_exact_again(sharded: Problem) -> None:
+    """Catches a second answer that starts from more than the first one's networks: naive without both is the same."""
+    first, second = on(sharded, 0), on(sharded, 0, 1, n=5)
+    answered = sharded.forgetting(first).run("exact_shards").network
+    both = sharded.forgetting(sorted({*first, *second}))
+    asked = sorted({*second} - {*first})
+    sets = {"forget": replace(both.sets["forget"], indices=torch.tensor(asked)), "remain": both.sets["remain"]}
+    found = run_method(
+        "exact_shards", 40, answered, both.initialise, sets, both.settings, 4, request="list", shard_of=both.shard_of
+    )
+    assert same(weights(found.network), weights(both.run("naive").network))
+
+
+def test_exact_shards_needs_shards() -> None:
+    """Catches a base model of one network that is retrained as a whole under the name of another method."""
+    with pytest.raises(UserError, match=r"exact_shards retrains shards.* train with shards=4.* or take naive"):
+        trained().run("exact_shards")
+    assert "exact_shards" not in choose(["all"], "speaker") and "exact_shards" in choose(["all"], "speaker", 2)
+    assert "exact_shards" not in choose(["study"], "speaker", 2)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from audio_mu import api
-from audio_mu.compute.jobs import make_network
+from audio_mu.compute.problem import make_network
 from audio_mu.config import Config
 from audio_mu.errors import UserError
 from audio_mu.unlearning import METHODS

@@ -12,7 +12,7 @@ import torch
 
 import audio_mu
 from audio_mu.compute.cores import threads_and_workers
-from audio_mu.compute.jobs import Problem
+from audio_mu.compute.problem import Problem
 from audio_mu.config import Config
 from audio_mu.data.clips import Clips
 from audio_mu.names import WEIGHTS

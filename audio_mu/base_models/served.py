@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from audio_mu.base_models.fingerprints import network_identity, network_source, optimizer_settings, weights_tags
-from audio_mu.compute.jobs import Result, at_start, make_network
+from audio_mu.compute.jobs import Result
+from audio_mu.compute.problem import at_start, make_network
 from audio_mu.config import Config, load_recipe
 from audio_mu.data.audio import SAMPLE_RATE
 from audio_mu.data.features import Frontend, feature_shape

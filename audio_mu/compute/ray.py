@@ -36,7 +36,7 @@ from audio_mu.compute.attempt import (
     too_long,
 )
 from audio_mu.compute.cores import process_threads
-from audio_mu.compute.jobs import Problem
+from audio_mu.compute.problem import Problem
 from audio_mu.errors import UserError, first_of, one_line
 from audio_mu.progress import bar, say
 from audio_mu.system.tuning import keep_freed_memory

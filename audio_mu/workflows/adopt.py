@@ -24,7 +24,8 @@ from audio_mu.base_models.served import try_serving
 from audio_mu.base_models.shards import placed, shard_tags
 from audio_mu.compute.attempt import Failed, measured
 from audio_mu.compute.cores import process_threads, threads_and_workers
-from audio_mu.compute.jobs import Result, at_start, evaluate, make_network
+from audio_mu.compute.jobs import Result, evaluate
+from audio_mu.compute.problem import at_start, make_network
 from audio_mu.config import Config
 from audio_mu.data.catalog import Catalog, as_id, composed
 from audio_mu.data.clips import Clips, find_recordings, load_clips

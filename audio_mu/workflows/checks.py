@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import torch
 from torch import nn
 
-from audio_mu.compute.jobs import make_network
+from audio_mu.compute.problem import make_network
 from audio_mu.config import Config
 from audio_mu.data.datasets import check_folder
 from audio_mu.data.features import feature_shape

@@ -44,7 +44,7 @@ from audio_mu.workflows.method_settings import (
 )
 from audio_mu.workflows.register import finish
 from audio_mu.workflows.stage import stage_run
-from audio_mu.workflows.unlearning_cell import AUDITS, UnlearningCell
+from audio_mu.workflows.unlearning_cell import UnlearningCell
 
 
 def unlearn(config: Config, store: Store, engine: Engine, parent: Run | None = None) -> str:
@@ -320,10 +320,7 @@ class Unlearning:
 
     def _of_this_machine(self, seed: int, runs: Sequence[Finished]) -> list[Finished]:
         """The runs that this command would make again as they are: naive's times are measured as theirs were."""
-        own = [
-            run for run in runs
-            if any(run.tags["fingerprint"] == self.cell.fingerprint(seed, run.tags["method"], a) for a in AUDITS)
-        ]  # fmt: skip
+        own = [run for run in runs if self.cell.would_make(run)]
         other = {run.tags["method"] for run in runs if run not in own} - {ORIGINAL}
         if left := sorted(name for name in other if self._finished(seed, name) is None):
             say(

@@ -102,6 +102,11 @@ class UnlearningCell:
             ]
         )  # fmt: skip
 
+    def would_make(self, run: Finished) -> bool:
+        """Whether this command would make a run of the cell as it was made, whatever audits it was made with."""
+        seed, method = int(run.tags["seed"]), run.tags["method"]
+        return any(run.tags["fingerprint"] == self.fingerprint(seed, method, audits) for audits in AUDITS)
+
     def tags(self, seed: int | None = None, method: str | None = None) -> dict[str, str]:
         """The tags of a run of this cell."""
         shared = {

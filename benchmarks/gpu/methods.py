@@ -19,7 +19,8 @@ from audio_mu import training
 from audio_mu.audit.attack_models import Attack, build_attack_network
 from audio_mu.audit.distances import distances
 from audio_mu.audit.performance import accuracy, cross_entropy, performance
-from audio_mu.compute.jobs import Problem, Result, TrainJob, UnlearnJob, train_job, unlearn_job
+from audio_mu.compute.jobs import Result, TrainJob, UnlearnJob, train_job, unlearn_job
+from audio_mu.compute.problem import Problem
 from audio_mu.names import STUDY
 from audio_mu.training import OptimizerSettings
 from audio_mu.unlearning import METHODS

@@ -7,8 +7,9 @@ import time
 import numpy as np
 
 from audio_mu.compute.attempt import Failed
-from audio_mu.compute.jobs import Problem, TrainJob, train_job
+from audio_mu.compute.jobs import TrainJob, train_job
 from audio_mu.compute.pool import LocalEngine
+from audio_mu.compute.problem import Problem
 from audio_mu.training import OptimizerSettings
 from benchmarks.gpu import data
 from benchmarks.gpu.measuring import BATCH, CLASSES, RATE

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from audio_mu.audit.attack_models import build_attack_network
-from audio_mu.compute.jobs import Problem, UnlearnJob, unlearn_job
+from audio_mu.compute.jobs import UnlearnJob, unlearn_job
 from audio_mu.compute.pool import LocalEngine
+from audio_mu.compute.problem import Problem
 from audio_mu.config import Config
 from audio_mu.store.connect import open_store
 from audio_mu.training import OptimizerSettings

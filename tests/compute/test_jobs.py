@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from audio_mu.compute import jobs
-from audio_mu.compute.jobs import Problem, TrainJob, UnlearnJob, train_job, unlearn_job
+from audio_mu.compute.jobs import TrainJob, UnlearnJob, train_job, unlearn_job
+from audio_mu.compute.problem import Problem
 from audio_mu.errors import UserError
 from audio_mu.training import OptimizerSettings
 from audio_mu.unlearning import Settings

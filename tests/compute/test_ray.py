@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from audio_mu.compute.attempt import Failed
-from audio_mu.compute.jobs import Problem, TrainJob, train_job
+from audio_mu.compute.jobs import TrainJob, train_job
 from audio_mu.compute.pool import LocalEngine
+from audio_mu.compute.problem import Problem
 from audio_mu.errors import UserError
 from audio_mu.training import OptimizerSettings
 from tests.faults.dying_jobs import DyingJob, die, die_once, nap, own_process, refuse_odd

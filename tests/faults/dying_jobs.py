@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from audio_mu.compute.jobs import Problem
+from audio_mu.compute.problem import Problem
 from audio_mu.errors import UserError
 
 

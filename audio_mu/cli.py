@@ -59,7 +59,10 @@ ENTRY_POINTS = {
     "main": EntryPoint("The whole chain: train, attack, unlearn, compare.", "main", "run_all", engine=True),
     "train": EntryPoint("Train the base models of every seed and register them.", "train", "train", engine=True),
     "adopt": EntryPoint("Take models that somebody else has trained as base models.", "adopt", "adopt"),
-    "attack": EntryPoint("Train membership attack models on the base models' losses.", "attack", "attack"),
+    "attack": EntryPoint(
+        "Train membership attack models on the base models' losses, with references=… reference models too.",
+        "attack", "attack", engine=True,
+    ),
     "unlearn": EntryPoint(
         "Unlearn a request with every method and seed, and measure what is left.", "unlearn", "unlearn", engine=True
     ),

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -250,6 +250,11 @@ def train_job(job: TrainJob) -> Result:
         cpu_seconds=cpu_seconds,
         curves={"epoch/train_loss": tuple(losses)},
     )
+
+
+def reference_job(job: TrainJob) -> Result:
+    """Train a reference model: its weights stay behind, none are kept."""
+    return replace(train_job(job), state={})
 
 
 def evaluate(problem: Problem, seed: int, state: Mapping[str, np.ndarray], sets: Mapping[str, np.ndarray]) -> Result:

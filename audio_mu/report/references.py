@@ -29,7 +29,7 @@ MEASURES = {
     "audit/rmia_auc": "RMIA: Zarifzadeh et al. 2024, Low-Cost High-Power Membership Inference Attacks, ICML",
     "audit/ulira_auc": "U-LiRA: Hayes et al. 2024, Inexact Unlearning Needs More Careful Evaluations, arXiv:2403.01218",
     "audit/lira_auc": "LiRA: Carlini et al. 2022, Membership Inference Attacks From First Principles, S&P",
-    "audit/rmia_online_auc": "online RMIA: Zarifzadeh et al. 2024, as RMIA, with models that have learnt the recordings",
+    "audit/rmia_online_auc": "online RMIA: Zarifzadeh et al. 2024, as RMIA, with models that have learnt recordings",
     "audit/person_p": "a person's attack: LiRA's log-likelihood ratios (Carlini et al. 2022), summed over recordings",
     "gap/tow": "ToW: Zhao et al. 2024, What Makes Unlearning Hard and What to Do About It, NeurIPS",
 }

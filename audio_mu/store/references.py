@@ -17,6 +17,8 @@ FAMILY, NUMBER = "family", "number"
 """Tags of a reference model: the hash of all that it shares with the others, and its place among them from 0 on."""
 COLUMNS = ("clip_id", "label", "speaker", "audio_hash", "source_hash", "trained", "member", "phi")
 """Arrays of `FILE`, each with a row for each recording of the pool."""
+ATTACKED = ("clip_id", "speaker", "trained", "member", "phi")
+"""Those that attacks read."""
 
 
 def tag_of(by: str) -> str:
@@ -41,18 +43,28 @@ def read(store: Store, run_id: str) -> dict[str, np.ndarray]:
 
 
 def read_all(store: Store, attack_run_id: str) -> dict[str, list[dict[str, np.ndarray]]]:
-    """Kind of halves → the arrays of the reference models that a run of attack models names.
-
-    One that cannot be read is told and left out.
-    """
+    """Kind of halves → what the reference models that a run of attack models names answered: `ATTACKED`."""
     attack = queries.run_of(store, attack_run_id)
-    tags = attack.tags if attack is not None else {}
-    found: dict[str, list[dict[str, np.ndarray]]] = {}
-    for by in REFERENCES_BY:
-        runs = finished(store, tags[tag_of(by)]) if tag_of(by) in tags else {}
-        for run in runs.values():
-            try:
-                found.setdefault(by, []).append(read(store, run.id))
-            except Unreadable as error:
-                say_once(f"note: a reference model is left out, attack with references=… trains it again: {error}")
+    named = {by: attack.tags[tag_of(by)] for by in REFERENCES_BY if attack is not None and tag_of(by) in attack.tags}
+    for family in named.values():
+        if family not in store.references:
+            store.references[family] = _read_family(store, family)
+    return {by: store.references[family] for by, family in named.items()}
+
+
+def _read_family(store: Store, family: str) -> list[dict[str, np.ndarray]]:
+    """One that cannot be read is told and left out. What is the same in all of them is kept once."""
+    found: list[dict[str, np.ndarray]] = []
+    for run in finished(store, family).values():
+        try:
+            arrays = read(store, run.id)
+        except Unreadable as error:
+            say_once(f"note: a reference model is left out, attack with references=… trains it again: {error}")
+            continue
+        first = found[0] if found else arrays
+        found.append({name: _once(arrays[name], first[name]) for name in ATTACKED})
     return found
+
+
+def _once(array: np.ndarray, first: np.ndarray) -> np.ndarray:
+    return first if np.array_equal(array, first) else array

@@ -11,6 +11,7 @@ import pytest
 
 from audio_mu.base_models import references as module
 from audio_mu.compute.pool import LocalEngine
+from audio_mu.errors import UserError
 from audio_mu.store.references import COLUMNS, FILE
 from tests.answered import Answered
 
@@ -117,6 +118,21 @@ def test_halves_of_recordings_are_a_family_of_their_own(project: Answered) -> No
     assert len(families) == 2
 
 
+def test_a_reference_that_cannot_be_read_is_left_out_and_trained_again(project: Answered) -> None:
+    """Catches a comparison that ends with one damaged file, and a file that is damaged for good."""
+    project.run("attack", **HALVES)
+    run = next(run for run in project.runs(stage="references", number="1", references_by="speaker"))
+    whole = answers_of(project, run)["phi"]
+    (project.place(run) / FILE).write_bytes(b"cut")
+    if not project.runs(stage="unlearn", role="method"):
+        project.run("unlearn", methods="naive", forget="speaker", forget_speakers="p1")
+    assert "a reference model is left out" in project.run("compare")
+    assert "reference-1 is trained again" in (said := project.run("attack", **HALVES)) and "1 to train" in said
+    np.testing.assert_allclose(
+        answers_of(project, project.runs(stage="references", number="1", references_by="speaker")[-1])["phi"], whole
+    )
+
+
 def test_an_answered_person_is_in_no_new_reference_and_an_erased_one_in_none(project: Answered) -> None:
     """Catches recordings of an answered person, held-out ones too, that new references learn; rows that an erasure
     leaves in old ones; and an erasure that does not tell what had learnt them."""
@@ -148,3 +164,24 @@ def test_an_answered_person_is_in_no_new_reference_and_an_erased_one_in_none(pro
         "LiRA"
         in project.run("compare") + (project.place(project.runs(stage="compare")[-1]) / "comparison.md").read_text()
     )
+
+
+def test_an_answer_while_references_are_trained_is_told(project: Answered, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches references that learn somebody who is answered before they are kept."""
+    project.run("attack")
+    begin = module.child_run
+
+    def late(*arguments):
+        monkeypatch.setattr(module, "child_run", begin)
+        made = begin(*arguments)
+        project.run("unlearn", methods="naive", register="naive", forget="speaker", forget_speakers="p2")
+        return made
+
+    monkeypatch.setattr(module, "child_run", late)
+    with pytest.raises(UserError, match=r"request speaker-p2 \(\w{8}\) was answered in between"):
+        project.run("attack", references="5", references_by="clip", force="true")
+    left = project.ids("p2")
+    n = len(project.runs(stage="references", role="reference"))
+    project.run("attack", references="4", references_by="clip")
+    new = project.runs(stage="references", role="reference")[n:]
+    assert len(new) == 4 and not any({*answers_of(project, run)["clip_id"]} & left for run in new)

@@ -43,10 +43,11 @@ ATTACK_SOURCE = ("seeding.py", "training.py", "audit")
 OF_MODELS = ("n_attack_models", "attack_feature")
 
 
-def attack(config: Config, store: Store, engine: Engine, parent: Run | None = None) -> str:
+def attack(config: Config, store: Store, engine: Engine | None = None, parent: Run | None = None) -> str:
     """Train attack models for the base models of all seeds, unless the store has them; return their run's id.
 
-    With `references` that run names the family of reference models too, which are trained where the store lacks some.
+    With `references`, which need an engine, that run names the family of reference models too; those that the store
+    lacks are trained.
     """
     bases, data = find_bases(store, config, for_request=False, trains=config.attack.references > 0)
     config = bases.config
@@ -94,10 +95,12 @@ def _pool(config: Config, data: Data) -> Pool | None:
     return pool
 
 
-def _add_references(pool: Pool | None, data: Data, engine: Engine, run: Run, models: Run) -> None:
+def _add_references(pool: Pool | None, data: Data, engine: Engine | None, run: Run, models: Run) -> None:
     """Train the reference models that are asked for below a command's run; name them in that of its attack models."""
     if pool is None:
         return
+    if engine is None:
+        raise ValueError("reference models are trained by an engine: give one")
     refuse = partial(refuse_crossed, pool.config, run.store, data, pool.rows)
     family = train_references(pool, run.store, engine, run, refuse)
     if family is not None:

@@ -29,8 +29,8 @@ def tag_of(by: str) -> str:
 def finished(store: Store, family: str) -> dict[int, Finished]:
     """Number → the newest finished reference model of a family, the numbers rising."""
     found = queries.find(store, {"stage": STAGE, "role": ROLE, FAMILY: family}, everywhere=True)
-    newest = queries.newest_by(found, NUMBER)
-    return {int(number): run for (number,), run in sorted(newest.items(), key=lambda item: int(item[0][0]))}
+    newest = {number: run for (number,), run in queries.newest_by(found, NUMBER).items() if number.isdecimal()}
+    return {int(number): newest[number] for number in sorted(newest, key=int)}
 
 
 def read(store: Store, run_id: str) -> dict[str, np.ndarray]:

@@ -57,8 +57,8 @@ def adopt(**parameters: Any) -> pd.DataFrame:
 
 def attack(**parameters: Any) -> pd.DataFrame:
     """Train the membership attack models: one row each, with its balanced accuracy and interval."""
-    with _session(parameters) as (config, store, _):
-        return read_csv(store, attack_workflow.attack(config, store), "attack_models.csv")
+    with _session(parameters) as (config, store, engine):
+        return read_csv(store, attack_workflow.attack(config, store, engine), "attack_models.csv")
 
 
 def unlearn(**parameters: Any) -> pd.DataFrame:

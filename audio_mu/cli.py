@@ -45,7 +45,7 @@ class EntryPoint:
     """A command: a sentence about it and the function that does its work.
 
     `computes`: it needs torch, and the methods and the network are checked before any work. `engine`: the function
-    takes the engine of worker processes as its third argument.
+    takes the engine of worker processes as its third argument, `attack` where reference models are asked for.
     """
 
     about: str
@@ -59,7 +59,10 @@ ENTRY_POINTS = {
     "main": EntryPoint("The whole chain: train, attack, unlearn, compare.", "main", "run_all", engine=True),
     "train": EntryPoint("Train the base models of every seed and register them.", "train", "train", engine=True),
     "adopt": EntryPoint("Take models that somebody else has trained as base models.", "adopt", "adopt"),
-    "attack": EntryPoint("Train membership attack models on the base models' losses.", "attack", "attack"),
+    "attack": EntryPoint(
+        "Train membership attack models on the base models' losses, with references=… reference models too.",
+        "attack", "attack", engine=True,
+    ),
     "unlearn": EntryPoint(
         "Unlearn a request with every method and seed, and measure what is left.", "unlearn", "unlearn", engine=True
     ),
@@ -162,8 +165,9 @@ def read_words(arguments: Sequence[str]) -> dict[str, str]:
 
 def _run(name: str, config: Config, given: Mapping[str, str]) -> int:
     entry = ENTRY_POINTS[name]
+    on_workers = entry.engine and (name != "attack" or config.attack.references > 0)
     check_user()
-    if entry.engine and config.machine.engine != "ray":
+    if on_workers and config.machine.engine != "ray":
         start_server()  # so that it imports beside this process
         atexit.register(end_server)
     # Imported here: a wrong parameter and --help are answered without waiting for torch and MLflow.
@@ -174,7 +178,7 @@ def _run(name: str, config: Config, given: Mapping[str, str]) -> int:
     from audio_mu.store.runs import end_own_runs
     from audio_mu.store.started import started
 
-    _check(entry, config)
+    _check(entry, config, on_workers)
     work = getattr(importlib.import_module(f"audio_mu.workflows.{entry.module}"), entry.function)
     try:
         store = open_store()
@@ -182,7 +186,7 @@ def _run(name: str, config: Config, given: Mapping[str, str]) -> int:
         try:
             with ExitStack() as opened:
                 opened.enter_context(own_temporary_folder())
-                work(config, store, *([opened.enter_context(_engine(config))] if entry.engine else []))
+                work(config, store, *([opened.enter_context(_engine(config))] if on_workers else []))
         except BaseException as error:
             end_own_runs(store, error)
             _print_last(last_lines(store), store.answer)
@@ -217,11 +221,11 @@ def _print_last(errors: Sequence[str], answer: Sequence[str]) -> None:
         say(line)
 
 
-def _check(entry: EntryPoint, config: Config) -> None:
+def _check(entry: EntryPoint, config: Config, on_workers: bool) -> None:
     if entry.computes:
         from audio_mu.workflows.checks import check
 
-        check(config, on_workers=entry.engine)
+        check(config, on_workers)
     else:
         from audio_mu.data.datasets import check_folder
 

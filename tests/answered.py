@@ -37,7 +37,7 @@ WORK = {
     "train": train, "adopt": adopt, "attack": attack, "unlearn": unlearn, "compare": compare, "report": report,
     "erase": erase, "main": run_all, "tune": tune,
 }  # fmt: skip
-WITH_ENGINE = ("train", "unlearn", "main", "tune")
+WITH_ENGINE = ("train", "attack", "unlearn", "main", "tune")
 FLAT = """
 from torch import nn
 

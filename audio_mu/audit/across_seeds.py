@@ -16,8 +16,10 @@ from audio_mu.audit.many_seeds import MANY_SEEDS, Answers, answers_of, klom_figu
 from audio_mu.audit.one_model import COMPARED
 from audio_mu.audit.performance import cross_entropy, logit_scaled_confidence
 from audio_mu.audit.population import placements
+from audio_mu.audit.references import References
 from audio_mu.audit.rmia import halve, rmia_attack
 from audio_mu.audit.ulira import ulira
+from audio_mu.audit.with_references import ReferenceAudits
 from audio_mu.names import FLOOR, NAIVE
 
 SEEDS_OF_RMIA, SEEDS_OF_ULIRA, SEEDS_OF_EPSILON, SEEDS_OF_FLOOR = 2, 3, 2, 2
@@ -49,7 +51,8 @@ class AuditInput:
 
     `forget_ids`, `forget_labels` have n entries, `nonmember_labels` m; `read(method, seed)` gives the logits in
     that order, `read_set` those of a whole set; `people` names who speaks a set's clips, or the `nonmembers`. Logits
-    are read method by method, so that only naive's and one method's are in memory at once.
+    are read method by method, so that only naive's and one method's are in memory at once. `nonmember_ids` has m
+    entries where there are `references`; `kind`: of the request.
     """
 
     forget_ids: Sequence[str]
@@ -59,6 +62,9 @@ class AuditInput:
     read: Callable[[str, int], StoredLogits]
     read_set: SetReader
     people: Callable[[str], Sequence[str]]
+    references: Sequence[References] = ()
+    nonmember_ids: Sequence[str] = ()
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,15 +92,17 @@ def audit_cell(given: AuditInput) -> CellAudit:
 
     For each method and seed s RMIA with naive's networks of the other seeds as references, held-out clips halved by s
     into population and negatives; for each method leave-one-seed-out U-LiRA and the bounded epsilon against naive;
-    distances of retrained networks to each other as the row `retrain_floor`. Without naive nothing is computed.
+    distances of retrained networks to each other as the row `retrain_floor`. With reference models LiRA and online
+    RMIA, and where people were asked for the attack on them. Without naive and references nothing is computed.
     """
     audits = _Audits(given)
-    if audits.naive:
-        audits.add_floor()
-        for method, seeds in given.seeds.items():
+    audits.add_floor()
+    for method, seeds in given.seeds.items():
+        if audits.naive or audits.known is not None:
             networks = audits.naive if method == NAIVE else {seed: given.read(method, seed) for seed in seeds}
             audits.add_method(method, networks)
-    return audits.found(_left_out(len(audits.naive), len(given.nonmember_labels)))
+    notes = _left_out(len(audits.naive), len(given.nonmember_labels))
+    return audits.found([*notes, *(audits.known.refused() if audits.known is not None else [])])
 
 
 def _left_out(n_naive: int, n_nonmembers: int) -> list[str]:
@@ -129,7 +137,7 @@ def _mean_distances(pairs: Sequence[tuple[StoredLogits, StoredLogits]]) -> dict[
 
 
 class _Audits:
-    """The audits of one cell: naive's networks, and the rows that were found so far."""
+    """The audits of one cell: naive's networks, the reference models, and the rows that were found so far."""
 
     def __init__(self, given: AuditInput) -> None:
         self.given = given
@@ -139,6 +147,11 @@ class _Audits:
         self.per_clip: list[pd.DataFrame] = []
         self.readings: dict[str, str] = {}
         self._of_naive: dict[tuple[int, ...], dict[str, Answers]] = {}
+        self.known: ReferenceAudits | None = None
+        if given.references:
+            forget = given.forget_ids, given.forget_labels, given.people("forget")
+            nonmembers = given.nonmember_ids, given.nonmember_labels
+            self.known = ReferenceAudits(given.references, forget, nonmembers, given.kind)
 
     def found(self, notes: Sequence[str]) -> CellAudit:
         """The rows as tables."""
@@ -163,6 +176,8 @@ class _Audits:
         """Every audit of a method that its seeds allow."""
         columns: dict[str, np.ndarray] = {}
         readings = []
+        if (scores := self._with_references(method, networks)) is not None:
+            columns["lira"] = scores
         scores = self._rmia(method, networks)
         if scores is not None:
             columns["rmia"] = scores
@@ -186,6 +201,7 @@ class _Audits:
             if method != NAIVE:
                 values |= sure_gaps(own, naive, self._placed(networks, common), self.given.people)
             self._add_whole(method, values, common)
+        readings += self.known.readings(method) if self.known is not None else []
         if readings:
             self.readings[method] = "; ".join(readings)
         if columns:
@@ -236,6 +252,17 @@ class _Audits:
             kept = {"auc": result.auc, "tpr_at_fpr_1pct": result.tpr_at_fpr_1pct.value}
             self.by_seed += [(method, f"audit/rmia_{k}", seed, value) for k, value in kept.items() if value is not None]
         return np.mean(scores, axis=0) if scores else None
+
+    def _with_references(self, method: str, networks: Networks) -> np.ndarray | None:
+        """The attacks that know reference models; LiRA's mean score of the forget clips [n], None without it."""
+        if self.known is None:
+            return None
+        found = []
+        for seed, logits in networks.items():
+            values, scores = self.known.figures(method, seed, logits.forget, logits.nonmembers)
+            self.by_seed += [(method, metric, seed, value) for metric, value in values.items()]
+            found += [] if scores is None else [scores]
+        return np.mean(found, axis=0) if found else None
 
     def _answers(self, method: str, seeds: tuple[int, ...]) -> dict[str, Answers]:
         """What a method's networks answer on each set; naive's are kept, every other method asks for them."""

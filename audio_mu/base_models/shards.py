@@ -29,15 +29,17 @@ def shard_tags(config: Config) -> dict[str, str]:
 
 
 def placed(store: Store, config: Config, clips: Clips, trained: np.ndarray) -> np.ndarray | None:
-    """The shard of every clip for a new base model of the `trained` ones, int64 [n]; None without shards.
-
-    Whoever was on a shard at the last training stays there. Raises `UserError` where a shard has no recordings.
-    """
-    if config.training.shards == 1:
-        return None
-    shard_of = place_on_shards(clips, config.training.shards, _known(store, config))
-    _tell(config, clips, trained, shard_of)
+    """`places` for a new base model of the `trained` clips. Raises `UserError` where a shard has no recordings."""
+    shard_of = places(store, config, clips)
+    if shard_of is not None:
+        _tell(config, clips, trained, shard_of)
     return shard_of
+
+
+def places(store: Store, config: Config, clips: Clips) -> np.ndarray | None:
+    """The shard of every clip, int64 [n]: whoever was on one at the last training stays there; None without shards."""
+    n = config.training.shards
+    return None if n == 1 else place_on_shards(clips, n, _known(store, config))
 
 
 def _known(store: Store, config: Config) -> dict[str, int]:

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, cast
 
@@ -184,6 +184,11 @@ def answers_to(problem: Problem, seed: int, state: Mapping[str, np.ndarray], alt
         return {}
     features, _ = problem.tensors()
     return altered_logits(problem.filled(seed, state).to(features.device), features, altered)
+
+
+def reference_job(job: TrainJob) -> Result:
+    """Train a reference model: its weights stay behind, none are kept."""
+    return replace(train_job(job), state={})
 
 
 def evaluate(problem: Problem, seed: int, state: Mapping[str, np.ndarray], sets: Mapping[str, np.ndarray]) -> Result:

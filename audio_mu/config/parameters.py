@@ -84,10 +84,16 @@ class AdoptParameters:
 
 @dataclass(frozen=True)
 class AttackParameters:
-    """The membership attack models."""
+    """The membership attack models, and the reference models of stronger attacks."""
 
     n_attack_models: int = _parameter("3", integer(1), "membership attack models")
     attack_feature: str = _parameter("log_loss", choice("log_loss", "loss"), "what attack models see")
+    references: int = _parameter(
+        "0", parsers.references, "models trained on random halves, for LiRA and online RMIA (64; 0: none)"
+    )
+    references_by: str = _parameter(
+        "clip", choice(*parsers.REFERENCES_BY), "halves of the recordings, or of the people (a person's attack)"
+    )
 
 
 @dataclass(frozen=True)

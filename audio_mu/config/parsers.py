@@ -23,6 +23,8 @@ WAVEFORM = "waveform"
 PRECISIONS = FLOAT32, BF16 = "float32", "bf16"
 SCHEDULES = CONSTANT, LINEAR, COSINE = "constant", "linear", "cosine"
 CLASS_WEIGHTS = UNWEIGHTED, BALANCED = "none", "balanced"
+REFERENCES_BY = BY_CLIP, BY_SPEAKER = "clip", "speaker"
+FEWEST_REFERENCES, MOST_REFERENCES = 4, 4096
 STUDY_KEYS = {
     "VGGishMel": ("VGGish", "mel"),
     "VGGishSpec": ("VGGish", "spec"),
@@ -66,6 +68,17 @@ def integer(low: int, high: int = LARGEST) -> Parser:
         return value
 
     return parse
+
+
+def references(text: str) -> int:
+    """None, or as many as give each recording two models that have learnt it and two that have not."""
+    try:
+        value = integer(0, MOST_REFERENCES)(text)
+    except Refused:
+        value = 1
+    if 0 < value < FEWEST_REFERENCES:
+        raise Refused(f"0, or a whole number from {FEWEST_REFERENCES} to {MOST_REFERENCES}")
+    return value
 
 
 def number(low: float, high: float = math.inf, *, low_included: bool = False, high_included: bool = False) -> Parser:

@@ -17,7 +17,7 @@ READS: dict[str, tuple[str, ...]] = {
     "main": tuple(name for name in PARAMETERS if name not in ("n_trials", "request", "confirm", *_ADOPT)),
     "train": (*_BASES, *GROUP_FIELDS["machine"], *_REUSE),
     "adopt": (*_BASES, *_ADOPT, "device", "threads", *_REUSE),
-    "attack": (*_BASES, *GROUP_FIELDS["attack"], "device", "threads", *_REUSE),
+    "attack": (*_BASES, *GROUP_FIELDS["attack"], *GROUP_FIELDS["machine"], *_REUSE),
     "unlearn": (*_BASES, *REQUEST, *REPAIR, *_OF_METHODS, *GROUP_FIELDS["machine"], *_REUSE),
     "compare": _CELLS,
     "report": tuple(dict.fromkeys((*_CELLS, *_OF_REPORT))),

@@ -10,13 +10,16 @@ import pandas as pd
 from audio_mu.erasure.content import Content
 from audio_mu.names import ADOPTED, ADOPTED_RUN, NAIVE, WEIGHTS
 from audio_mu.requests.ledger import Entry
-from audio_mu.store import removal
+from audio_mu.store import references, removal
 from audio_mu.store.artifacts import unpacked
 from audio_mu.store.handle import Store
 from audio_mu.store.removal import AnyRun
 
-TRAINED_ON = {"train": "logits/train.npz", "unlearn": "logits/remain.npz", "attack": "mia_all_balanced.csv"}
-"""Stage → the artifact that names the clips which its models were trained on."""
+TRAINED_ON = {
+    "train": "logits/train.npz", "unlearn": "logits/remain.npz", "attack": "mia_all_balanced.csv",
+    references.STAGE: references.FILE,
+}  # fmt: skip
+"""Stage → the artifact that names the clips which its models were trained on, by `member` where it has others too."""
 
 
 class Descent:
@@ -67,7 +70,8 @@ class Descent:
         if path.endswith(".csv"):
             learnt = pd.read_csv(data, dtype=str, usecols=["clip_id"], keep_default_na=False)["clip_id"]
         else:
-            learnt = unpacked(data)["clip_id"]
+            arrays = unpacked(data)
+            learnt = arrays["clip_id"][arrays["member"]] if "member" in arrays else arrays["clip_id"]
         return len(ids.intersection(map(str, learnt)))
 
 

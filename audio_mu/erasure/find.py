@@ -21,7 +21,7 @@ from audio_mu.erasure.redact import Sought
 from audio_mu.progress import bar
 from audio_mu.requests.into_service import ROLE, STAGE
 from audio_mu.requests.ledger import COLUMNS, RECORDINGS, RETIRED, Entry
-from audio_mu.store import registry, removal
+from audio_mu.store import references, registry, removal
 from audio_mu.store.files import Files
 from audio_mu.store.handle import Store
 from audio_mu.store.removal import AnyRun
@@ -29,6 +29,7 @@ from audio_mu.store.runs import Run
 from audio_mu.system.writing import cache_root, locked
 
 REMOVED, REWRITTEN, RETIRE = "removed", "rewritten without them", "removed, figures stay"
+MARKED = "marked as having learnt them, figures of others stay"
 CACHE_DIGITS = 32
 CACHE = re.compile(rf"[0-9a-f]{{{CACHE_DIGITS}}}|\.[0-9a-f]{{{CACHE_DIGITS}}}\.\w+\.\d+-[\w-]*\.tmp")
 """Names of the feature caches that this package makes, whole and half built; every other folder is somebody else's."""
@@ -80,7 +81,7 @@ class Search:
     def findings(self) -> list[Finding]:
         """Everything found, in the order in which it must go: models before the lists that say what they have seen."""
         artifacts = sorted(self._artifacts(), key=lambda found: found.tells)
-        return [*self._models(), *self._caches(), *artifacts, *self._tags()]
+        return [*self._models(), *self._references(), *self._caches(), *artifacts, *self._tags()]
 
     def _sought(self, run: AnyRun) -> Sought:
         """What to look for in a run: ids mean something within one data set alone, hashes always."""
@@ -108,6 +109,18 @@ class Search:
             removal.remove_model(self.store, model)
         if run.active:
             Run(self.store, run.id, run.name).tags({RETIRED: self.entry.hash})
+
+    def _references(self) -> Iterator[Finding]:
+        """Reference models that have learnt the recordings: no weights are kept, and once the rows of the recordings
+        are cut nothing but the mark says so."""
+        for run in self.runs.values():
+            if run.tags.get("stage") == references.STAGE and run.is_own and run.active:
+                known = run.tags.get(RETIRED, "").split()
+                if self.entry.hash not in known and self.descent.holds(run.id):
+                    mark = {RETIRED: " ".join([*known, self.entry.hash])}
+                    yield Finding(
+                        "reference model", _named(run), MARKED, partial(Run(self.store, run.id, run.name).tags, mark)
+                    )
 
     def _caches(self) -> Iterator[Finding]:
         for folder in sorted(path for path in (cache_root() / "features").glob("*") if path.is_dir()):

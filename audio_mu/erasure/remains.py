@@ -18,7 +18,7 @@ from audio_mu.errors import UserError, counted, first_of
 from audio_mu.names import ADOPTED_FROM, NAIVE
 from audio_mu.requests.held_out import held_out
 from audio_mu.requests.ledger import RECORDINGS, RETIRED, SOUGHT, Entry
-from audio_mu.store import queries, registry, removal
+from audio_mu.store import queries, references, registry, removal
 from audio_mu.store.handle import Store
 from audio_mu.store.removal import AnyRun
 
@@ -39,6 +39,7 @@ def remaining(data: DataParameters, search: Search) -> list[Remaining]:
     return [
         Remaining(f"{RECORDINGS} of the ledger's entry", "so that the recordings and their copies stay left out"),
         *_models(search.store, entry, runs, search.descent),
+        *_references(entry, runs),
         *_names(entry, runs),
         *_single(entry),
         *_held_out(entry),
@@ -70,6 +71,15 @@ def _models(store: Store, entry: Entry, runs: Collection[AnyRun], descent: Desce
         yield Remaining(
             f"models of {counted(len(unknown), 'run')} ({first_of(unknown)})",
             "no list says what they were trained on: delete them yourself if they have seen the recordings",
+        )
+
+
+def _references(entry: Entry, runs: Collection[AnyRun]) -> Iterator[Remaining]:
+    marks = [run.tags.get(RETIRED, "") for run in runs if run.tags.get("stage") == references.STAGE]
+    if n := sum(entry.hash in mark.split() for mark in marks):
+        yield Remaining(
+            f"what {counted(n, 'reference model')} that had learnt recordings of the request answered on others",
+            "numbers of other recordings, as figures of all models that had learnt these; no weights were ever kept",
         )
 
 

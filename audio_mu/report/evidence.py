@@ -39,6 +39,10 @@ RECORD_ROWS = {
     "mia/score": ("called unseen by attack models", interval_percent),
     "audit/rmia_auc": ("attack RMIA, AUC (0.5: no better than guessing)", interval_number),
     "audit/ulira_auc": ("AUC of U-LiRA", interval_number),
+    "audit/lira_auc": ("attack LiRA, AUC (0.5: no better than guessing)", interval_number),
+    "audit/lira_tpr_at_fpr_1pct": ("members that LiRA finds at 1 % false alarms", interval_percent),
+    "audit/rmia_online_auc": ("attack RMIA with models of halves, AUC", interval_number),
+    "audit/person_p": ("attack on the person, p (small: in the model)", interval_number),
     "distance/js": ("Jensen-Shannon divergence to naive", interval_number),
 }
 """Metric → its words in the table of a record, and how its estimates are written."""
@@ -135,6 +139,27 @@ def _membership_sentences(figures: Figures, naive: Figures) -> list[str]:
         lines.append(
             f"U-LiRA reaches an AUC of {interval_number(found)}; 0.5 means not told from retrained models"
             + (f", the interval is {side}." if found.low is not None else ".")
+        )
+    return [*lines, *_reference_sentences(figures, naive)]
+
+
+def _reference_sentences(figures: Figures, naive: Figures) -> list[str]:
+    """What the attacks say that know models of random halves."""
+    lines = []
+    for metric, name in (("audit/lira_auc", "LiRA"), ("audit/rmia_online_auc", "Online RMIA")):
+        if metric in figures:
+            target = f" (naive {interval_number(naive[metric])})" if metric in naive else ""
+            lines.append(
+                f"{name}, an attack with models trained on random halves of the recordings, reaches an AUC of "
+                f"{interval_number(figures[metric])}{target}."
+            )
+    if "audit/person_p" in figures and "audit/person_p_smallest" in figures:
+        target = f", for naive {naive['audit/person_p'].mean:.3g}" if "audit/person_p" in naive else ""
+        smallest = figures["audit/person_p_smallest"].mean
+        lines.append(
+            f"Whether the person is in the model: p {figures['audit/person_p'].mean:.3g}, mean over the seeds{target}; "
+            f"small means yes, and it cannot be smaller than {smallest:.3g}, for want of more people and models that "
+            "have not seen them."
         )
     return lines
 

@@ -48,6 +48,14 @@ AUDITED = {
     "mia/tpr_at_fpr_0.1pct": "TPR at 0.1 % FPR",
     "audit/rmia_auc": "RMIA AUC",
     "audit/ulira_auc": "U-LiRA AUC",
+    "audit/lira_auc": "LiRA AUC",
+    "audit/lira_balanced_accuracy": "LiRA bal. acc.",
+    "audit/lira_tpr_at_fpr_1pct": "LiRA TPR at 1 %",
+    "audit/lira_tpr_at_fpr_0.1pct": "LiRA TPR at 0.1 %",
+    "audit/rmia_online_auc": "online RMIA AUC",
+    "audit/rmia_online_tpr_at_fpr_1pct": "online RMIA TPR at 1 %",
+    "audit/person_p": "person p",
+    "audit/person_p_smallest": "smallest possible p",
     "audit/epsilon_bound": "bound",
     "audit/epsilon_null_relabelled": "its null",
     "audit/epsilon_separated_share": "separated",
@@ -93,11 +101,16 @@ CLASSES_EXPLANATION = (
     "are called instead."
 )
 
-SHARES = {"learned", "relearn_reached", "accuracy", "ece", "auc", "score", "balanced_accuracy", "macro_f1"}
+SHARES = {
+    "learned", "relearn_reached", "accuracy", "ece", "auc", "score", "balanced_accuracy", "macro_f1", "person_p",
+}  # fmt: skip
 POSSIBLE = {"distance/js": (0.0, float(np.log(2))), "distance/activation": (0.0, 2**0.5)}
 NEVER_NEGATIVE = ("time/", "deep/")
 
-PAIRED_PREFIXES = ("forget/", "remain/", "test/", "held_out/", "mia/", "audit/rmia", "deep/", "robust/")
+PAIRED_PREFIXES = (
+    "forget/", "remain/", "test/", "held_out/", "mia/", "audit/rmia", "audit/lira", "audit/person_stat", "deep/",
+    "robust/",
+)  # fmt: skip
 PAIRED_SHOWN = ("forget/accuracy", "test/accuracy", "forget/loss", "mia/score", "mia/auc", "audit/rmia_auc")
 PAIRED_COLUMNS = ["cell", "request", "method", "metric", "difference", "ci_low", "ci_high", "n", "seeds",
                   "p_sign_flip", "p_wilcoxon", "p_floor"]  # fmt: skip

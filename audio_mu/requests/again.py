@@ -20,8 +20,12 @@ from audio_mu.system.hashing import hash_of
 
 def asked_of(config: Config) -> str:
     """What a command was asked to register, whatever it was called by: `main` and `unlearn` ask alike."""
-    given = {name: text for name, text in config.as_text().items() if (name, text) != ("labels", "")}
-    return hash_of([given, config.methods.register])  # as of versions that knew no labels
+    given = {
+        name: text
+        for name, text in config.as_text().items()
+        if (name, text) != ("labels", "") and name not in ("references", "references_by")
+    }
+    return hash_of([given, config.methods.register])  # as of versions that knew no labels and no references
 
 
 def resumed(config: Config, store: Store) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from mlflow.tracking import MlflowClient
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -54,7 +55,8 @@ class Store:
     """The last block of this command's output; see `audio_mu.report.answer`."""
     damaged: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
     """Run id → why this command left the run out: a part of it cannot be read."""
-
+    references: dict[str, list[dict[str, np.ndarray]]] = field(default_factory=dict, compare=False, repr=False)
+    """Family → what its reference models answered, read once for all requests; see `audio_mu.store.references`."""
     served_told: set[str] = field(default_factory=set, compare=False, repr=False)
     """The data sets of which this command has told what is in service; see `audio_mu.erasure.in_service`."""
 

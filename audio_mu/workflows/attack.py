@@ -1,10 +1,12 @@
-"""Train the membership attack models on the losses of the base models."""
+"""Train the membership attack models on the losses of the base models, and reference models of stronger attacks."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 
+import numpy as np
 import pandas as pd
 from torch import nn
 
@@ -17,28 +19,40 @@ from audio_mu.audit.attack_models import (
     train_attack,
 )
 from audio_mu.base_models.fingerprints import machine, source_hash
+from audio_mu.base_models.references import Pool, train_references
+from audio_mu.base_models.shards import places
 from audio_mu.compute.cores import process_threads, threads_and_workers
-from audio_mu.config import GROUP_FIELDS, Config
+from audio_mu.compute.engine import Engine
+from audio_mu.config import Config
 from audio_mu.config.commands import command
 from audio_mu.errors import UserError
 from audio_mu.progress import say
 from audio_mu.requests.ledger import RETIRED
 from audio_mu.store import queries, registry
+from audio_mu.store import references as stored
 from audio_mu.store.artifacts import read_json
 from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Run
 from audio_mu.system.hashing import hash_of
 from audio_mu.workflows.bases import Bases, base_losses, find_bases
+from audio_mu.workflows.data import Data, of_entry
 from audio_mu.workflows.stage import base_tags, stage_run
+from audio_mu.workflows.train import refuse_crossed
 
 ATTACK_SOURCE = ("seeding.py", "training.py", "audit")
+OF_MODELS = ("n_attack_models", "attack_feature")
 
 
-def attack(config: Config, store: Store, parent: Run | None = None) -> str:
-    """Train attack models for the base models of all seeds, unless the store has them; return the run's id."""
-    bases, data = find_bases(store, config, for_request=False)
+def attack(config: Config, store: Store, engine: Engine | None = None, parent: Run | None = None) -> str:
+    """Train attack models for the base models of all seeds, unless the store has them; return their run's id.
+
+    With `references`, which need an engine, that run names the family of reference models too; those that the store
+    lacks are trained.
+    """
+    bases, data = find_bases(store, config, for_request=False, trains=config.attack.references > 0)
     config = bases.config
+    pool = _pool(config, store, data)
     fingerprint = hash_of(
         [
             "attack", sorted(bases.fingerprints().items()), config.attack.n_attack_models, config.attack.attack_feature,
@@ -49,7 +63,8 @@ def attack(config: Config, store: Store, parent: Run | None = None) -> str:
     if finished is not None and not config.store.force:
         with stage_run(store, parent, "attack", config, {**_base_tags(bases), "reused_run_id": finished.id}) as run:
             run.metrics(finished.metrics)
-        say(f"attack: reusing the attack models of run {finished.name} ({finished.id[:8]})")
+            say(f"attack: reusing the attack models of run {finished.name} ({finished.id[:8]})")
+            _add_references(pool, data, engine, run, Run(store, finished.id, finished.name))
         return finished.id
     with stage_run(store, parent, "attack", config, _base_tags(bases)) as run:
         losses = {seed: base_losses(store, version, data) for seed, version in bases.versions.items()}
@@ -59,7 +74,38 @@ def attack(config: Config, store: Store, parent: Run | None = None) -> str:
             trained, quality = train_attack(rows, config.attack.n_attack_models, config.attack.attack_feature)
         _log(run, rows, trained, quality)
         run.tags({"fingerprint": fingerprint})
+        _add_references(pool, data, engine, run, run)
     return run.id
+
+
+def _pool(config: Config, store: Store, data: Data) -> Pool | None:
+    """What reference models are trained on halves of, where they are asked for.
+
+    All recordings of both sides, without anything of the people and classes of answered requests: test recordings of
+    theirs stay among the data as non-members. Raises `UserError` where no halves can be drawn.
+    """
+    if not config.attack.references:
+        return None
+    rows = np.sort(np.concatenate([data.split.train, data.split.test]))
+    for found in data.left_out:
+        own, scope, held = of_entry(data.clips, found.entry, found.entry.is_elsewhere(config.data.label))
+        rows = rows[~(own | scope | held)[rows]]
+    tags = {**base_tags(config), "clips_digest": data.digest}
+    pool = Pool(config, data.clips, rows, np.isin(rows, data.split.train), tags, places(store, config, data.clips))
+    pool.check()
+    return pool
+
+
+def _add_references(pool: Pool | None, data: Data, engine: Engine | None, run: Run, models: Run) -> None:
+    """Train the reference models that are asked for below a command's run; name them in that of its attack models."""
+    if pool is None:
+        return
+    if engine is None:
+        raise ValueError("reference models are trained by an engine: give one")
+    refuse = partial(refuse_crossed, pool.config, run.store, data, pool.rows)
+    family = train_references(pool, run.store, engine, run, refuse)
+    if family is not None:
+        models.tags({stored.tag_of(pool.by): family})
 
 
 def _base_tags(bases: Bases) -> dict[str, str]:
@@ -103,7 +149,7 @@ def find_attack(store: Store, bases: Bases) -> Finished:
     that makes one.
     """
     config = bases.config
-    asked = {name: getattr(config.attack, name) for name in GROUP_FIELDS["attack"] if name in config.given}
+    asked = {name: getattr(config.attack, name) for name in OF_MODELS if name in config.given}
     for run in queries.find(store, {**base_tags(config), "stage": "attack", **_base_tags(bases)}):
         reused = run.tags.get("reused_run_id")
         found = queries.run_of(store, reused) if reused else run

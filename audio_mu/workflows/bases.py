@@ -171,7 +171,8 @@ def _refuse_without_recipe(config: Config, name: str, version: Version, for_requ
         return
     again = f"adopt {name} again with n_epochs=… learning_rate=… (and optimizer, schedule …) of its training"
     if trains:
-        raise UserError(f"tune trains networks as the base models were trained, which is not known: {again}")
+        asks = "attack with references trains" if config.attack.references else "tune trains"
+        raise UserError(f"{asks} networks as the base models were trained, which is not known: {again}")
     if for_request and config.methods.register != NONE:
         raise UserError(
             f"register={config.methods.register!r} needs naive to judge by, which retrains as the base models were "

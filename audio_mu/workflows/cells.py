@@ -11,6 +11,7 @@ import pandas as pd
 
 from audio_mu.audit.across_seeds import NO_AUDIT, AuditInput, CellAudit, StoredLogits, audit_cell
 from audio_mu.audit.one_model import COMPARED, SHARE
+from audio_mu.audit.references import references_of
 from audio_mu.config.commands import command
 from audio_mu.errors import UserError, first_of
 from audio_mu.names import FLOOR, NAIVE, ORIGINAL, file_name, in_order
@@ -23,6 +24,7 @@ from audio_mu.store.artifacts import Unreadable, read_csv, read_json, read_logit
 from audio_mu.store.failed import leave_out
 from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
+from audio_mu.store.references import read_all
 
 RATES = {"1 %": "tpr_at_fpr_1pct", "0.1 %": "tpr_at_fpr_01pct"}
 OF_A_RUN = {
@@ -157,8 +159,7 @@ def is_measured(run: Finished, with_original: bool) -> bool:
 
 def load_cell(store: Store, cell: str, everywhere: bool = False) -> CellRuns:
     """The finished runs of a cell, in this experiment or in all. Raises `UserError` where there are none."""
-    found = queries.find(store, {"stage": "unlearn", "role": "method", "cell": cell}, everywhere=everywhere)
-    if not found:
+    if not (found := queries.find(store, {"stage": "unlearn", "role": "method", "cell": cell}, everywhere=everywhere)):
         raise UserError(f"no finished unlearning of cell={cell!r} in this experiment: run `{command('unlearn')}` first")
     return CellRuns.from_runs(found)
 
@@ -204,7 +205,7 @@ def compare_cell(store: Store, runs: CellRuns) -> ComparedCell:
     if not n_left and len(read_logits(store, runs.any_run.id, "logits/forget.npz")["clip_id"]):
         raise unreadable(store, runs.any_run.id, PER_CLIP, "it has lost its rows")  # an erasure cuts both
     nonmembers = clips.loc[clips["role"] == "nonmember", "clip_id"].to_numpy(str)
-    audit = audit_cell(_audit_input(store, runs, about["nonmembers"]["set"], nonmembers)) if n_left else NO_AUDIT
+    audit = audit_cell(_audit_input(store, runs, about, nonmembers)) if n_left else NO_AUDIT
     own = {"cell": runs.id, "request": runs.request}
     values = pd.concat([runs.values(), audit.by_seed.assign(**own)], ignore_index=True)
     long = pd.concat([tables.long_table(values), tables.whole_rows(audit.whole.assign(**own))], ignore_index=True)
@@ -223,9 +224,9 @@ def _about(store: Store, run: Finished) -> Mapping[str, Any]:
     return about
 
 
-def _audit_input(store: Store, runs: CellRuns, nonmember_set: str, nonmember_ids: np.ndarray) -> AuditInput:
-    """The cell's logits as the audits read them."""
-
+def _audit_input(store: Store, runs: CellRuns, about: Mapping[str, Any], nonmember_ids: np.ndarray) -> AuditInput:
+    """The cell's logits as the audits read them, and the reference models that its attack models' run names."""
+    nonmember_set, kind = about["nonmembers"]["set"], about["request"].get("kind", "")
     first: dict[str, np.ndarray] = {}
 
     def logits(run: Finished, name: str) -> dict[str, np.ndarray]:
@@ -262,7 +263,10 @@ def _audit_input(store: Store, runs: CellRuns, nonmember_set: str, nonmember_ids
 
     forget, nonmembers = arrays(runs.any_run)
     seeds = {method: list(runs.of(method)) for method in runs.methods}
-    return AuditInput(forget["clip_id"].tolist(), forget["label"], nonmembers["label"], seeds, read, read_set, people)
+    return AuditInput(
+        forget["clip_id"].tolist(), forget["label"], nonmembers["label"], seeds, read, read_set, people,
+        references_of(read_all(store, runs.any_run.tags["attack_run_id"])), nonmembers["clip_id"].tolist(), kind,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

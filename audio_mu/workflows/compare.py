@@ -21,6 +21,7 @@ from audio_mu.report.answer import ERASE, WIDTH, one_line_of
 from audio_mu.report.equivalence import tested_table
 from audio_mu.report.paper import latex_table, rows_of_seeds
 from audio_mu.report.published import published_markdown
+from audio_mu.report.references import with_references
 from audio_mu.report.rule import tests, verdict_words
 from audio_mu.requests.ledger import ERASED, Ledger, read_ledger
 from audio_mu.store import queries
@@ -143,7 +144,7 @@ def _show(
         f"## {runs.title}\n\ncell {runs.id}\n\n{table}\n{tables.EXPLANATION}\n",
         tables.listed(notes),
         f"### Classes\n\n{classes}\n{tables.CLASSES_EXPLANATION}\n",
-        f"### Audits\n\n{audited}\n{tables.AUDIT_EXPLANATION}\n",
+        f"### Audits\n\n{audited}\n{tables.AUDIT_EXPLANATION}{with_references(cell.long)}\n",
         tables.listed(f"{method}: {_reading(runs, audit, method)}" for method in runs.methods),
         tables.paired_markdown(cell.paired, runs.methods),
         in_the_study,

@@ -42,7 +42,7 @@ def run_all(config: Config, store: Store, engine: Engine) -> None:
         if not trained:
             raise UserError("no base model could be trained: the reasons are above")
         having = replace(config, training=replace(config.training, seeds=trained))
-        attack(having, store, run)
+        attack(having, store, engine, run)
         cell = unlearn(having, store, engine, run)
         if not cell:  # no model has learnt anything of the request
             return

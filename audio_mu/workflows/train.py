@@ -255,14 +255,14 @@ def _publish(config: Config, store: Store, data: Data, made: Made, run_id: str, 
     has no model.
     """
     with registry_locked(store):
-        _refuse_crossed(config, store, data)
+        refuse_crossed(config, store, data, data.split.train)
         return _published(config, store, data, made, run_id, metrics)
 
 
-def _refuse_crossed(config: Config, store: Store, data: Data) -> None:
+def refuse_crossed(config: Config, store: Store, data: Data, rows: np.ndarray) -> None:
     """Raise `UserError` where recordings that were trained on belong to a request that is answered by now."""
     entries = ledger_here(store, config.data.label).left_out(config.store.ledger)
-    for entry, held in learnt_from(config, data.clips, entries, data.split.train):
+    for entry, held in learnt_from(config, data.clips, entries, rows):
         raise UserError(
             f"request {entry.request} ({entry.hash[:8]}) was answered in between, and these models hold {held} of its "
             "recordings: run the same command again, and erase the request to remove them"

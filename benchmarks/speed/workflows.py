@@ -101,7 +101,7 @@ def one_seed(context: Context) -> list[Row]:
         store = open_store()
         with LocalEngine(max(1, context.threads)) as engine:
             train(config, store, engine)
-        attack(config, store)
+            attack(config, store, engine)
 
         def ours() -> None:
             with LocalEngine(max(1, context.threads)) as engine:

@@ -70,6 +70,6 @@ def test_the_model_of_a_killed_run_is_found(
     assert left_by("train") == [True]
     with LocalEngine(1) as engine:
         train_module.train(config, store, engine)
-    attack(config, store)
+        attack(config, store, engine)
     kill_once_logged(unlearn_module, unlearn_module.unlearn)
     assert left_by("unlearn") == [True]

@@ -26,7 +26,7 @@ from audio_mu.report import cards
 from audio_mu.report.answer import answer
 from audio_mu.report.choice import best_method, closest
 from audio_mu.report.classes import Classes, called_now, confusions, worst_named
-from audio_mu.report.facts import RequestFacts, figures_of
+from audio_mu.report.facts import RequestFacts, figures_of, sides_told
 from audio_mu.report.html import (
     SHOWN_CLIPS,
     Remembered,
@@ -154,7 +154,11 @@ def provenance(cell: CellRuns, params: Mapping[str, str]) -> list[tuple[str, str
         run.tags.get("git_commit", "unknown") + (" with changes" if run.tags.get("git_dirty") == "true" else "")
         for run in cell.runs.values()
     }
-    training = _settings({name: params.get(name, OLDER.get(name, "unknown")) for name in BASE_FIELDS})
+    recipe = {name: params.get(name, OLDER.get(name, "unknown")) for name in BASE_FIELDS}
+    told = sides_told(tags["split"], tags["dataset"], ADOPTED in tags)
+    if not told.endswith("split"):  # nothing was drawn
+        recipe = {name: text for name, text in recipe.items() if name != "split_seed"} | {"split": told}
+    training = _settings(recipe)
     adopted = {run.tags[ADOPTED] for run in cell.runs.values() if ADOPTED in run.tags}
     return [
         ("cell", cell.id),
@@ -232,6 +236,8 @@ def next_step(store: Store, cell: CellRuns, long: pd.DataFrame) -> tuple[str, st
     if NAIVE not in cell.methods:
         return "retrain without the recordings (naive), to compare with", again_of(store, cell, NAIVE)
     if not judge(NAIVE, figures_of(long, NAIVE)).passed:
+        if ADOPTED in cell.any_run.tags:
+            return "adopt again with more n_epochs, by the recipe given naive has learned too little", ""
         longer = 2 * int(store.client.get_run(cell.any_run.id).data.params["n_epochs"])
         return "train longer, naive has learned too little", command("main", n_epochs=str(longer))
     if (best := best_method(long, cell.methods)) is not None:

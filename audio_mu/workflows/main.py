@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from audio_mu.base_models.adopted import refuse_replacing
 from audio_mu.compute.engine import Engine
 from audio_mu.config import Config
 from audio_mu.errors import UserError
@@ -29,6 +30,7 @@ def run_all(config: Config, store: Store, engine: Engine) -> None:
     """
     if resume(config, store) is not None:
         return
+    refuse_replacing(config, store)
     if config.request.copies == "ask":  # before hours of training
         data = data_to_train(config, store, ledger_here(store, config.data.label))
         try:

@@ -157,7 +157,7 @@ def provenance(cell: CellRuns, params: Mapping[str, str]) -> list[tuple[str, str
     recipe = {name: params.get(name, OLDER.get(name, "unknown")) for name in BASE_FIELDS}
     told = sides_told(tags["split"], tags["dataset"], ADOPTED in tags)
     if not told.endswith("split"):  # nothing was drawn
-        recipe = {name: text for name, text in recipe.items() if name != "split_seed"} | {"split": told}
+        recipe = {name: text for name, text in recipe.items() if name != "split_seed"} | {"split": f"by the {told}"}
     training = _settings(recipe)
     adopted = {run.tags[ADOPTED] for run in cell.runs.values() if ADOPTED in run.tags}
     return [

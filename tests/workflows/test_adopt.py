@@ -176,7 +176,7 @@ def test_a_speaker_is_removed_from_an_adopted_model(foreign: Foreign) -> None:
     record = (project.place(newest(project, stage="unlearn", role="parent")) / "evidence.md").read_text()
     assert "# Evidence record: naive, again, sides of trained_on, Flat on logmel" in record
     assert "the one before (trained elsewhere, and adopted), one model each, of one seed: their answers" in record
-    assert "split sides of trained\\_on" in record and "split_seed" not in record
+    assert "split by the sides of trained_on" in record and "split_seed" not in record
     assert "further trainings of the same model, adopted with \\`-e adopt -P weights=41=FILE,42=FILE\\`" in record
     told = theirs.run("erase", request=theirs.hash("p1"), dataset_name="again", confirm="true")
     assert str(foreign.weights) in told  # theirs to delete

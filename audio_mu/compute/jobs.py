@@ -21,7 +21,7 @@ from audio_mu.config.parsers import FLOAT32, UNWEIGHTED
 from audio_mu.data.altered import Altered
 from audio_mu.errors import UserError
 from audio_mu.models import AudioClassifier, build
-from audio_mu.own_code import is_own, is_reference, load, own_code
+from audio_mu.own_code import is_own, is_reference, load, name_of, own_code
 from audio_mu.progress import say
 from audio_mu.seeding import seeded, settings_kept
 from audio_mu.training import Examples, OptimizerSettings, fit, pick_device, predict, train_from_scratch
@@ -40,8 +40,10 @@ def make_network(architecture: str, shape: tuple[int, ...], n_classes: int) -> n
     in; in it others' `view` may fail.
     """
     if is_reference(architecture):
-        with settings_kept(), own_code(lambda about: f"architecture={architecture!r} fails ({about}): mend it"):
-            network: nn.Module = load(architecture)(n_classes, (1, *shape) if len(shape) == 1 else shape)
+        given = (n_classes, (1, *shape) if len(shape) == 1 else shape)
+        where = f"architecture={architecture!r}, called as {name_of(architecture)}{given},"
+        with settings_kept(), own_code(lambda about: f"{where} fails ({about}): mend it"):
+            network: nn.Module = load(architecture)(*given)
         return network
     network = build(architecture, (shape[0], shape[1]), n_classes)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it

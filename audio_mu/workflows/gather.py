@@ -122,9 +122,14 @@ def _classes(store: Store, cell: ComparedCell) -> Classes:
 
 
 def _in_force(cell: CellRuns, method: str) -> str:
-    """The settings of a method that were in force, and its rates, of its first seed; later seeds may round others."""
+    """The settings of a method that were in force, and its rates, of its first seed; later seeds may round others.
+
+    A method's own learning_rate is the published one, in force only where none that it trained with is logged.
+    """
     params = next(iter(cell.of(method).values())).params
     own = {name: value for name, value in sorted(params.items()) if name in REPAIR_FIELDS or name.startswith("method.")}
+    if any(name.endswith("_learning_rate") for name in own):
+        own.pop("method.learning_rate", None)
     return _settings({name.removeprefix("method."): value for name, value in own.items()})
 
 

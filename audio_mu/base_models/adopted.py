@@ -31,4 +31,4 @@ def refuse_replacing(config: Config, store: Store) -> None:
 
 def training(tags: Mapping[str, str]) -> str:
     """The command that trains anew what stands behind a version with these tags, in place of an adopted one too."""
-    return command("train", **({"force": "true"} if ADOPTED in tags else {}))
+    return command("train", force="true") if ADOPTED in tags else command("train")

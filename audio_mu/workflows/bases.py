@@ -222,8 +222,9 @@ def _fitting(store: Store, config: Config, candidates: Sequence[Version], data: 
         )
         raise UserError(
             f"{newest.name} seed {seed} was trained on other recordings than the answered requests leave, some of them "
-            f"in another data set ({named}): run `{training(newest.tags)}`, which leaves theirs out; what {newest.name} has "
-            "in service knows them until an unlearned version of the new models replaces it, or `erase` removes it"
+            f"in another data set ({named}): run `{training(newest.tags)}`, which leaves theirs out; what "
+            f"{newest.name} has in service knows them until an unlearned version of the new models replaces it, or "
+            "`erase` removes it"
         )
     raise UserError(
         f"the recordings have changed since {newest.name} seed {seed} was trained (digest {known[:8]} then, "
@@ -263,7 +264,8 @@ def _refuse_edited(config: Config, name: str, versions: Mapping[int, Version]) -
     if edited:
         raise UserError(
             f"architecture={config.training.architecture!r} has been edited since "
-            f"seeds={','.join(map(str, edited))} of {name} were trained: run `{training(versions[edited[0]].tags)}` again"
+            f"seeds={','.join(map(str, edited))} of {name} were trained: run "
+            f"`{training(versions[edited[0]].tags)}` again"
         )
 
 

@@ -246,13 +246,15 @@ def next_step(store: Store, cell: CellRuns, long: pd.DataFrame) -> tuple[str, st
         longer = 2 * int(store.client.get_run(cell.any_run.id).data.params["n_epochs"])
         return "train longer, naive has learned too little", command("main", n_epochs=str(longer))
     if (best := best_method(long, cell.methods)) is not None:
-        return f"put {best} into service", again_of(store, cell, best, register=BEST)
+        return f"to answer this request, put {best} into service", again_of(store, cell, best, register=BEST)
     return naive_step(store, cell)
 
 
 def naive_step(store: Store, cell: CellRuns) -> tuple[str, str]:
     """The step that a refusal leaves."""
-    return "put naive, the retrained model, into service", again_of(store, cell, NAIVE, register=NAIVE)
+    return "to answer this request, put naive, the retrained model, into service", again_of(
+        store, cell, NAIVE, register=NAIVE
+    )
 
 
 def again_of(store: Store, cell: CellRuns, method: str, **values: str) -> str:

@@ -162,9 +162,10 @@ def _about(config: Config, data: Data, adopted: bool) -> str:
     """What was found, for the user to see whether it is what was meant."""
     names, speakers, wanted = data.clips.class_names, set(data.clips.speakers) - {""}, config.data
     people = counted(len(speakers), "speaker") if speakers else "no speakers"
+    sides = sides_told(data.split.kind, wanted.dataset, adopted)
     return (
         f"{wanted.label}: {counted(len(data.clips), 'clip')} of {wanted.clip_seconds:g} s at {SAMPLE_RATE:,} Hz, "
-        f"{counted(len(names), 'class')} ({first_of(names, SHOWN)}), {people}; {sides_told(data.split.kind, wanted.dataset, adopted)}: "
+        f"{counted(len(names), 'class')} ({first_of(names, SHOWN)}), {people}; {sides}: "
         f"{len(data.split.train):,} train, {len(data.split.test):,} test"
     )
 
@@ -222,8 +223,7 @@ def log_base(
     config: Config, data: Data, parent: Run, made: Made, result: Result, metrics: Mapping[str, float]
 ) -> Accuracies:
     """Log a base model with its losses and logits, and make it the version behind its seed's alias."""
-    clips = data.clips
-    labels = clips.labels.numpy()
+    clips, labels = data.clips, data.clips.labels.numpy()
     times = {} if made.origin else {"time/total_s": result.total_seconds, "time/cpu_s": result.cpu_seconds}
     with child_run(*_run_of(config, parent, made)) as run:
         # Before the model: an erasure could not tell what the model of a killed run was trained on.

@@ -159,6 +159,7 @@ def test_audits_that_are_missing_are_listed(answered: Answered) -> None:
 
 def test_a_rate_is_written_once_and_without_the_dust_of_binary(answered: Answered) -> None:
     """Catches 9.999999999999999e-05 for 0.0001, and a published rate beside the one that a method has trained with."""
+    answered.run("attack")
     answered.run("unlearn", forget="speaker", forget_speakers="p2", methods="amnesiac,salun")
     answered.run("compare")
     run = answered.runs(stage="compare", role="parent")[-1]

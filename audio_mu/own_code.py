@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -106,7 +107,18 @@ def _module(place: str, digest: str, reference: str) -> ModuleType:
     module = sys.modules.get(name)
     if module is not None and getattr(module, LOADED_AS, digest) == digest:
         return module
-    with own_code(lambda about: f"{reference!r} cannot be loaded ({about}): mend {place}"):
+    beside = str(Path(place).expanduser().absolute().parent) if _is_file(place) else "ITS_FOLDER"
+
+    def words(about: str) -> str:
+        way = f"mend {place}"
+        if about.startswith("ModuleNotFoundError"):
+            way += (
+                f", install the module, or put PYTHONPATH={shlex.quote(beside)} before this and every later command "
+                "where it is a file of yours, whose edits no command notices"
+            )
+        return f"{reference!r} cannot be loaded ({about}): {way}"
+
+    with own_code(words):
         if _is_file(place):
             module = _run_file(name, _file(reference))
         else:

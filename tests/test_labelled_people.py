@@ -43,7 +43,8 @@ def test_a_person_of_the_table_is_answered_and_erased(tmp_path: Path) -> None:
     with LocalEngine(1) as engine:
         project = new_project(tmp_path / "project", engine)
         root = project.folder / "recordings"
-        assert "3 classes (high, low, middle), 4 speakers; official split: 36 train, 12 test" in project.run("train")
+        said = project.run("train")
+        assert "3 classes (high, low, middle), 4 speakers; sides of the labels table: 36 train, 12 test" in said
         theirs = [id_ for id_, whose in heard(project).items() if whose == "Person p1"]
         assert len(theirs) == 12
         assert "request speaker-Person_p1: forget 9, remain 27, test 12, held_out 3" in project.answer("Person p1")

@@ -129,7 +129,7 @@ NETWORK = "from torch import nn\n"
     ("text", "words"),
     [
         ("def Mine(n_classes, input_shape): ...", "no class"),
-        (f"{NETWORK}class Mine(nn.Module): pass", "TypeError"),
+        (f"{NETWORK}class Mine(nn.Module): pass", r"called as Mine\(3, \(\d+, \d+\)\), fails \(TypeError"),
         (f"{NETWORK}class Mine(nn.Flatten):\n  def __init__(self, n, shape): super().__init__()", r"give \[2, 3\]"),
         ("class Mine(:", "SyntaxError"),
         ("Other = 1", "defines no 'Mine'"),
@@ -142,6 +142,7 @@ NETWORK = "from torch import nn\n"
         ("class Mute(Exception):\n  def __str__(self): raise self\nraise Mute", "Mute: its text fails with Mute"),
         ("raise BaseException('b')", r"cannot be loaded \(BaseException: b\)"),
         ("def __getattr__(name): raise SystemExit(0)", "SystemExit: 0"),
+        ("import a_file_beside_it", r"put PYTHONPATH=/\S+ before this .* whose edits no command notices"),
     ],
 )
 def test_a_network_that_cannot_be_used_is_refused(text: str, words: str, tmp_path: Path) -> None:
@@ -152,6 +153,26 @@ def test_a_network_that_cannot_be_used_is_refused(text: str, words: str, tmp_pat
         check(Config.from_text({"architecture": f"{file}:Mine"}))
     assert "\n" not in str(raised.value)
     assert str(file) in str(raised.value)
+
+
+def test_a_network_is_tried_with_the_number_of_classes_of_its_folder(tmp_path: Path) -> None:
+    """Catches a network with a fixed number of outputs, or in another order of them, that fails with any other one."""
+    for name in ("down", "left", "right", "up"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.wav").write_bytes(b"")
+    file = tmp_path / "mine.py"
+    body = "  def __init__(self, n, shape): super().__init__(nn.Flatten(), nn.LazyLinear(4))\n"
+    file.write_text(
+        f"{NETWORK}class Fixed(nn.Sequential):\n{body}class Other(Fixed):\n"
+        "  def forward(self, x): return super().forward(x)[:, [3, 2, 0, 1]]\n"
+    )
+    given = {"dataset": "folder", "dataset_name": "t", "data_dir": str(tmp_path)}
+    for name in ("Fixed", "Other"):
+        check(Config.from_text({**given, "architecture": f"{file}:{name}"}))
+    (tmp_path / "no").mkdir()
+    (tmp_path / "no" / "a.wav").write_bytes(b"")
+    with pytest.raises(UserError, match=r"called as Fixed\(5, \(.*\)\), answers 2 clips of 5 classes .* give \[2, 5\]"):
+        check(Config.from_text({**given, "architecture": f"{file}:Fixed"}))
 
 
 GREEDY = """

@@ -141,7 +141,9 @@ def test_the_next_step_after_an_answer(answered: Answered) -> None:
     assert answered.run("compare").splitlines()[-1] == "next: nothing, the request is answered and erased"
     answered.run("attack")
     answered.run("unlearn", **P2)
-    assert "next: put naive, the retrained model, into service:" in answered.run("compare")
+    said = answered.run("compare")
+    assert "next: to answer this request, put naive, the retrained model, into service:" in said
+    assert re.search(r"\nfor a paper: /.*/paper/speaker-p2-\w+\.tex \(LaTeX\), and seeds\.csv", said)
 
 
 def test_two_networks_answer_one_request_at_once(answered: Answered, monkeypatch: pytest.MonkeyPatch) -> None:

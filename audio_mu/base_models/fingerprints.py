@@ -12,6 +12,7 @@ import torch
 
 import audio_mu
 from audio_mu.compute.cores import threads_and_workers
+from audio_mu.compute.jobs import TrainJob
 from audio_mu.compute.problem import Problem
 from audio_mu.config import Config
 from audio_mu.data.clips import Clips
@@ -92,6 +93,27 @@ def optimizer_settings(config: Config) -> OptimizerSettings:
         training.schedule,
         training.warmup,
         training.accumulate,
+    )
+
+
+def training_job(
+    config: Config, clips: Clips, seed: int, train: np.ndarray, sets: Mapping[str, np.ndarray],
+    shard_of: np.ndarray | None = None, best_on: str | None = None,
+) -> TrainJob:  # fmt: skip
+    """The training of a network of the recipe on some clips; see `TrainJob`."""
+    training = config.training
+    return TrainJob(
+        problem=problem(config, clips),
+        seed=seed,
+        train=train,
+        sets=sets,
+        optimizer=optimizer_settings(config),
+        batch_size=training.batch_size,
+        n_epochs=training.n_epochs,
+        best_on=best_on,
+        precision=training.precision,
+        class_weights=training.class_weights,
+        shard_of=shard_of,
     )
 
 

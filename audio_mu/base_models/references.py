@@ -15,9 +15,8 @@ from audio_mu.base_models.fingerprints import (
     TRAINING_SOURCE,
     machine,
     network_identity,
-    optimizer_settings,
-    problem,
     source_hash,
+    training_job,
 )
 from audio_mu.compute.attempt import Failed, measured
 from audio_mu.compute.engine import Engine
@@ -120,20 +119,8 @@ class Pool:
 
     def job(self, number: int) -> TrainJob:
         """A reference model as a piece of work. Nothing chooses a checkpoint: the test set is in the pool."""
-        training = self.config.training
-        return TrainJob(
-            problem=problem(self.config, self.clips),
-            seed=self.seed(number, "training"),
-            train=self.rows[self.member(number)],
-            sets={POOL: self.rows},
-            optimizer=optimizer_settings(self.config),
-            batch_size=training.batch_size,
-            n_epochs=training.n_epochs,
-            best_on=None,
-            precision=training.precision,
-            class_weights=training.class_weights,
-            shard_of=self.shard_of,
-        )
+        seed, train = self.seed(number, "training"), self.rows[self.member(number)]
+        return training_job(self.config, self.clips, seed, train, {POOL: self.rows}, self.shard_of)
 
     def confidences(self, result: Result) -> np.ndarray:
         """Logit-scaled confidences [rows], computed in float64. Raises `UserError` where the network diverged."""

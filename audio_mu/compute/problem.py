@@ -14,7 +14,7 @@ from torch import nn
 from audio_mu.errors import UserError
 from audio_mu.models import build
 from audio_mu.models.sharded import Sharded
-from audio_mu.own_code import is_reference, load, own_code
+from audio_mu.own_code import is_reference, load, name_of, own_code
 from audio_mu.seeding import seeded, settings_kept
 from audio_mu.sharding import seed_of
 from audio_mu.training import pick_device
@@ -31,8 +31,10 @@ def make_network(architecture: str, shape: tuple[int, ...], n_classes: int, shar
     if shards > 1:
         return Sharded(make_network(architecture, shape, n_classes) for _ in range(shards))
     if is_reference(architecture):
-        with settings_kept(), own_code(lambda about: f"architecture={architecture!r} fails ({about}): mend it"):
-            network: nn.Module = load(architecture)(n_classes, (1, *shape) if len(shape) == 1 else shape)
+        given = (n_classes, (1, *shape) if len(shape) == 1 else shape)
+        where = f"architecture={architecture!r}, called as {name_of(architecture)}{given},"
+        with settings_kept(), own_code(lambda about: f"{where} fails ({about}): mend it"):
+            network: nn.Module = load(architecture)(*given)
         return network
     network = build(architecture, (shape[0], shape[1]), n_classes)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it

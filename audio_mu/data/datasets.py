@@ -19,11 +19,12 @@ DATASETS: dict[str, Dataset] = {
 }
 
 
-def check_folder(config: DataParameters) -> None:
-    """Raise `UserError` where a given `data_dir` does not hold the data set's recordings."""
-    if config.data_dir is not None:
-        dataset = DATASETS[config.dataset]
-        dataset.catalog(dataset.root(config), config)
+def check_folder(config: DataParameters) -> int | None:
+    """How many classes a given `data_dir` has, None without one. Raises `UserError` where it lacks the recordings."""
+    if config.data_dir is None:
+        return None
+    dataset = DATASETS[config.dataset]
+    return len(dataset.catalog(dataset.root(config), config).class_names)
 
 
 def root_at_hand(config: DataParameters, recorded_folder: str) -> Path | None:

@@ -83,7 +83,10 @@ def _span(row: Mapping[str, str], path: Path, fault: str, where: str) -> tuple[S
         return None, fault
     for column, text in given.items():
         if not _is_seconds(text):
-            raise UserError(f"{where} has {column} {text[:80]!r}: give both start and end, in seconds from 0 on")
+            way, pointed = "give both start and end, in seconds from 0 on", text.replace(",", ".", 1)
+            if _is_seconds(pointed):  # a spreadsheet of Germany or France writes so
+                way = f"give a point, {pointed}"
+            raise UserError(f"{where} has {column} {text[:80]!r}: {way}")
     span = Span(float(given[START]) + 0.0, float(given[END]))  # -0 is 0
     if span.end - span.start < LEAST:
         raise UserError(f"{where} has start {given[START]} and end {given[END]}: the end must come after the start")

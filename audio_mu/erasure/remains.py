@@ -66,7 +66,7 @@ def _models(store: Store, entry: Entry, runs: Collection[AnyRun], descent: Desce
         )
     kept = [run for run in runs if run.models and RETIRED not in run.tags]
     if free := sum(run.tags.get("method") == NAIVE and descent.holds(run.id) is False for run in kept):
-        yield Remaining(f"{free} naive models", "they were trained from scratch without the recordings")
+        yield Remaining(counted(free, "naive model"), "trained from scratch without the recordings")
     if unknown := sorted(run.name for run in kept if descent.holds(run.id) is None):
         yield Remaining(
             f"models of {counted(len(unknown), 'run')} ({first_of(unknown)})",

@@ -16,7 +16,8 @@ TRAINED_HERE = "Trained on all recordings of the training set; nothing was remov
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """The facts of every card; `recipe` are the settings of base training, empty where they are not known."""
+    """The facts of every card; `sides` says by what training and test set are parted, `recipe` are the
+    settings of base training, empty where they are not known."""
 
     name: str
     dataset: str
@@ -26,7 +27,7 @@ class ModelFacts:
     class_names: Sequence[str]
     samples: int
     sample_rate: int
-    split: str
+    sides: str
     recipe: Mapping[str, str]
 
 
@@ -62,7 +63,7 @@ def base_card(facts: ModelFacts, base: BaseFacts) -> str:
     """The card of a base model."""
     figures = (
         f"Accuracy {base.test_accuracy:.3f} on {base.n_test:,} test recordings, {base.train_accuracy:.3f} on the "
-        f"{base.n_train:,} it was trained on (split: {facts.split})."
+        f"{base.n_train:,} it was trained on ({facts.sides})."
     )
     return "\n\n".join(
         [

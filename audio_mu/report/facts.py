@@ -83,6 +83,13 @@ def _number(value: float | None) -> float | None:
     return None if value is None or pd.isna(value) else float(value)
 
 
+def sides_told(split: str, dataset: str, adopted: bool) -> str:
+    """By what the training and the test set are parted, in words."""
+    if adopted:
+        return "sides of trained_on"
+    return "sides of the labels table" if (split, dataset) == ("official", "folder") else f"{split} split"
+
+
 def percent(share: float) -> str:
     """A share in percent."""
     return f"{100 * share:.1f} %"

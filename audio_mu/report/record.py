@@ -58,6 +58,11 @@ class Record:
     provenance: Sequence[tuple[str, str]]
 
     @property
+    def seeds(self) -> int:
+        """Over how many seeds its figures are means."""
+        return max((figure.n for figure in self.figures[self.method].values()), default=0)
+
+    @property
     def headings(self) -> list[str]:
         """Of the tables' columns; naive is its own target."""
         return ["before", "after (retrained)"] if self.method == NAIVE else ["before", "retrained (target)", "after"]
@@ -103,12 +108,15 @@ def asked(params: Mapping[str, str], request: RequestFacts) -> str:
     )
 
 
-def compared(request: RequestFacts, method: str, seeds: int, has_naive: bool) -> str:
+def compared(request: RequestFacts, method: str, seeds: int, has_naive: bool, adopted: bool) -> str:
     """What was compared with what."""
+    elsewhere = " (trained elsewhere, and adopted)" if adopted else ""
+    many = f"{seeds} models each" if adopted else f"each trained {seeds} times from different random seeds"
+    each = "one model each, of one seed" if seeds == 1 else many
     with_naive = " and with one retrained without the recordings (naive)" if has_naive and method != NAIVE else ""
     return (
         f"The model {'retrained without the recordings' if method == NAIVE else f'unlearned by {method}'} with the one "
-        f"before{with_naive}, each trained {counted(seeds, 'time')} from different random seeds: their answers on the "
+        f"before{elsewhere}{with_naive}, {each}: their answers on the "
         f"{request.n_forget:,} recordings to forget, the {request.n_remain:,} others that were trained on and "
         f"{request.n_test:,} that never were, and attacks that try to tell forgotten from unseen recordings."
     )

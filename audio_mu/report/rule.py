@@ -302,11 +302,15 @@ def _forgotten(figures: Figures, original: Figures, limits: dict[str, Limit], co
     witnesses = {figure: before for figure, before in known.items() if before.mean > limits[figure].allowed}
     among, tried = f" at {100 * DOUBT:.0f} % over {compared} methods" if compared > 1 else "", []
     for figure, before in witnesses.items():
-        found = from_half_way(figures, original, figure, 1 - DOUBT / (compared * len(witnesses)))
-        if found is None:
+        alone, found = (
+            from_half_way(figures, original, figure, 1 - DOUBT / (n * len(witnesses))) for n in (1, compared)
+        )
+        if alone is None or found is None:
             continue
         limit, own = limits[figure], figures[f"gap/{figure}"].mean
-        half = "" if found.half is None else f", half way known to ± {limit.number(found.half)}"
+        half = "" if alone.half is None else f", half way known to ± {limit.number(alone.half)}"
+        if found.half is not None and compared > 1:  # the number that is told of the method by itself stands first
+            half += f" by itself, to ± {limit.number(found.half)} as one of {compared} methods"
         words = f"{limit.words} {limit.signed(own)} from naive's, the original's {limit.signed(before.mean)}{half}"
         if found.half is not None and found.mean + found.half < 0 and abs(own) <= limit.allowed:
             return True, f"it has surely forgotten{among}: {words}"

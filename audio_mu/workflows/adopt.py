@@ -94,7 +94,7 @@ def adopt(config: Config, store: Store, parent: Run | None = None) -> dict[int, 
     made = {seed: dataclasses.replace(_made(config, data, seed, own), shard_of=shards) for seed, own in tags.items()}
     with stage_run(store, parent, "adopt", config) as run:
         run.dataset(config.data.label, data.digest, len(data.split.train), "train")
-        describe(run, config, data)
+        describe(run, config, data, adopted=True)
         found = {}
         for seed, model in made.items():
             found[seed] = reuse(config, store, data, model) or log_base(config, data, run, model, *models[seed])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from audio_mu.base_models.adopted import training
 from audio_mu.base_models.fingerprints import network_source
 from audio_mu.base_models.shards import of_base, refuse_without_shards
 from audio_mu.config import BASE_FIELDS, Config
@@ -229,13 +230,13 @@ def _fitting(store: Store, config: Config, candidates: Sequence[Version], data: 
         raise UserError(
             f"{newest.name} seed {seed} was trained on other recordings than the answered requests leave, of which "
             f"this store does not know {first_of([lost.request[:8] for lost in data.missing])}: answer these again, or "
-            f"run `{command('train')}`, which leaves their recordings out"
+            f"run `{training(newest.tags)}`, which leaves their recordings out"
         )
     if data.left_out and known == data.untouched:
         names = ", ".join(entry.request for entry in data.left_out)
         raise UserError(
             f"{newest.name} seed {seed} was trained on recordings of answered requests ({names}): run "
-            f"`{command('train')}`, which leaves them out"
+            f"`{training(newest.tags)}`, which leaves them out"
             + ("" if any(entry.entry.gone for entry in data.left_out) else ", or for an experiment give ledger=ignore")
         )
     if away := [found for found in data.left_out if found.own and found.entry.is_elsewhere(config.data.label)]:
@@ -244,8 +245,9 @@ def _fitting(store: Store, config: Config, candidates: Sequence[Version], data: 
         )
         raise UserError(
             f"{newest.name} seed {seed} was trained on other recordings than the answered requests leave, some of them "
-            f"in another data set ({named}): run `{command('train')}`, which leaves theirs out; what {newest.name} has "
-            "in service knows them until an unlearned version of the new models replaces it, or `erase` removes it"
+            f"in another data set ({named}): run `{training(newest.tags)}`, which leaves theirs out; what "
+            f"{newest.name} has in service knows them until an unlearned version of the new models replaces it, or "
+            "`erase` removes it"
         )
     raise UserError(
         f"the recordings have changed since {newest.name} seed {seed} was trained (digest {known[:8]} then, "
@@ -285,7 +287,8 @@ def _refuse_edited(config: Config, name: str, versions: Mapping[int, Version]) -
     if edited:
         raise UserError(
             f"architecture={config.training.architecture!r} has been edited since "
-            f"seeds={','.join(map(str, edited))} of {name} were trained: run `{command('train')}` again"
+            f"seeds={','.join(map(str, edited))} of {name} were trained: run "
+            f"`{training(versions[edited[0]].tags)}` again"
         )
 
 
@@ -295,7 +298,7 @@ def _refuse_learnt(config: Config, store: Store, version: Version, entries: Sequ
         of = f" of {entry.tags['dataset_name']}" if entry.is_elsewhere(config.data.label) and entry.run_id else ""
         raise UserError(
             f"{_adopted_from(version)}, which were trained on {counted(held, 'recording')} of the answered request "
-            f"{entry.request} ({entry.hash[:8]}){of}: run `{command('train')}`, or adopt weights that were not"
+            f"{entry.request} ({entry.hash[:8]}){of}: run `{training(version.tags)}`, or adopt weights that were not"
             + ("" if entry.gone else ", or for an experiment give ledger=ignore")
         )
 
@@ -313,7 +316,7 @@ def answer_never_trained(config: Config, store: Store, clips: Clips, found: Neve
         for _, held in learnt_before(store, version.run_id, version.tags, [asked]):
             raise UserError(
                 f"{_adopted_from(version)}, which were trained on {counted(held, 'recording')} of {asked.request}, "
-                f"though trained_on had none of them: run `{command('train')}`, or adopt weights that were not, "
+                f"though trained_on had none of them: run `{training(version.tags)}`, or adopt weights that were not, "
                 "delete the other aliases of this version, then ask again"
             )
     enter_never_trained(config, store, asked, found, base_tags(config))

@@ -14,9 +14,10 @@ from audio_mu.audit.one_model import COMPARED, SHARE
 from audio_mu.audit.references import references_of
 from audio_mu.config.commands import command
 from audio_mu.errors import UserError, first_of
-from audio_mu.names import FLOOR, NAIVE, ORIGINAL, file_name, in_order
+from audio_mu.names import ADOPTED, FLOOR, NAIVE, ORIGINAL, file_name, in_order
 from audio_mu.printable import printable
 from audio_mu.report import tables
+from audio_mu.report.facts import sides_told
 from audio_mu.report.html import Clip
 from audio_mu.report.rule import LEARNED, MEASURED
 from audio_mu.store import queries
@@ -72,10 +73,9 @@ class CellRuns:
     def title(self) -> str:
         """Data, network and request, for headings."""
         tags = self.any_run.tags
-        return printable(
-            f"{tags['dataset_name']}, {tags['split']} split, {tags['architecture']} on {tags['pipeline']}, request "
-            f"{self.request}"
-        )
+        sides = sides_told(tags["split"], tags["dataset"], ADOPTED in tags)
+        network = f"{tags['architecture']} on {tags['pipeline']}"
+        return printable(f"{tags['dataset_name']}, {sides}, {network}, request {self.request}")
 
     @property
     def folder(self) -> str:

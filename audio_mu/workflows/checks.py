@@ -19,6 +19,9 @@ from audio_mu.unlearning import METHODS, choose
 from audio_mu.unlearning.registry import whole_or_nothing
 from audio_mu.workflows.method_settings import check_methods
 
+SOME_CLASSES = 3
+"""A network of the user's own is tried with so many where no `data_dir` says how many there are."""
+
 
 def check(config: Config, on_workers: bool = True) -> None:
     """Raise `UserError` for unknown methods, clips too short for the network, an engine, a GPU or a rule not there.
@@ -27,15 +30,15 @@ def check(config: Config, on_workers: bool = True) -> None:
     """
     _check_device(config, elsewhere=on_workers and config.machine.engine == "ray")
     methods = check_methods(config)
+    n_classes = check_folder(config.data) or SOME_CLASSES
     shape = feature_shape(config.data.pipeline, config.data.clip_samples)
     if is_reference(config.training.architecture):
-        _check_own_network(config, methods, shape)
+        _check_own_network(config, methods, shape, n_classes)
     else:
         try:
             make_network(config.training.architecture, shape, 2)
         except ValueError as error:
             raise UserError(f"clip_seconds={config.data.clip_seconds:g}: {error}") from None
-    check_folder(config.data)
     if config.machine.engine == "ray" and find_spec("ray") is None:
         raise UserError("engine='ray' needs Ray: run `pip install -r requirements-cluster.txt`, or give engine=local")
     _check_register(config)
@@ -52,19 +55,21 @@ def _features(shape: tuple[int, ...]) -> str:
     return f"waveforms [batch, 1, {shape[0]}]" if len(shape) == 1 else f"features of {shape[0]} x {shape[1]}"
 
 
-def _check_own_network(config: Config, methods: tuple[str, ...], shape: tuple[int, ...]) -> None:
+def _check_own_network(config: Config, methods: tuple[str, ...], shape: tuple[int, ...], n: int) -> None:
     """Raise `UserError` where the user's own network cannot be made, gives no logits, or lacks what is asked of it."""
     where = f"architecture={config.training.architecture!r}"
     with whole_or_nothing(config.training.architecture):  # a file may hold methods too
         network_class = load(config.training.architecture)
     if not (isinstance(network_class, type) and issubclass(network_class, nn.Module)):
         raise UserError(f"{where} is no class of torch.nn.Module: name one that is made by (n_classes, input_shape)")
-    words = f"{where} fails on {_features(shape)}"
+    called = f"called as {network_class.__name__}({n}, {(1, *shape) if len(shape) == 1 else shape})"
+    words = f"{where}, {called}, fails on {_features(shape)}"
     with settings_kept(), own_code(lambda about: f"{words} ({about}): mend it"), torch.no_grad():
-        network = make_network(config.training.architecture, shape, 3).eval()
+        network = make_network(config.training.architecture, shape, n).eval()
         answer = network(torch.zeros(2, 1, *shape))
-    if getattr(answer, "shape", None) != (2, 3):
-        raise UserError(f"{where} answers 2 clips of 3 classes with {getattr(answer, 'shape', answer)!r}: give [2, 3]")
+    if getattr(answer, "shape", None) != (2, n):
+        given = getattr(answer, "shape", answer)
+        raise UserError(f"{where}, {called}, answers 2 clips of {n} classes with {given!r}: give [2, {n}]")
     missing = [(f"methods={name!r}", METHODS[name].needs) for name in methods if METHODS[name].needs]
     missing += [("deep_audits=true", "penultimate")] if config.methods.deep_audits else []
     for asks, attribute in missing:

@@ -80,6 +80,7 @@ def compare(config: Config, store: Store, parent: Run | None = None, cell: str |
         left = max(len(cells) - 1 - TABLES_ON_SCREEN, 0)
         say(f"notes and audits whole{f', {left} earlier requests' * bool(left)}: {run.address('comparison.md')}")
         say(f"every figure, with its 95 % interval: {run.address('comparison.csv')}")
+        say(f"for a paper: {run.address(f'paper/{newest.folder}.tex')} (LaTeX), and seeds.csv (a row per seed)")
         ranked = _ranking(store, run, config, newest, long)
         run.text("comparison.md", "\n".join([*texts, ranked, _chained(run, chain)]))
         words = verdict_words(cells[0].long, newest.methods)

@@ -26,7 +26,7 @@ from audio_mu.report import cards
 from audio_mu.report.answer import answer
 from audio_mu.report.choice import best_method, closest
 from audio_mu.report.classes import Classes, called_now, confusions, worst_named
-from audio_mu.report.facts import RequestFacts, figures_of
+from audio_mu.report.facts import RequestFacts, figures_of, sides_told
 from audio_mu.report.html import (
     SHOWN_CLIPS,
     Remembered,
@@ -122,9 +122,14 @@ def _classes(store: Store, cell: ComparedCell) -> Classes:
 
 
 def _in_force(cell: CellRuns, method: str) -> str:
-    """The settings of a method that were in force, and its rates, of its first seed; later seeds may round others."""
+    """The settings of a method that were in force, and its rates, of its first seed; later seeds may round others.
+
+    A method's own learning_rate is the published one, in force only where none that it trained with is logged.
+    """
     params = next(iter(cell.of(method).values())).params
     own = {name: value for name, value in sorted(params.items()) if name in REPAIR_FIELDS or name.startswith("method.")}
+    if any(name.endswith("_learning_rate") for name in own):
+        own.pop("method.learning_rate", None)
     return _settings({name.removeprefix("method."): value for name, value in own.items()})
 
 
@@ -154,7 +159,11 @@ def provenance(cell: CellRuns, params: Mapping[str, str]) -> list[tuple[str, str
         run.tags.get("git_commit", "unknown") + (" with changes" if run.tags.get("git_dirty") == "true" else "")
         for run in cell.runs.values()
     }
-    training = _settings({name: params.get(name, OLDER.get(name, "unknown")) for name in BASE_FIELDS})
+    recipe = {name: params.get(name, OLDER.get(name, "unknown")) for name in BASE_FIELDS}
+    told = sides_told(tags["split"], tags["dataset"], ADOPTED in tags)
+    if not told.endswith("split"):  # nothing was drawn
+        recipe = {name: text for name, text in recipe.items() if name != "split_seed"} | {"split": f"by the {told}"}
+    training = _settings(recipe)
     adopted = {run.tags[ADOPTED] for run in cell.runs.values() if ADOPTED in run.tags}
     return [
         ("cell", cell.id),
@@ -232,16 +241,20 @@ def next_step(store: Store, cell: CellRuns, long: pd.DataFrame) -> tuple[str, st
     if NAIVE not in cell.methods:
         return "retrain without the recordings (naive), to compare with", again_of(store, cell, NAIVE)
     if not judge(NAIVE, figures_of(long, NAIVE)).passed:
+        if ADOPTED in cell.any_run.tags:
+            return "adopt again with more n_epochs, by the recipe given naive has learned too little", ""
         longer = 2 * int(store.client.get_run(cell.any_run.id).data.params["n_epochs"])
         return "train longer, naive has learned too little", command("main", n_epochs=str(longer))
     if (best := best_method(long, cell.methods)) is not None:
-        return f"put {best} into service", again_of(store, cell, best, register=BEST)
+        return f"to answer this request, put {best} into service", again_of(store, cell, best, register=BEST)
     return naive_step(store, cell)
 
 
 def naive_step(store: Store, cell: CellRuns) -> tuple[str, str]:
     """The step that a refusal leaves."""
-    return "put naive, the retrained model, into service", again_of(store, cell, NAIVE, register=NAIVE)
+    return "to answer this request, put naive, the retrained model, into service", again_of(
+        store, cell, NAIVE, register=NAIVE
+    )
 
 
 def again_of(store: Store, cell: CellRuns, method: str, **values: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from audio_mu.base_models.adopted import refuse_replacing
 from audio_mu.base_models.shards import refuse_without_shards
 from audio_mu.compute.engine import Engine
 from audio_mu.config import Config
@@ -30,6 +31,7 @@ def run_all(config: Config, store: Store, engine: Engine) -> None:
     """
     if resume(config, store) is not None:
         return
+    refuse_replacing(config, store)
     refuse_without_shards(config, config.base_recipe["shards"])
     if config.request.copies == "ask":  # before hours of training
         data = data_to_train(config, store, ledger_here(store, config.data.label))

@@ -15,7 +15,7 @@ from audio_mu.config import BASE_FIELDS, REPAIR_FIELDS, Config
 from audio_mu.config.commands import command
 from audio_mu.config.recipe import OLDER
 from audio_mu.errors import UserError
-from audio_mu.names import BEST, NAIVE, NONE, ORIGINAL, UNLEARNED
+from audio_mu.names import ADOPTED, BEST, NAIVE, NONE, ORIGINAL, UNLEARNED
 from audio_mu.own_code import name_of
 from audio_mu.progress import say
 from audio_mu.report.choice import best_method, candidates, closest
@@ -199,7 +199,7 @@ def make_record(
             ("Asked", [asked(params, request), _asked_by(store, cell)]),
             ("In service", [service.words, choice.words]),
             ("Searched", [f"{copies[0].upper()}{copies[1:]}."]),
-            ("Compared", [compared(request, method, len(runs), bool(figures[NAIVE]))]),
+            ("Compared", [compared(request, method, len(runs), bool(figures[NAIVE]), ADOPTED in runs[min(runs)].tags)]),
             ("Remains", remains(service, answered or {})),
         ],
         figures=figures,
@@ -233,5 +233,10 @@ def _left_out(cell: ComparedCell) -> list[str]:
     elif len(naive) < SEEDS_OF_ULIRA:
         more = [*seeds, *range(max(seeds) + 1, max(seeds) + 1 + SEEDS_OF_ULIRA - len(naive))]
         wanted = ",".join(map(str, more))
-        lines.append(f"More seeds make them: `-e train`, `-e attack` and `-e unlearn` with seeds={wanted}.")
+        new = more[len(seeds) :]
+        files = ",".join(f"{seed}=FILE" for seed in new) if len(new) > 1 else f"FILE -P seeds={new[0]}"
+        made = "`-e train`, "
+        if ADOPTED in cell.runs.any_run.tags:
+            made = f"further trainings of the same model, adopted with `-e adopt -P weights={files}`; then "
+        lines.append(f"More seeds make them: {made}`-e attack` and `-e unlearn` with seeds={wanted}.")
     return lines

@@ -13,14 +13,14 @@ import pandas as pd
 from audio_mu.audit.by_class import by_class
 from audio_mu.audit.certainty import majority_share
 from audio_mu.audit.performance import cross_entropy, performance
+from audio_mu.base_models.adopted import refuse_replacing
 from audio_mu.base_models.fingerprints import (
     TRAINING_SOURCE,
     machine,
     network_identity,
     network_source,
-    optimizer_settings,
-    problem,
     source_hash,
+    training_job,
 )
 from audio_mu.base_models.served import get_ready, log_servable, try_training
 from audio_mu.base_models.shards import TABLE, placed, shard_tags, shards_table
@@ -33,10 +33,11 @@ from audio_mu.data.audio import SAMPLE_RATE
 from audio_mu.data.segments import lengths, seconds_used
 from audio_mu.data.splits import ENOUGH, one_sided
 from audio_mu.errors import UserError, counted, first_of
-from audio_mu.names import RECIPE_KNOWN
+from audio_mu.names import ADOPTED, RECIPE_KNOWN
 from audio_mu.progress import say
 from audio_mu.report.base_models import Accuracies, advice, learned_enough, near_chance, sound_told, told_of
 from audio_mu.report.cards import BaseFacts, ModelFacts, base_card, family_note
+from audio_mu.report.facts import sides_told
 from audio_mu.requests.ledger import RETIRED
 from audio_mu.requests.other_names import ledger_here
 from audio_mu.store import queries, registry
@@ -60,6 +61,7 @@ def train(config: Config, store: Store, engine: Engine, parent: Run | None = Non
     Every seed's run holds its metrics, losses.csv and logits; its model is a new version of the registered model,
     behind the alias `seed-NN`.
     """
+    refuse_replacing(config, store)
     data = data_to_train(config, store, ledger_here(store, config.data.label))
     for out in data.left_out:
         say(f"ledger: request {out.request} ({out.entry.hash[:8]}, {out.entry.state}): {out.told}")
@@ -105,9 +107,9 @@ class Made:
     shard_of: np.ndarray | None = None
 
 
-def describe(run: Run, config: Config, data: Data) -> None:
+def describe(run: Run, config: Config, data: Data, adopted: bool = False) -> None:
     """Log and print what recordings were found, and what is wrong with them."""
-    say(_about(config, data))
+    say(_about(config, data, adopted))
     clips, longest = data.clips, config.data.clip_seconds
     used, there = seconds_used(clips.ids, clips.seconds, longest)
     run.metrics({"sound/used_s": used, "sound/there_s": there})
@@ -154,13 +156,14 @@ def _accuracies(store: Store, run: Finished, data: Data) -> Accuracies | None:
     return Accuracies(run.metrics["train/accuracy"], float(right.mean()))
 
 
-def _about(config: Config, data: Data) -> str:
+def _about(config: Config, data: Data, adopted: bool) -> str:
     """What was found, for the user to see whether it is what was meant."""
     names, speakers, wanted = data.clips.class_names, set(data.clips.speakers) - {""}, config.data
     people = counted(len(speakers), "speaker") if speakers else "no speakers"
+    sides = sides_told(data.split.kind, wanted.dataset, adopted)
     return (
         f"{wanted.label}: {counted(len(data.clips), 'clip')} of {wanted.clip_seconds:g} s at {SAMPLE_RATE:,} Hz, "
-        f"{counted(len(names), 'class')} ({first_of(names, SHOWN)}), {people}; {data.split.kind} split: "
+        f"{counted(len(names), 'class')} ({first_of(names, SHOWN)}), {people}; {sides}: "
         f"{len(data.split.train):,} train, {len(data.split.test):,} test"
     )
 
@@ -178,19 +181,8 @@ def _fingerprint(config: Config, data: Data, seed: int, shard_of: np.ndarray | N
 
 
 def _job(config: Config, data: Data, made: Made) -> TrainJob:
-    return TrainJob(
-        problem=problem(config, data.clips),
-        seed=made.seed,
-        train=data.split.train,
-        sets=sets_of(data),
-        optimizer=optimizer_settings(config),
-        batch_size=config.training.batch_size,
-        n_epochs=config.training.n_epochs,
-        best_on=config.training.chooses_on,
-        precision=config.training.precision,
-        class_weights=config.training.class_weights,
-        shard_of=made.shard_of,
-    )
+    train, best_on = data.split.train, config.training.chooses_on
+    return training_job(config, data.clips, made.seed, train, sets_of(data), made.shard_of, best_on)
 
 
 def sets_of(data: Data) -> dict[str, np.ndarray]:
@@ -300,15 +292,15 @@ def _published(config: Config, store: Store, data: Data, made: Made, run_id: str
 
 
 def _card(config: Config, data: Data, made: Made, metrics: Mapping[str, float]) -> str:
-    sizes = len(data.split.train), len(data.split.test)
-    accuracies = metrics["train/accuracy"], metrics["test/accuracy"]
-    return base_card(_facts(config, data, made), BaseFacts(*sizes, *accuracies, made.origin))
+    figures = len(data.split.train), len(data.split.test), metrics["train/accuracy"], metrics["test/accuracy"]
+    return base_card(_facts(config, data, made), BaseFacts(*figures, made.origin))
 
 
 def _facts(config: Config, data: Data, made: Made) -> ModelFacts:
     return ModelFacts(
         config.registered_model, config.data.label, config.data.pipeline, config.training.network, made.seed,
-        data.clips.class_names, config.data.clip_samples, SAMPLE_RATE, data.split.kind,
+        data.clips.class_names, config.data.clip_samples, SAMPLE_RATE,
+        sides_told(data.split.kind, config.data.dataset, ADOPTED in made.tags),
         config.base_recipe if made.tags.get(RECIPE_KNOWN) != "false" else {},
     )  # fmt: skip
 

@@ -17,9 +17,9 @@ from audio_mu.base_models.fingerprints import (
     UNLEARNING_SOURCE,
     machine,
     network_identity,
-    optimizer_settings,
     problem,
     source_hash,
+    training_job,
 )
 from audio_mu.compute.attempt import Failed
 from audio_mu.compute.engine import Engine
@@ -102,25 +102,13 @@ class Rehearsal:
 
     def train_jobs(self) -> dict[str, TrainJob]:
         """The two networks by name. Nothing chooses a checkpoint here, whatever the recipe says."""
-        config = self.config
         clips = {
             "base": (self.base_seed, np.sort(np.concatenate([self.request.forget, self.fit]))),
             "reference": (self.reference_seed, self.fit),
         }
+        sets = {name: self.sets[name] for name in ("forget", "validation")}
         return {
-            name: TrainJob(
-                problem=problem(config, self.data.clips),
-                seed=seed,
-                train=train,
-                sets={name: self.sets[name] for name in ("forget", "validation")},
-                optimizer=optimizer_settings(config),
-                batch_size=config.training.batch_size,
-                n_epochs=config.training.n_epochs,
-                best_on=None,
-                precision=config.training.precision,
-                class_weights=config.training.class_weights,
-                shard_of=self.shard_of,
-            )
+            name: training_job(self.config, self.data.clips, seed, train, sets, self.shard_of)
             for name, (seed, train) in clips.items()
         }
 

@@ -149,6 +149,6 @@ class UnlearningCell:
         known = METHODS[method]
         read = [name for name in REPAIR_FIELDS if name in known.configurable and getattr(settings, name) is not None]
         about |= {name: as_text(getattr(settings, name)) for name in read}
-        about |= {name: as_text(rate) for name, rate in rates.items()}
+        about |= {name: as_text(float(f"{rate:.12g}")) for name, rate in rates.items()}  # 9.999999999999999e-05
         own = dict(known.hyper_parameters) | {name: values[name] for name in known.hyper_parameters if name in values}
         return about | {f"method.{name}": as_text(value) for name, value in own.items()}

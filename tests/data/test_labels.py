@@ -208,6 +208,7 @@ def test_segments_of_a_recording_are_clips(root: Path) -> None:
         ("a/1.wav,dog,,nan,0.5", "line 3: 'a/1.wav' has start 'nan': give both"),
         ("a/1.wav,dog,,0,inf", "line 3: 'a/1.wav' has end 'inf': give both"),
         ("a/1.wav,dog,,0:01,0:02", "line 3: 'a/1.wav' has start '0:01': give both"),
+        ('a/1.wav,dog,,"0,4","0,5"', "line 3: 'a/1.wav' has start '0,4': give a point, 0.4"),
         ("a/1.wav,dog,,0.5,", "line 3: 'a/1.wav' has end '': give both start and end"),
         ("a/1.wav,dog,,,0.5", "line 3: 'a/1.wav' has start '': give both start and end"),
         ("a/1.wav,dog,,0,1.2", "line 3: 'a/1.wav' has end 1.2, but the recording has 1.000 s: give an end within it"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from audio_mu.names import FLOOR
 from audio_mu.report import canvas, figures
 from audio_mu.report.paper import latex_table, rows_of_seeds
 from audio_mu.report.tables import long_table
@@ -19,6 +20,17 @@ def test_a_latex_table_has_every_method_and_no_bare_sign(long: pd.DataFrame) -> 
     assert [f"\\{rule}" in text for rule in ("toprule", "midrule", "bottomrule")] == [True] * 3
     body = text.partition("\\midrule")[2].partition("\\bottomrule")[0]
     assert len(body.strip().splitlines()) == len(MEANS)
+
+
+def test_a_latex_table_fits_a_page_and_says_what_its_figures_are_of(long: pd.DataFrame) -> None:
+    """Catches braces that do not close, eight means and intervals side by side, and an interval of one seed."""
+    text = latex_table(long, [*MEANS, FLOOR], "t", "abc")
+    assert text.count("{") == text.count("}")
+    assert r"\shortstack{" in text and r"\\{\scriptsize [" in text and r"\resizebox{" in text
+    seeds = int(long["n"].max())
+    assert f"Mean [95 \\% interval] over {seeds} seeds; naive" in text and "over 1 seeds" not in text
+    one = latex_table(long.assign(n=1, ci_low=None, ci_high=None), list(MEANS), "t", "abc")
+    assert "Of one seed, without intervals; naive" in one and "shortstack" not in one
 
 
 def test_rows_of_seeds_are_the_values_that_went_in() -> None:

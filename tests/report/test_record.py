@@ -37,7 +37,7 @@ def record_of(method: str, long: pd.DataFrame, request: RequestFacts) -> Record:
     facts = [
         ("Asked", [asked(params, request), f"By {HOSTILE}."]),
         ("In service", [SERVICE.words]),
-        ("Compared", [compared(request, method, 5, has_naive=True)]),
+        ("Compared", [compared(request, method, 5, has_naive=True, adopted=False)]),
         ("Remains", remains(SERVICE, {})),
     ]
     verdict = judge(method, figures[method], figures["original"])

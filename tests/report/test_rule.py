@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -288,6 +290,8 @@ def test_best_has_the_number_of_methods_in_its_doubt() -> None:
     refused = verdicts(long, ["m0"], compared=20)["m0"]
     assert refused.outcome is Outcome.NOT_SHOWN
     assert "nothing shows at 5 % over 20 methods that it has forgotten" in refused.reasons[0]
+    alone = re.search(r"half way known to ± [\d.]+ points", verdicts(long, ["m0"])["m0"].reasons[1])
+    assert alone and re.search(rf"{alone[0]} by itself, to ± [\d.]+ points as one of 20 methods", refused.reasons[0])
 
 
 @pytest.mark.slow

@@ -173,6 +173,11 @@ def test_a_speaker_is_removed_from_an_adopted_model(foreign: Foreign) -> None:
     theirs.answer("p1")
     answered = {f"{name.rpartition('.')[2]}@{alias}" for name, alias, _ in project.aliases() if ".again." in name}
     assert answered == {"Flat@seed-40", "Flat@unlearned-seed-40", "Flat@unlearned"}
+    record = (project.place(newest(project, stage="unlearn", role="parent")) / "evidence.md").read_text()
+    assert "# Evidence record: naive, again, sides of trained_on, Flat on logmel" in record
+    assert "the one before (trained elsewhere, and adopted), one model each, of one seed: their answers" in record
+    assert "split by the sides of trained_on" in record and "split_seed" not in record
+    assert "further trainings of the same model, adopted with \\`-e adopt -P weights=41=FILE,42=FILE\\`" in record
     told = theirs.run("erase", request=theirs.hash("p1"), dataset_name="again", confirm="true")
     assert str(foreign.weights) in told  # theirs to delete
     assert not any(".again." in name and alias == "seed-40" for name, alias, _ in project.aliases())
@@ -180,6 +185,22 @@ def test_a_speaker_is_removed_from_an_adopted_model(foreign: Foreign) -> None:
     later = newest(project, stage="train", role="seed", dataset_name="again")
     sides = {id_ for id_ in pd.read_csv(foreign.trained_on)["id"] if "/p1_" not in id_}
     assert project.trained(later) == sides
+
+
+def test_training_replaces_an_adopted_model_only_with_force(foreign: Foreign) -> None:
+    """Catches an adopted model whose place a network trained from scratch takes, because of the same seed."""
+    project = foreign.project
+    said = foreign.adopt("again", **RECIPE)
+    assert "4 speakers; sides of trained_on: " in said
+    before = project.aliases()
+    for stage in ("train", "main"):
+        with pytest.raises(UserError, match=r"has adopted models \(version 1 for seed 40\).* force=true to replace"):
+            project.run(stage, dataset_name="again")
+    assert project.aliases() == before
+    said = project.run("train", dataset_name="again", force="true", n_epochs="1")
+    assert "adopted models of audio-mu.again.logmel.Flat (version 1 for seed 40) are replaced" in said
+    assert ("audio-mu.again.logmel.Flat", "seed-40", 2) in project.aliases()
+    project.run("train", dataset_name="again", n_epochs="1")
 
 
 def test_without_a_recipe_there_is_no_naive(foreign: Foreign) -> None:

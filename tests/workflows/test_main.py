@@ -37,7 +37,8 @@ def test_a_refused_registration_leaves_the_work_finished_and_a_command_that_goes
     assert len(sentence.split()) <= 30
     asked, near, step, how = done.stdout.splitlines()[-4:]
     assert asked.startswith("asked: forget speaker-p2, ") and near.startswith("near naive: ")
-    assert step == "next: put naive, the retrained model, into service:" and how.strip() == command.strip("`")
+    assert step == "next: to answer this request, put naive, the retrained model, into service:"
+    assert how.strip() == command.strip("`")
     assert max(map(len, (asked, near, step))) <= WIDTH
     compared = done.stdout.partition("\nunlearning speaker-p2")[2]  # what `train` says before has no other place
     shown = [line for line in compared.splitlines() if line.startswith(("|", "note: "))]

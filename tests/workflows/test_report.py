@@ -155,3 +155,15 @@ def test_audits_that_are_missing_are_listed(answered: Answered) -> None:
     assert "U-LiRA left out: needs 3 seeds with naive, has 1." in record
     assert "The retrain-against-retrain floor left out: needs 2 seeds" in record
     assert "More seeds make them: \\`-e train\\`, \\`-e attack\\` and \\`-e unlearn\\` with seeds=40,41,42." in record
+
+
+def test_a_rate_is_written_once_and_without_the_dust_of_binary(answered: Answered) -> None:
+    """Catches 9.999999999999999e-05 for 0.0001, and a published rate beside the one that a method has trained with."""
+    answered.run("attack")
+    answered.run("unlearn", forget="speaker", forget_speakers="p2", methods="amnesiac,salun")
+    answered.run("compare")
+    run = answered.runs(stage="compare", role="parent")[-1]
+    page = next((answered.place(run) / "report").glob("*.html")).read_text()
+    assert "impair_learning_rate 0.0001" in page and "999999" not in page
+    assert "impair_learning_rate 0.001, epochs 10, mask_share 0.5" in page
+    assert "One seed, one model of each method: no figure has an interval" in page

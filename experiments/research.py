@@ -2,14 +2,16 @@
 
     python -m experiments.research words fine_tune pop salun               # methods of the package
     python -m experiments.research words,digits FILE.py:candidate          # a function of a Task, from any file
-    python -m experiments.research words experiments/candidates.py:reborn epochs=6 --seeds 40,41
+    python -m experiments.research words experiments/candidates.py:anew epochs=6 --seeds 40,41
+    python -m experiments.research words --layers          # which layers hold what the original knows of the forget set
 
 Cells are those of results/experiments.yaml: 10 % of the items of the words or the digits. The base model and naive of a
 cell and a seed are trained once and kept in --folder. Everything is computed by the package's own functions, on one
 thread. One line per seed and one of the means are printed; with --csv they are added to a table. Gaps to naive of the
 same seed: `tow` is the product over forget, remain and test of 1 - |accuracy - naive's|, `auc_gap` the population
-attack's AUC less naive's, `js` the mean divergence from naive on the forget set, `time` the share of naive's CPU time.
-The recordings are read from below AUDIO_MU_TEST_DATA. The test set is never shown to a method.
+attack's AUC less naive's, `js` the mean divergence from naive on the forget set, `time` the share of naive's CPU time,
+`loss` the last epoch's where the method records it. The recordings are read from below AUDIO_MU_TEST_DATA. The test set
+is never shown to a method.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from audio_mu.config import Config
 from audio_mu.names import NAIVE, ORIGINAL
 from audio_mu.own_code import is_reference
 from audio_mu.requests.request import Request
+from audio_mu.training import predict
 from audio_mu.unlearning import METHODS, own_method
 from audio_mu.workflows.data import load_data, resolve
 from audio_mu.workflows.method_settings import method_settings
@@ -143,17 +146,34 @@ def tried(cell: Cell, method: str, values: Mapping[str, Any], seeds: list[int], 
         result = known[method] if method in known else unlearned(cell, seed, base, method, values)
         text = ",".join(f"{name}={value}" for name, value in values.items())
         about = {"cell": cell.name, "method": method, "values": text, "seed": str(seed)}
-        rows.append({**about, **figures(cell, result, naive), **result.figures})
+        rows.append({**about, **figures(cell, result, naive), "loss": result.figures.get("loss", np.nan)})
     table = pd.DataFrame(rows)
     mean = table.drop(columns=list(about)).assign(auc_gap=table["auc_gap"].abs()).mean()
     return pd.concat([table, pd.DataFrame([{**rows[0], "seed": "mean", **mean}])], ignore_index=True)
+
+
+def swapped(cell: Cell, seed: int, folder: Path) -> pd.DataFrame:
+    """Accuracies of the original with one layer's weights taken from naive, a row per layer; they start alike."""
+    base, naive = base_and_naive(cell, seed, folder)
+    features, _ = cell.problem.tensors()
+    rows = []
+    for layer in dict.fromkeys(name.rpartition(".")[0] for name in base.state):
+        own = {name: naive.state[name] for name in base.state if name.rpartition(".")[0] == layer}
+        network = cell.problem.filled(seed, {**base.state, **own})
+        found = {
+            part: accuracy(predict(network, features, indices), cell.labels[indices])
+            for part, indices in cell.request.sets().items()
+        }
+        rows.append({"cell": cell.name, "layer": layer, "seed": seed, **found})
+    return pd.DataFrame(rows)
 
 
 def main() -> None:
     """See the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cells", help=f"of {', '.join(CELLS)}, separated by commas")
-    parser.add_argument("methods", nargs="+", help="methods, file.py:name, and name=value for those before")
+    parser.add_argument("--layers", action="store_true", help="only swap naive's layers into the original, one by one")
+    parser.add_argument("methods", nargs="*", help="methods, file.py:name, and name=value for those before")
     parser.add_argument("--seeds", default="40,41")
     parser.add_argument("--folder", type=Path, default=Path("research"))
     parser.add_argument("--csv", type=Path, help="a table to which the rows are added")
@@ -167,6 +187,8 @@ def main() -> None:
         else:
             trials.append((own_method(word) if is_reference(word) else word, {}))
     for cell in map(load_cell, given.cells.split(",")):
+        for seed in seeds if given.layers else ():
+            print(swapped(cell, seed, given.folder).round(3).to_string(index=False), flush=True)
         for method, values in trials:
             table = tried(cell, method, values, seeds, given.folder)
             print(table.round(3).to_string(index=False, header=method == trials[0][0]), flush=True)

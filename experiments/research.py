@@ -7,7 +7,7 @@
 
 Cells are those of results/experiments.yaml: 10 % of the items of the words or the digits. The base model and naive of a
 cell and a seed are trained once and kept in --folder. Everything is computed by the package's own functions, on one
-thread. One line per seed and one of the means are printed; with --csv they are added to a table. Gaps to naive of the
+thread. A line per seed and one of several seeds' means are printed; with --csv they are added to a table. Gaps to naive of the
 same seed: `tow` is the product over forget, remain and test of 1 - |accuracy - naive's|, `auc_gap` the population
 attack's AUC less naive's, `js` the mean divergence from naive on the forget set, `time` the share of naive's CPU time,
 `loss` the last epoch's where the method records it. The recordings are read from below AUDIO_MU_TEST_DATA. The test set
@@ -138,7 +138,7 @@ def figures(cell: Cell, result: Result, naive: Result) -> dict[str, float]:
 
 
 def tried(cell: Cell, method: str, values: Mapping[str, Any], seeds: list[int], folder: Path) -> pd.DataFrame:
-    """One row per seed, and their means: of `auc_gap` that of its magnitude."""
+    """One row per seed, and the means of several: of `auc_gap` that of its magnitude."""
     rows = []
     for seed in seeds:
         base, naive = base_and_naive(cell, seed, folder)
@@ -149,7 +149,8 @@ def tried(cell: Cell, method: str, values: Mapping[str, Any], seeds: list[int], 
         rows.append({**about, **figures(cell, result, naive), "loss": result.figures.get("loss", np.nan)})
     table = pd.DataFrame(rows)
     mean = table.drop(columns=list(about)).assign(auc_gap=table["auc_gap"].abs()).mean()
-    return pd.concat([table, pd.DataFrame([{**rows[0], "seed": "mean", **mean}])], ignore_index=True)
+    means = [{**rows[0], "seed": "mean", **mean}] if len(seeds) > 1 else []
+    return pd.concat([table, pd.DataFrame(means)], ignore_index=True)
 
 
 def swapped(cell: Cell, seed: int, folder: Path) -> pd.DataFrame:

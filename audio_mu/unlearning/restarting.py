@@ -33,8 +33,6 @@ def _restarted(task: Task, kept_layers: int) -> nn.Module:
     """
     network = task.base()
     layers = _layers(network)[: kept_layers + 1]
-    if len(layers) <= kept_layers:
-        layers = _layers(network)
     own, fresh = network.state_dict(), task.fresh("restart").state_dict()
     prefixes = {module: f"{name}." for name, module in network.named_modules()}
     begins = [next(i for i, name in enumerate(own) if name.startswith(prefixes[layer])) for layer in layers]

@@ -7,11 +7,11 @@
 
 Cells are those of results/experiments.yaml: 10 % of the items of the words or the digits. The base model and naive of a
 cell and a seed are trained once and kept in --folder. Everything is computed by the package's own functions, on one
-thread. A line per seed and one of several seeds' means are printed; with --csv they are added to a table. Gaps to naive of the
-same seed: `tow` is the product over forget, remain and test of 1 - |accuracy - naive's|, `auc_gap` the population
-attack's AUC less naive's, `js` the mean divergence from naive on the forget set, `time` the share of naive's CPU time,
-`loss` the last epoch's where the method records it. The recordings are read from below AUDIO_MU_TEST_DATA. The test set
-is never shown to a method.
+thread. A line per seed and one of several seeds' means are printed; with --csv they are added to a table. Gaps to naive
+of the same seed: `tow` is the product over forget, remain and test of 1 - |accuracy - naive's|, `auc_gap` the
+population attack's AUC less naive's, `js` the mean divergence from naive on the forget set, `time` the share of naive's
+CPU time, `loss` the last epoch's where the method records it. The recordings are read from below AUDIO_MU_TEST_DATA.
+The test set is never shown to a method.
 """
 
 from __future__ import annotations

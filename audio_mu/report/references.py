@@ -22,7 +22,7 @@ METHODS = {
     "ssd": "Foster et al. 2024, Fast Machine Unlearning Without Retraining Through Selective Synaptic Dampening, AAAI",
     "delete": "Zhou et al. 2025, Decoupled Distillation to Erase, CVPR",
 }
-"""Method → its publication; those that are not here are the study's own, or the user's."""
+"""Method → its publication; those that are not here are the study's own, ours, or the user's."""
 
 MEASURES = {
     "mia/auc": "attack by the loss: Yeom et al. 2018, Privacy Risk in Machine Learning, CSF",

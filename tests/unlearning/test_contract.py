@@ -40,7 +40,7 @@ every_whole_network = pytest.mark.parametrize("network", [None, NORMALISED, FROZ
 every_network = pytest.mark.parametrize("network", [None, NORMALISED, FROZEN, SHARDED])
 
 PRUNING = {"omp", "cosine", "pop", "orthogonal", "cosine_thesis", "pop_thesis"}
-REPLACING = PRUNING | {"naive", "exact_shards", "eu_k", "msg", "ssd"}
+REPLACING = PRUNING | {"naive", "exact_shards", "eu_k", "fast_retrain", "msg", "ssd"}
 """Methods that change weights by other means than gradient steps, so that rates of 0 do not make them the identity."""
 WITHOUT_DRAWS = {"ssd"}
 """Methods that draw nothing: every seed gives the same weights."""

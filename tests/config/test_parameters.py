@@ -260,9 +260,7 @@ def test_windows_that_fit_nothing_are_refused(tmp_path: Path, values: dict[str, 
 
 
 @pytest.mark.parametrize("folder", ["/", "/proc", "/proc/self/fd", "/sys", "/dev", "link"])
-def test_folders_of_the_system_are_refused_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
-) -> None:
+def test_folders_of_the_system_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
     """Catches a walk through what the system makes up as it is read, before it is refused for another reason."""
     monkeypatch.chdir(tmp_path)
     Path("link").symlink_to("/proc")

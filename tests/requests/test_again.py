@@ -12,7 +12,7 @@ import pytest
 from audio_mu.config import BASE_FIELDS, PARAMETERS, Config
 from audio_mu.errors import UserError
 from audio_mu.requests.again import ASKED, ASKED_SINCE, NOT_ASKED, asked_of
-from tests.answered import Answered, p1_answered
+from tests.answered import Answered, p1_answered, tones
 
 REQUEST = {"forget": "speaker", "methods": "naive,fine_tune", "register": "naive"}
 OF_TRAINING = ("n_epochs", "batch_size", "clip_seconds")
@@ -46,7 +46,11 @@ def test_a_command_has_the_hash_of_its_first_version(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answered]:
     """p1 is answered by single commands, of which only `train` was given the parameters of base models."""
-    with p1_answered(tmp_path_factory.mktemp("again") / "project") as made:
+
+    def more(made: Answered) -> None:
+        tones(made.folder / "recordings", ("p5", "p6"))
+
+    with p1_answered(tmp_path_factory.mktemp("again") / "project", more) as made:
         yield replace(made, parameters=without(made.parameters))
 
 

@@ -153,14 +153,19 @@ def read_words(arguments: Sequence[str]) -> dict[str, str]:
         if name not in PARAMETERS:
             parse(name, value if equals else (rest[0] if rest else ""))  # refuses, with a suggestion
         if not equals:
-            if not rest:
-                raise UserError(f"--{name} lacks its value: give --{name} value")
+            if not rest or _is_parameter(rest[0]):  # `--request $HASH --confirm true` of an empty variable
+                behind = f", {rest[0][:LONGEST_SHOWN]} follows" if rest else ""
+                raise UserError(f"--{name} lacks its value{behind}: give --{name} value")
             value = rest.pop(0)
         if name in values:
             both = f"{values[name][:LONGEST_SHOWN]!r} and {value[:LONGEST_SHOWN]!r}"
             raise UserError(f"--{name} is given twice, as {both}: give it once")
         values[name] = value
     return values
+
+
+def _is_parameter(word: str) -> bool:
+    return word.startswith("--") and word[2:].partition("=")[0].replace("-", "_") in PARAMETERS
 
 
 def _run(name: str, config: Config, given: Mapping[str, str]) -> int:

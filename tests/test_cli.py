@@ -63,6 +63,9 @@ def test_the_console_script_lists_its_entry_points() -> None:
         (("train", "--n_epoch", "3"), "error: unknown parameter n_epoch='3': did you mean n_epochs?"),
         (("train", "--forget_pct=30"), "error: unknown parameter forget_pct='30'"),
         (("unlearn", "--seeds", "4,x"), "error: seeds='4,x' is not allowed: give whole numbers"),
+        (("erase", "--request", "--confirm", "true"), "error: --request lacks its value, --confirm follows: give"),
+        (("erase", "--request", "--confirm=true"), "error: --request lacks its value, --confirm=true follows: give"),
+        (("erase", "--request"), "error: --request lacks its value: give --request value"),
     ],
 )
 def test_mistakes_get_one_line(words: tuple[str, ...], said: str) -> None:

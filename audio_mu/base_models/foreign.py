@@ -6,20 +6,25 @@ state alone is read, as in `store/weights.py`.
 
 from __future__ import annotations
 
+import json
+import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from textwrap import shorten
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from audio_mu.config import Config
-from audio_mu.errors import UserError, first_of, memory_ended, one_line
+from audio_mu.errors import UserError, counted, first_of, memory_ended, one_line
 from audio_mu.store import registry
 from audio_mu.store.faults import refuse_machine_fault
 from audio_mu.store.weights import BadWeights, read_weights
+from audio_mu.system.reading import read_text
 
 OF_STORE = ("models:/", "runs:/")
 INSIDE = ("state_dict", "model_state_dict", "model")
@@ -27,6 +32,16 @@ INSIDE = ("state_dict", "model_state_dict", "model")
 WRAPPERS = ("module.", "network.", "model.", "_orig_mod.")
 """What others' training, our served models and torch's compiler put before the names of weights."""
 SEEDED = re.compile(r"(\d+)=(.+)", re.DOTALL)
+LONGEST, SHOWN = 1_000, 120  # characters of a library's error that are read, and that are shown
+PICKLED = (b"\x80", b"P")
+"""First bytes of pickled Python, and of an archive that holds some."""
+INDEX = "weight_map"
+"""Where the index of a model in several files has them: name of a weight → file."""
+KINDS = (
+    {torch.float16, torch.bfloat16, torch.float32, torch.float64},
+    {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64},
+)
+"""Types of numbers that become each other; all others, as those of 8 bits, mean nothing without their scales."""
 State = Mapping[str, Tensor]
 
 
@@ -68,9 +83,24 @@ def read_foreign(place: str) -> dict[str, Tensor]:
             )
         state = _of_file(place, path)
     for name, value in state.items():
-        if value.is_floating_point() and not value.isfinite().all():
+        if odd := _odd_form(value):
+            raise UserError(f"weights={place!r}: {name!r} is {odd}")
+        if value.dtype in KINDS[0] and not value.isfinite().all():
             raise UserError(f"weights={place!r}: {name!r} holds NaN or infinity: give weights that are numbers")
     return state
+
+
+def _odd_form(value: Tensor) -> str:
+    """What a tensor is beside bare numbers, and what to do, as the end of a sentence; empty for bare numbers."""
+    if value.is_nested:
+        return "nested, rows of several lengths: save a tensor for each"
+    if value.is_quantized:
+        return "quantised: save value.dequantize(), or the weights from before"
+    if value.layout != torch.strided:
+        return f"sparse ({value.layout}): save value.to_dense()"
+    if value.device.type != "cpu":
+        return f"without numbers here, on the device {value.device.type}: load the weights, then save them"
+    return ""
 
 
 def _holds_weights(path: str) -> bool:
@@ -100,10 +130,7 @@ def _of_file(place: str, path: Path) -> dict[str, Tensor]:
         if memory_ended(error):
             raise
         refuse_machine_fault(error)
-        raise UserError(
-            f"weights={place!r} holds no weights that can be read without running code ({type(error).__name__}: "
-            f"{one_line(error, 80)}): save the network's state_dict() as .safetensors"
-        ) from None
+        raise UserError(f"weights={place!r} {_why_unread(path, error)}") from None
     for name in INSIDE:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
@@ -115,6 +142,42 @@ def _of_file(place: str, path: Path) -> dict[str, Tensor]:
     return {str(name): value.detach() for name, value in content.items()}
 
 
+def _why_unread(path: Path, error: Exception) -> str:
+    """Why a file's weights cannot be read, and what to do, as the end of a sentence."""
+    if files := _indexed(path):
+        load = "safetensors.torch.load_file" if files[0].endswith(".safetensors") else "torch.load"
+        return (
+            f"is the index of {counted(len(files), 'file')} ({first_of(files, 3)}), which hold the weights: join them "
+            f"in Python, whole |= {load}(file) for each file, safetensors.torch.save_file(whole, 'whole.safetensors'), "
+            "and give that"
+        )
+    if "TorchScript" in (told := one_line(error, LONGEST)):
+        return "is TorchScript, which is code: save the state_dict() of torch.jit.load(file) as .safetensors"
+    if not isinstance(error, pickle.UnpicklingError):
+        words = shorten(told.partition(". ")[0], SHOWN, placeholder=" …")
+        reason = f"{type(error).__name__}: {words}" if words else type(error).__name__
+        return f"is damaged, or no file of weights ({reason}): save the network's state_dict() as .safetensors"
+    with path.open("rb") as file:
+        if file.read(1) not in PICKLED:
+            return "is no file of weights: save the network's state_dict() as .safetensors"
+    return (
+        "holds no weights that can be read without running code, it is pickled Python: load it where it was trained, "
+        "and save its state_dict() as .safetensors"
+    )
+
+
+def _indexed(path: Path) -> list[str]:
+    """The files of a model that is in several, where this is their index as Hugging Face writes it; else none."""
+    if path.suffix != ".json":
+        return []
+    try:
+        found = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError):
+        return []
+    files = found.get(INDEX) if isinstance(found, dict) else None
+    return sorted({str(file) for file in files.values()}) if isinstance(files, dict) else []
+
+
 def _safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
@@ -122,7 +185,8 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _restricted(path: Path) -> object:
-    return torch.load(path, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings(action="ignore"):  # of kinds of tensors that are refused, and of pickled files
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def fitted(place: str, state: State, network: nn.Module, where: str) -> dict[str, np.ndarray]:
@@ -145,8 +209,10 @@ def fitted(place: str, state: State, network: nn.Module, where: str) -> dict[str
                 f"weights={place!r}: {name!r} has the shape {list(given.shape)}, in {where} it is {list(own.shape)}: "
                 "give the class that was trained, for as many classes"
             )
-        if given.is_floating_point() != own.is_floating_point():
-            raise UserError(f"weights={place!r}: {name!r} is {given.dtype}, in {where} it is {own.dtype}")
+        if given.dtype != own.dtype and not any({given.dtype, own.dtype} <= kind for kind in KINDS):
+            raise UserError(
+                f"weights={place!r}: {name!r} is {given.dtype}, in {where} it is {own.dtype}: save it as that"
+            )
     return {name: found[name].to(own.dtype).contiguous().numpy() for name, own in wanted.items()}
 
 

@@ -325,6 +325,8 @@ def _check(config: Config) -> None:
             f"data_dir={str(data.data_dir)!r} is not a folder: give the folder of the recordings"
             f"{parsers.whole(data.data_dir)}"
         )
+    if data.data_dir is not None and parsers.is_of_system(data.data_dir):
+        raise UserError(f"data_dir={str(data.data_dir)!r} is a folder of the system: give the folder of the recordings")
     if data.pipeline == parsers.WAVEFORM and not is_reference(config.training.architecture):
         raise UserError(
             f"pipeline='waveform' needs a network that brings its own front end, which {config.training.architecture} "

@@ -275,6 +275,17 @@ def path(text: str) -> Path | None:
     return found
 
 
+OF_SYSTEM = tuple(map(Path, ("/proc", "/sys", "/dev")))
+IN_MEMORY = Path("/dev/shm")
+
+
+def is_of_system(folder: Path) -> bool:
+    """Whether a folder holds what the system makes up as it is read, or is the root, which holds these."""
+    place = folder.resolve()
+    of_system = any(place.is_relative_to(own) for own in OF_SYSTEM) and not place.is_relative_to(IN_MEMORY)
+    return of_system or place == Path(place.anchor)
+
+
 def whole(path: Path) -> str:
     """For an error about a path that is not there: how to give it where `mlflow run` works in a copy of the project."""
     is_copy = "MLFLOW_RUN_ID" in os.environ and path.is_relative_to(Path.cwd())

@@ -57,12 +57,12 @@ def windows(span: Span, window: float, hop: float) -> list[Span]:
     What is shorter than a window is one clip, however short.
     """
     found: list[Span] = []
-    start, least = span.start, 10.0**-DIGITS
+    start, least = span.start, 10.0**-DIGITS  # 1 - 0.8 is a little less than 0.2
     while start + window <= span.end + least:
         found.append(Span(start, round(min(start + window, span.end), DIGITS)))
         start = round(span.start + len(found) * hop, DIGITS)
     heard = found[-1].end if found else span.start
-    if not found or (span.end > heard + least and span.end - start >= ENOUGH * window):
+    if not found or (span.end > heard + least and span.end - start + least >= ENOUGH * window):
         found.append(Span(start, round(span.end, DIGITS)))
     return found
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+import json
+from collections.abc import Iterable, Sequence, Set
 
-from audio_mu.config import Config
+from audio_mu.config import BASE_FIELDS, PARAMETERS, Config
+from audio_mu.config.recipe import OLDER
 from audio_mu.data.catalog import composed
 from audio_mu.errors import UserError, first_of
 from audio_mu.names import NONE
@@ -14,18 +16,40 @@ from audio_mu.requests.ledger import ANSWERED, Entry, read_ledger
 from audio_mu.requests.named import Drawn
 from audio_mu.store import queries, registry
 from audio_mu.store.handle import Store
+from audio_mu.store.registry import Version
 from audio_mu.store.runs import say_all
 from audio_mu.system.hashing import hash_of
 
+ASKED = (
+    "dataset", "dataset_name", "data_dir", "pipeline", "bad_files", "speaker_pattern", "architecture", "seeds",
+    "forget", "forget_percentage", "forget_classes_num", "forget_class_names", "forget_speakers_num", "forget_speakers",
+    "forget_list", "forget_seed", "duplicates", "copies", "n_epoch_impair", "n_epoch_repair", "impair_learning_rate",
+    "repair_learning_rate", "methods", "method_config", "register", "ledger",
+)  # fmt: skip
+"""Parameters that tell the commands of two answers apart, in every entry's hash: no name is ever added here."""
+ASKED_SINCE = ("labels",)
+"""Those that came later: at their default they are in no hash, so that earlier answers are still known by theirs."""
+NOT_ASKED = (
+    "weights", "trained_on", "n_attack_models", "attack_feature", "references", "references_by", "n_trials", "deep_audits", "robust_audits",
+    "save_models", "device", "threads", "workers", "engine", "task_minutes", "request", "confirm", "force",
+)  # fmt: skip
+"""Those with which the same command asks for the same: of machine, audits and other entry points."""
+
 
 def asked_of(config: Config) -> str:
-    """What a command was asked to register, whatever it was called by: `main` and `unlearn` ask alike."""
-    given = {
-        name: text
-        for name, text in config.as_text().items()
-        if (name, text) != ("labels", "") and name not in ("references", "references_by")
-    }
-    return hash_of([given, config.methods.register])  # as of versions that knew no labels and no references
+    """What a command was asked to register, as a hash, whatever it was called by: `main` and `unlearn` ask alike.
+
+    The parameters of base models have no part in it: `unlearn` takes from the version what it was not given.
+    """
+    given = config.as_text((*ASKED, *ASKED_SINCE))
+    return hash_of({name: text for name, text in given.items() if name in ASKED or text != PARAMETERS[name].text})
+
+
+def _of_recipe(config: Config, versions: Iterable[Version | None]) -> bool:
+    """Whether an answer's models were trained with every parameter of base models that was given."""
+    given = config.as_text(config.given & {*BASE_FIELDS})
+    recipes = [OLDER | json.loads(found.tags.get("recipe", "{}")) for found in versions if found is not None]
+    return all(recipe.get(name, text) == text for recipe in recipes for name, text in given.items())
 
 
 def resumed(config: Config, store: Store) -> str | None:
@@ -36,9 +60,12 @@ def resumed(config: Config, store: Store) -> str | None:
     """
     asked, name = asked_of(config), config.registered_model
     for tags in finish_interrupted(store):
-        if tags.get("asked") == asked:
-            say_all(f"request {tags['request']} is answered: its unlearned models are in service")
-            return tags["cell"]
+        numbers = json.loads(tags.get("versions_after", "{}")).values()
+        versions = [registry.by_number(store, name, number) for number in numbers]  # none: never trained on
+        if tags.get("asked") == asked and _of_recipe(config, versions):
+            served = ": its unlearned models are in service" if versions else " (never trained on)"
+            say_all(f"request {tags['request']} is answered{served}")
+            return tags.get("cell", "")
     named = config.request.forget_speakers or config.request.forget_class_names
     if not named or config.methods.register == NONE or config.store.force:
         return None
@@ -53,9 +80,10 @@ def resumed(config: Config, store: Store) -> str | None:
             return ""
         if (answer := entry.answers.get(name)) is None:
             continue
-        if all(registry.by_number(store, name, version) for version in answer.after.values()):
-            versions = ", ".join(f"seed {seed}: version {version}" for seed, version in answer.after.items())
-            say_all(f"request {entry.tags['asked_request']} is answered ({name}, {versions}): there is nothing to do")
+        versions = [registry.by_number(store, name, version) for version in answer.after.values()]
+        if all(versions) and _of_recipe(config, versions):
+            served = ", ".join(f"seed {seed}: version {version}" for seed, version in answer.after.items())
+            say_all(f"request {entry.tags['asked_request']} is answered ({name}, {served}): there is nothing to do")
             return answer.cell
     return None
 

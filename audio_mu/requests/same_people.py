@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,14 +37,24 @@ def refuse_other_people(data: DataParameters, then: Mapping[str, str], what: str
                   speaker_pattern=then.get("speaker_pattern", data.speaker_pattern))  # fmt: skip
     if not then or was == data or (data.labels and table and not Path(table).is_file()):
         return
-    people, before = _people(data), _people(was)
+    people = _people(data)
+    with redirect_stdout(io.StringIO()):  # what is told of the recordings by the parameters of then is not so today
+        before = _people(was)
     if people == before or (people and before and all(people[i] == before[i] for i in people.keys() & before)):
         return
     now, other = (
         " ".join(typed(key, str(getattr(of, key) or "")) for key in PEOPLE if getattr(data, key) != getattr(was, key))
         for of in (data, was)
     )
-    raise UserError(f"{now} finds other speakers than {other}, with {what}")
+    raise UserError(f"{now} finds other speakers than {other}{_first_other(people or {}, before or {})}, with {what}")
+
+
+def _first_other(people: Mapping[str, str], before: Mapping[str, str]) -> str:
+    """A recording that has another speaker now than before, if there is one, as a part of a sentence."""
+    for id_ in sorted(id_ for id_ in people.keys() & before.keys() if people[id_] != before[id_]):
+        now, then = (f"of {found[id_]!r}" if found[id_] else "of nobody" for found in (people, before))
+        return f" ({id_!r} is {now} now, {then} then)"
+    return ""
 
 
 def _people(data: DataParameters) -> dict[str, str] | None:

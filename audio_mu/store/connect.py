@@ -21,6 +21,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from audio_mu.errors import UserError, first_of, one_line
+from audio_mu.printable import storable
 from audio_mu.progress import say
 from audio_mu.store.faults import HTTP_RETRIES, LOCKED, Patient, explain, open_connections, patiently, silence_told
 from audio_mu.store.files import Files
@@ -182,6 +183,9 @@ def _open() -> tuple[MlflowClient, str]:
     # It reads the database already.
     client = cast(MlflowClient, Patient(patiently(MlflowClient, signs=LOCKED)))
     given, name = os.environ.get("MLFLOW_EXPERIMENT_ID"), os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    for variable, value in (("MLFLOW_EXPERIMENT_ID", given or ""), ("MLFLOW_EXPERIMENT_NAME", name or "")):
+        if value != storable(value):
+            raise UserError(f"{variable}={os.fsencode(value)!r} is not valid UTF-8: set it to another")
     if given is not None or not name:
         return client, _active(_experiment(client, given or "0"))
     found = client.get_experiment_by_name(name)

@@ -259,3 +259,19 @@ def test_windows_that_fit_nothing_are_refused(tmp_path: Path, values: dict[str, 
     with pytest.raises(UserError) as error:
         Config.from_text({**FOLDER, "data_dir": str(tmp_path), **values})
     assert told in str(error.value)
+
+
+@pytest.mark.parametrize("folder", ["/", "/proc", "/proc/self/fd", "/sys", "/dev", "link"])
+def test_folders_of_the_system_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    """Catches a walk through what the system makes up as it is read, before it is refused for another reason."""
+    monkeypatch.chdir(tmp_path)
+    Path("link").symlink_to("/proc")
+    with pytest.raises(UserError, match=r"^data_dir='.*' is a folder of the system: give the folder of the recordings"):
+        Config.from_text({**FOLDER, "data_dir": folder})
+
+
+def test_recordings_may_lie_in_memory(tmp_path: Path) -> None:
+    """Catches /dev/shm refused with the devices beside it."""
+    for folder in ("/dev/shm", "/proc/self/cwd"):
+        if Path(folder).is_dir():
+            assert Config.from_text({**FOLDER, "data_dir": folder}).data.data_dir == Path(folder)

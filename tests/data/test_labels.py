@@ -176,12 +176,24 @@ def test_people_of_another_table_are_told(root: Path, tmp_path: Path) -> None:
     then.write_text(table + "4.wav,dog,Cleo\n")
     refuse_other_people(data, run, "which")
     then.write_text(table.replace("Ann", "Anna"))
-    with pytest.raises(UserError, match=r"labels=.*labels.csv finds other speakers than labels=.*then.csv, with which"):
+    with pytest.raises(
+        UserError, match=r"labels.csv finds other speakers than labels=.*then.csv \('a/1.wav' is of .*\), with"
+    ):
         refuse_other_people(data, run, "which")
     then.unlink()
     refuse_other_people(data, run, "which")
-    with pytest.raises(UserError, match="finds other speakers than speaker_pattern"):
+    told = r"finds other speakers than speaker_pattern=.* labels='' \('a/1.wav' is of 'Ann' now, of 'a' then\), with"
+    with pytest.raises(UserError, match=told):
         refuse_other_people(data, {"speaker_pattern": "([a-z])/"}, "which")
+
+
+def test_recordings_by_the_parameters_of_then_are_not_talked_about(root: Path, capsys: pytest.CaptureFixture) -> None:
+    """Catches a recording called nobody's, by the pattern of then, whose segments have a speaker in today's table."""
+    data = config_of(root, LONG + "4.wav,cat,Ben,0,0.5\na/1.wav,dog,Ann,,\n").data
+    catalog_of(root, LONG + "4.wav,cat,Ben,0,0.5\na/1.wav,dog,Ann,,\n")
+    with pytest.raises(UserError, match=r"finds other speakers than speaker_pattern=.*'a/1.wav' is of 'Ann' now"):
+        refuse_other_people(data, {"speaker_pattern": "([a-z])/"}, "which")
+    assert "no speaker is known" not in capsys.readouterr().out
 
 
 LONG = "path,label,speaker,start,end\n"

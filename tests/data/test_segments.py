@@ -50,6 +50,7 @@ def test_a_part_keeps_its_place_without_the_format() -> None:
         (2.2, 1.0, 0.5, [0, 0.5, 1, 1.5], 2.2),
         (5.0, 1.0, 2.0, [0, 2, 4], 5.0),  # gaps are asked for
         (0.3, 1.0, 1.0, [0], 0.3),  # a short recording is not lost
+        (1.0, 0.4, 0.4, [0, 0.4, 0.8], 1.0),  # half a window, though 1 - 0.8 is less than 0.2
         (0.7, 0.1, 0.1, [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6], 0.7),  # sums of tenths
     ],
 )
@@ -59,6 +60,15 @@ def test_windows_of_a_recording(seconds: float, window: float, hop: float, start
     assert [span.start for span in found] == pytest.approx([10.0 + start for start in starts])
     assert found[-1].end == pytest.approx(10.0 + end)
     assert all(span.end - span.start == pytest.approx(window) for span in found[:-1])
+
+
+def test_half_a_window_is_enough_whatever_its_length() -> None:
+    """Catches a rest of exactly half a window that is lost to the rounding of doubles."""
+    for tenths in range(2, 100, 2):
+        for n in range(1, 50):
+            half, window = tenths // 2 / 10, tenths / 10
+            found = windows(Span(0.0, round(n * window + half, 1)), window, window)
+            assert (len(found), named("a", found[-1])) == (n + 1, named("a", Span(n * window, n * window + half)))
 
 
 def test_what_shares_sound() -> None:

@@ -159,3 +159,11 @@ def test_a_database_that_does_not_answer(
         open_store()
     assert "does not answer" in capsys.readouterr().out
     assert "of this MLflow version" not in str(raised.value)
+
+
+@pytest.mark.parametrize("variable", ["MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"])
+def test_an_experiment_of_another_encoding(database: Path, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """Catches the store's address blamed for an experiment's name."""
+    monkeypatch.setenv(variable, "M\udcfcller")
+    with pytest.raises(UserError, match=rf"^{variable}=b'M\\xfcller' is not valid UTF-8: set it to another$"):
+        open_store()

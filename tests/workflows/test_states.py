@@ -253,7 +253,7 @@ def test_another_pattern_is_told_before_any_work(answered: Answered) -> None:
     before = sorted(features.iterdir())
     with pytest.raises(UserError) as raised:
         answered.run("attack", speaker_pattern=r"(p\d+_\d)")
-    told = r"speaker_pattern='(p\d+_\d)' finds other speakers than speaker_pattern='(p\d+)_', with which audio-mu.tones"
+    told = r"speaker_pattern='(p\d+_\d)' finds other speakers than speaker_pattern='(p\d+)_' ('high/p1_0.wav' is of"
     assert str(raised.value).startswith(told)
     assert sorted(features.iterdir()) == before
     answered.run("attack", speaker_pattern=r"(p[0-9])_")  # the same people by another pattern

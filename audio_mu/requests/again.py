@@ -30,8 +30,9 @@ ASKED = (
 ASKED_SINCE = ("labels",)
 """Those that came later: at their default they are in no hash, so that earlier answers are still known by theirs."""
 NOT_ASKED = (
-    "weights", "trained_on", "n_attack_models", "attack_feature", "references", "references_by", "n_trials", "deep_audits",
-    "robust_audits", "save_models", "device", "threads", "workers", "engine", "task_minutes", "request", "confirm", "force",
+    "weights", "trained_on", "n_attack_models", "attack_feature", "references", "references_by", "n_trials",
+    "deep_audits", "robust_audits", "save_models", "device", "threads", "workers", "engine", "task_minutes", "request",
+    "confirm", "force",
 )  # fmt: skip
 """Those with which the same command asks for the same: of machine, audits and other entry points."""
 

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from audio_mu.names import ORIGINAL
 from audio_mu.printable import printable
-from audio_mu.report import references
+from audio_mu.report import papers
 from audio_mu.report.choice import best_method, by_distance
 from audio_mu.report.classes import NO_CLASSES, Classes
 from audio_mu.report.facts import Estimate, RequestFacts, figures_of, interval_number
@@ -175,8 +175,8 @@ def render_report(report: Report) -> str:
         groups=[m for m in report.methods if any(r.method == m for r in report.remembered)],
         audio={printable(clip_id): _data_uri(data) for clip_id, data in within_limit(report.audio.items())},
         n_seeds=max((int(n) for n in report.long["n"]), default=0),
-        sources={method: references.METHODS.get(method, "") for method in report.methods},
-        measures=[source for metric, source in references.MEASURES.items() if (report.long["metric"] == metric).any()],
+        sources={method: papers.METHODS.get(method, "") for method in report.methods},
+        measures=[source for metric, source in papers.MEASURES.items() if (report.long["metric"] == metric).any()],
     )  # fmt: skip
 
 

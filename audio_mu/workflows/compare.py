@@ -20,8 +20,8 @@ from audio_mu.report import canvas, figures, tables
 from audio_mu.report.answer import ERASE, WIDTH, one_line_of
 from audio_mu.report.equivalence import tested_table
 from audio_mu.report.paper import latex_table, rows_of_seeds
+from audio_mu.report.papers import with_references
 from audio_mu.report.published import published_markdown
-from audio_mu.report.references import with_references
 from audio_mu.report.rule import tests, verdict_words
 from audio_mu.requests.ledger import ERASED, Ledger, read_ledger
 from audio_mu.store import queries

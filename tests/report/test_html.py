@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from audio_mu.report import references
+from audio_mu.report import papers
 from audio_mu.report.classes import CalledNow, Classes
 from audio_mu.report.facts import RequestFacts
 from audio_mu.report.html import (
@@ -218,7 +218,7 @@ def test_a_drawing_is_read_out_as_one_picture(page: str) -> None:
 def test_every_method_of_others_has_its_publication() -> None:
     """Catches a new method without a reference; the study's own need none."""
     own = {"naive", "label_smoothing", "cosine", "pop", "orthogonal", "cosine_thesis", "pop_thesis"}
-    assert set(METHODS) - own == set(references.METHODS)
+    assert set(METHODS) - own == set(papers.METHODS)
 
 
 def headings(browser: Browser) -> list[str]:

@@ -16,6 +16,8 @@ STUDY = (
 """The study's eight methods in its order, and the fine-tuning that it ran beside them."""
 
 EXACT_SHARDS = "exact_shards"
+EXACT = (NAIVE, EXACT_SHARDS)
+"""The methods that are retraining themselves, and need no measure."""
 SHARDS, RETRAINED = "shards/all", "shards/retrained_"
 """The method that retrains single shards, and its figures: how many shards there are, and of each that was retrained,
 by its number, the recordings that it was retrained on."""

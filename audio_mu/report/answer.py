@@ -8,7 +8,7 @@ from textwrap import shorten
 import pandas as pd
 
 from audio_mu.errors import counted
-from audio_mu.names import NAIVE, ORIGINAL
+from audio_mu.names import EXACT_SHARDS, NAIVE, ORIGINAL
 from audio_mu.report.choice import candidates, closest
 from audio_mu.report.facts import RequestFacts, figures_of, percent
 from audio_mu.report.rule import Outcome, Verdict, verdicts
@@ -44,6 +44,8 @@ def _asked(long: pd.DataFrame, request: RequestFacts) -> str:
 
 
 def _near(long: pd.DataFrame, methods: Sequence[str]) -> str:
+    if EXACT_SHARDS in methods:
+        return f"{EXACT_SHARDS}, which is retraining itself"
     if NAIVE not in methods:
         return "not known, no model was retrained (naive)"
     tried = candidates(methods)

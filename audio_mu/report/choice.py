@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from audio_mu.errors import UserError
-from audio_mu.names import BEST, NAIVE, ORIGINAL
+from audio_mu.names import BEST, EXACT, EXACT_SHARDS, NAIVE, ORIGINAL
 from audio_mu.report.facts import figures_of
 from audio_mu.report.rule import RULE, Outcome, Rule, judge, verdicts
 
@@ -21,17 +21,20 @@ class NotAllowed(UserError):
 
 
 def candidates(methods: Sequence[str]) -> list[str]:
-    """The methods among which `best` chooses: neither naive nor the original."""
-    return [method for method in methods if method not in (NAIVE, ORIGINAL)]
+    """The methods that are compared with naive: not those that are retraining themselves, nor the original."""
+    return [method for method in methods if method not in (*EXACT, ORIGINAL)]
 
 
 def best_method(long: pd.DataFrame, methods: Sequence[str], rule: Rule = RULE) -> str | None:
-    """The method of highest mean ToW among those that meet the rule, or None.
+    """`exact_shards` where it was run, which is retraining itself; else the method of highest mean ToW among those that
+    meet the rule, or None.
 
     Each has to show that it has forgotten at a level divided by the number of methods (Bonferroni): of many methods
     that have forgotten nothing one looks by chance as if it had.
     """
     tried = candidates(methods)
+    if EXACT_SHARDS in methods and judge(EXACT_SHARDS, figures_of(long, EXACT_SHARDS), rule=rule).passed:
+        return EXACT_SHARDS
     judged = verdicts(long, tried, rule, max(1, len(tried)))
     return closest(long, [method for method, verdict in judged.items() if verdict.outcome is Outcome.PASSED])
 

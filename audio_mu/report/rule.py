@@ -10,7 +10,7 @@ import pandas as pd
 
 from audio_mu.audit.one_model import RECOVERY_TOLERANCE, SHARE
 from audio_mu.config.commands import command
-from audio_mu.names import NAIVE, ORIGINAL
+from audio_mu.names import EXACT, NAIVE, ORIGINAL
 from audio_mu.report.differences import from_half_way
 from audio_mu.report.equivalence import LEVEL, Equivalence, adjusted, equivalence, of_many
 from audio_mu.report.facts import Figures, figures_of, percent, points
@@ -155,8 +155,9 @@ def judge(
 def _judged(method: str, figures: Figures, original: Figures | None, rule: Rule, compared: int) -> Verdict:
     if reason := _no_measure(method, figures, rule):
         return Verdict(Outcome.NOT_JUDGED, (reason,), settled=False)
-    if method == NAIVE:
-        return Verdict(Outcome.REFERENCE, ("retrained from scratch without the recordings",))
+    if method in EXACT:
+        which = "" if method == NAIVE else ", of its shards those that had learnt them"
+        return Verdict(Outcome.REFERENCE, (f"retrained from scratch without the recordings{which}",))
     if method == ORIGINAL:
         return Verdict(Outcome.UNTOUCHED, ("still holds the recordings",))
     limits = _limits(figures, original, rule)
@@ -202,7 +203,7 @@ def _share(figures: Figures) -> float:
 
 def _no_measure(method: str, figures: Figures, rule: Rule) -> str:
     """Why naive is no measure for a method, or an empty text."""
-    if method != NAIVE and "gap/forget_accuracy" not in figures:
+    if method not in EXACT and "gap/forget_accuracy" not in figures:
         return _unmeasured(figures) or "there is no retrained model (naive) to compare with"
     own, gap, share = figures.get("remain/accuracy"), figures.get("gap/remain_accuracy"), _share(figures)
     # A method's own accuracy less its difference is naive's; naive has no difference.
@@ -334,7 +335,7 @@ def _tests(figures: Mapping[str, Figures], original: Figures | None, rule: Rule)
     alone = {
         method: found
         for method, own in figures.items()
-        if method not in (NAIVE, ORIGINAL) and (found := equivalence(own, _limits(own, original, rule)))
+        if method not in (*EXACT, ORIGINAL) and (found := equivalence(own, _limits(own, original, rule)))
     }
     return adjusted(alone)
 

@@ -15,17 +15,18 @@ from audio_mu.report.rule import FAILURES, RULE, Outcome, Rule, Verdict, verdict
 def summary(long: pd.DataFrame, methods: Sequence[str], request: RequestFacts, rule: Rule = RULE) -> list[str]:
     """The sentences of a summary, made from the figures of one cell: the answer first, then what it rests on."""
     lines = [_request_sentence(request), *_yardsticks(long)]
+    exact = [f"{method}: {words}" for method in methods if (words := exact_words(figures_of(long, method)))]
     if NAIVE not in methods:
         no_measure = "No model was retrained (naive), so nothing says how much a method should forget: none is judged."
-        return [no_measure, *lines]
+        return [*(exact or [no_measure]), *lines]
     tried = candidates(methods)
     judged = verdicts(long, tried, rule)
     if not tried:
-        return ["No method was compared with naive, the retrained model.", *lines]
+        return [*(exact or ["No method was compared with naive, the retrained model."]), *lines]
     passed = [method for method in tried if judged[method].outcome is Outcome.PASSED]
     unjudged = [method for method in tried if judged[method].outcome is Outcome.NOT_JUDGED]
     if len(unjudged) == len(tried):
-        return [f"No method is judged: {judged[unjudged[0]].reasons[0]}.", *lines]
+        return [*exact, f"No method is judged: {judged[unjudged[0]].reasons[0]}.", *lines]
     lines = [*_passed_sentences(long, passed, methods, judged), *lines]
     for outcome in FAILURES:
         failing = [f"{m} ({judged[m].reasons[0]})" for m in tried if judged[m].outcome is outcome]
@@ -33,8 +34,7 @@ def summary(long: pd.DataFrame, methods: Sequence[str], request: RequestFacts, r
             lines.append(f"{outcome.value.capitalize()}: {'; '.join(failing)}.")
     if unjudged:
         lines.append(f"Not judged: {_listed(unjudged)}, because {judged[unjudged[0]].reasons[0]}.")
-    exact = [f"{method}: {words}" for method in tried if (words := exact_words(figures_of(long, method)))]
-    return [*lines, *_unsettled_sentence(judged), *exact]
+    return [*exact, *lines, *_unsettled_sentence(judged)]
 
 
 def _request_sentence(request: RequestFacts) -> str:

@@ -14,7 +14,7 @@ from audio_mu.audit.one_model import COMPARED, SHARE
 from audio_mu.audit.references import references_of
 from audio_mu.config.commands import command
 from audio_mu.errors import UserError, first_of
-from audio_mu.names import ADOPTED, FLOOR, NAIVE, ORIGINAL, file_name, in_order
+from audio_mu.names import ADOPTED, EXACT_SHARDS, FLOOR, NAIVE, ORIGINAL, file_name, in_order
 from audio_mu.printable import printable
 from audio_mu.report import tables
 from audio_mu.report.facts import sides_told
@@ -118,7 +118,7 @@ class CellRuns:
         def learned(run: Finished) -> float:
             return run.metrics["remain/accuracy"] - run.metrics.get(SHARE, 0.0)
 
-        naive, original = (self.of(method) for method in (NAIVE, ORIGINAL))
+        naive, original = self.of(EXACT_SHARDS) | self.of(NAIVE), self.of(ORIGINAL)
         return [seed for seed, run in naive.items() if seed in original and learned(run) < learned(original[seed]) / 2]
 
     def values(self) -> pd.DataFrame:
@@ -131,7 +131,7 @@ class CellRuns:
             for metric, value in run.metrics.items()
             if not metric.startswith(CURVE_PREFIXES)
         ]
-        failed, known = self.not_learned, self.of(NAIVE).keys() & self.of(ORIGINAL).keys()
+        failed, known = self.not_learned, (self.of(EXACT_SHARDS) | self.of(NAIVE)).keys() & self.of(ORIGINAL).keys()
         rows += [
             (self.id, self.request, method, LEARNED, seed, float(seed not in failed))
             for method in self.methods

@@ -20,7 +20,7 @@ from audio_mu.config.commands import command
 from audio_mu.config.parsers import seeds_text
 from audio_mu.config.recipe import OLDER
 from audio_mu.errors import UserError, first_of
-from audio_mu.names import ADOPTED, BEST, NAIVE, ORIGINAL, RECIPE_KNOWN
+from audio_mu.names import ADOPTED, BEST, EXACT, EXACT_SHARDS, NAIVE, ORIGINAL, RECIPE_KNOWN
 from audio_mu.printable import printable
 from audio_mu.report import cards
 from audio_mu.report.answer import answer
@@ -238,9 +238,10 @@ def tell_answer(store: Store, cell: CellRuns, step: tuple[str, str] | None, long
 
 def next_step(store: Store, cell: CellRuns, long: pd.DataFrame) -> tuple[str, str]:
     """What follows from a cell's verdicts, in words, and the command."""
-    if NAIVE not in cell.methods:
+    if not {*EXACT} & {*cell.methods}:
         return "retrain without the recordings (naive), to compare with", again_of(store, cell, NAIVE)
-    if not judge(NAIVE, figures_of(long, NAIVE)).passed:
+    retrained = NAIVE if NAIVE in cell.methods else EXACT_SHARDS
+    if not judge(retrained, figures_of(long, retrained)).passed:
         if ADOPTED in cell.any_run.tags:
             return "adopt again with more n_epochs, by the recipe given naive has learned too little", ""
         longer = 2 * int(store.client.get_run(cell.any_run.id).data.params["n_epochs"])

@@ -18,7 +18,7 @@ from audio_mu.data.clips import Clips
 from audio_mu.erasure.descent import learnt_before
 from audio_mu.erasure.in_service import tell_served_everywhere
 from audio_mu.errors import UserError, counted, first_of
-from audio_mu.names import BEST, NAIVE, NONE, ORIGINAL, RECIPE_KNOWN, UNLEARNED
+from audio_mu.names import BEST, EXACT, NAIVE, NONE, ORIGINAL, RECIPE_KNOWN, UNLEARNED
 from audio_mu.printable import printable
 from audio_mu.progress import say
 from audio_mu.report import cards
@@ -165,7 +165,7 @@ def _chosen(asked: str, cell: CellRuns, seeds: tuple[int, ...], failed: Mapping[
     whole = {key: run for key, run in cell.runs.items() if len(cell.of(key[0])) == len(seeds)}
     complete = CellRuns(cell.id, cell.request, whole or cell.runs)
     method = allowed_method(asked, complete.long(), complete.methods) if asked == BEST else asked
-    for name in (method, NAIVE):
+    for name in dict.fromkeys((method, method if method in EXACT else NAIVE)):  # what is exact needs no measure
         if missing := sorted(set(seeds) - set(cell.of(name))):
             why = next((run.tags[REASON] for (of, _), run in failed.items() if of == name), "not among methods")
             lacking = f"{name} has no finished run for seeds {missing} ({why})"

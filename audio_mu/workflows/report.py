@@ -15,7 +15,7 @@ from audio_mu.config import BASE_FIELDS, REPAIR_FIELDS, Config
 from audio_mu.config.commands import command
 from audio_mu.config.recipe import OLDER
 from audio_mu.errors import UserError
-from audio_mu.names import ADOPTED, BEST, NAIVE, NONE, ORIGINAL, UNLEARNED
+from audio_mu.names import ADOPTED, BEST, EXACT, NAIVE, NONE, ORIGINAL, UNLEARNED
 from audio_mu.own_code import name_of
 from audio_mu.progress import say
 from audio_mu.report.choice import best_method, candidates, closest
@@ -158,6 +158,8 @@ def write_record(run: Run, record: Record) -> None:
 def choice_of(asked: str, cell: CellRuns, method: str) -> Choice:
     """How a method came to go into service: by its name, or as the best of those that were compared."""
     n = len(candidates(cell.methods))
+    if asked == BEST and method in EXACT:
+        return Choice(f"{method} was taken because it is retraining itself; {compared_words(cell)}.")
     if asked == BEST:
         words = (
             f"{method} was chosen on these figures, as the highest ToW of those that meet the rule among {n} compared; "

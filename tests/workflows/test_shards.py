@@ -103,6 +103,20 @@ def test_answers_in_a_row_are_what_training_without_them_gives(project: Answered
     assert (before[after.index] == after).all()
 
 
+@pytest.mark.parametrize(
+    ("methods", "register"), [("exact_shards", "exact_shards"), ("exact_shards,fine_tune", "best")]
+)
+def test_shards_answer_without_a_retrained_whole(project: Answered, methods: str, register: str) -> None:
+    """Catches an exact answer that is refused for want of the naive that it spares, or that another method beats."""
+    told = project.run("unlearn", **ask("p1", methods=methods, register=register))
+    assert "in service: " in told and "exact_shards, which is retraining itself" in told
+    assert not project.runs(stage="unlearn", role="method", method="naive")
+    record = (project.place(newest(project, stage="unlearn", role="parent")) / "evidence.md").read_text()
+    assert "Exact by construction" in record and " nan" not in record
+    compared = project.run("compare")
+    assert "Traceback" not in compared and "erase" in compared
+
+
 def test_an_erasure_leaves_nobody_on_a_list_of_shards(project: Answered) -> None:
     """Catches lists of shards, and models of them, that an erasure does not find."""
     gone = project.ids("p1") | {f"{name}/p1_{take}.wav" for name in CLASSES for take in range(6)}
@@ -138,6 +152,7 @@ def test_what_cannot_be_exact_is_refused_before_any_work(project: Answered) -> N
     tell_version(project, "adopted", "hash of weights")
     with pytest.raises(UserError, match=r"retrains shards, but version 1 of .* was adopted, and no list says"):
         project.run("unlearn", **exact)
+    project.query("delete from model_version_tags where key = 'adopted'")
     project.run("train")
     project.run("attack")
     for asked in (exact, ask("p2", methods="all", register="exact_shards")):

@@ -213,7 +213,7 @@ def _refuse_crossed(config: Config, store: Store, chosen: Chosen, clips: Clips, 
                 )
             raise UserError(
                 f"register: request {entry.request} ({entry.hash[:8]}) was answered in between, and this model holds "
-                f"{held} of its recordings: run the same command again"
+                f"{held} of its recordings: run `{command('attack')}`, then the same command again"
             )
 
 

@@ -338,7 +338,7 @@ def test_what_cannot_be_adopted_is_told_in_one_line(foreign: Foreign) -> None:
     damaged[first].view(-1)[0] = float("nan")
     cases = {
         "is not a file": {"weights": "nowhere.safetensors"},
-        "holds no weights": {"weights": str(folder / "none.safetensors")},
+        "is damaged, or no file of weights": {"weights": str(folder / "none.safetensors")},
         "without running code": {"weights": str(folder / "code.pt")},
         "cannot be read from this store": {"weights": "models:/nobody/3"},
         f"lacks {first!r}": {"weights": foreign.saved("less", {n: v for n, v in state.items() if n != first})},

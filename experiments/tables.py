@@ -2,6 +2,7 @@
 
     python -m experiments.tables run [name …]      run all or those named, in their order; finished steps are reused
     python -m experiments.tables                   results/*.csv and the documented tables, from the store
+    python -m experiments.tables check             ends with an error where these tables are not what it would write
 
 The documented tables stand between two marks in docs/results.md.
 The recordings are read from below AUDIO_MU_TEST_DATA, the store is the one of MLFLOW_TRACKING_URI. Wall seconds of
@@ -12,13 +13,13 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 import textwrap
 import time
 
 import pandas as pd
 import yaml
 
-from audio_mu.audit.statistics import FriedmanResult
 from audio_mu.config import Config
 from audio_mu.names import FLOOR
 from audio_mu.report import canvas, figures, tables
@@ -35,6 +36,7 @@ from tests.commands import ROOT
 
 TIMES = RESULTS / "times.csv"
 PAGE = ROOT / "docs" / "results.md"
+DIAGRAM = PAGE.parent / "images" / "ranking.svg"
 MANY = 20  # methods from which an experiment counts for the ranking
 LINE = 112  # characters of a line of a command
 FIRST = ["original", "naive", FLOOR]
@@ -76,8 +78,8 @@ def run(names: list[str]) -> None:
             pd.concat([previous, pd.DataFrame([{"name": name, "seconds": seconds}])]).to_csv(TIMES, index=False)
 
 
-def make_tables() -> None:
-    """One CSV per experiment and the documented tables, from each experiment's newest comparison in the store."""
+def make_tables() -> tuple[str, bytes]:
+    """One CSV per experiment, from its newest comparison in the store; return the page's tables and its diagram."""
     store = open_store()
     times = pd.read_csv(TIMES).set_index("name")["seconds"].to_dict() if TIMES.exists() else {}
     blocks, ranked = [], {}
@@ -97,9 +99,23 @@ def make_tables() -> None:
         took = f" ({times[name] / 60:.0f} min on two cores)" if name in times else ""
         shown = _shown(command(entry, "$AUDIO_MU_TEST_DATA"))
         blocks.append(f"### {entry['title']}\n\n`results/{name}.csv`{took}\n\n```sh\n{shown}\n```\n\n{table.strip()}")
-    block = "\n\n".join([BEGIN, _overview(ranked), *blocks, END])
+    overview, diagram = _overview(ranked)
+    return "\n\n".join([BEGIN, overview, *blocks, END]), diagram
+
+
+def write_tables() -> None:
+    """Put the tables into the page."""
+    block, diagram = make_tables()
     PAGE.write_text(re.sub(MARKED, lambda _: block, PAGE.read_text()))
-    print(f"{len(blocks)} tables in {PAGE.name}")
+    DIAGRAM.write_bytes(diagram)
+    print(f"the tables in {PAGE.name} are made anew")
+
+
+def check_tables() -> None:
+    """End with an error where the page's tables or its diagram are not those of this code and the CSV files."""
+    block, diagram = make_tables()
+    if block not in PAGE.read_text() or DIAGRAM.read_bytes() != diagram:
+        sys.exit(f"the tables in {PAGE.name} are of other figures or of an earlier rule: python -m experiments.tables")
 
 
 def _shown(words: list[str]) -> str:
@@ -110,8 +126,9 @@ def _shown(words: list[str]) -> str:
     return " \\\n  ".join(lines).replace("\0", " ")
 
 
-def _overview(found: dict[str, pd.DataFrame]) -> str:
-    """All methods side by side over the experiments that have them all, the best average rank by ToW first."""
+def _overview(found: dict[str, pd.DataFrame]) -> tuple[str, bytes]:
+    """All methods side by side over the experiments that have them all, the best average rank by ToW first; and the
+    diagram of the ranking."""
     tow = {
         title: {m: f["gap/tow"] for m, f in _figures(long).items() if "gap/tow" in f} for title, long in found.items()
     }
@@ -135,7 +152,9 @@ def _overview(found: dict[str, pd.DataFrame]) -> str:
     shared = ("dataset_name", "pipeline", "architecture")
     pooled = [long.assign(**dict.fromkeys(shared, title)) for title, long in found.items()]
     test = tables.ranking(pd.concat(pooled), list(ranks.index))["gap/tow"]
-    return (
+    drawn = figures.ranking_figure(test, "ToW")
+    assert drawn is not None, "nothing to rank: the tables of all methods are missing"
+    text = (
         "### All methods, ranked\n\n"
         "The methods stand in the order of their average rank in ToW (1 = naive's accuracies on the forget, remain and "
         "test\nset). A cell gives the mean, the 95 % t interval over the seeds, and the verdict of the rule. A "
@@ -143,18 +162,11 @@ def _overview(found: dict[str, pd.DataFrame]) -> str:
         "is in multiples of naive's\ntime, from the tables of idle cores. Friedman's p over the "
         f"{test.n_cells} tables is {test.p_value:.2g}. By Nemenyi, ranks must be {test.critical_difference:.1f} apart\n"
         "to differ at 5 %, and the tables share base models: only the ends of the list are apart.\n\n"
-        f"![Critical-difference diagram: thick lines join what the test cannot tell apart]({_diagram(test)})\n\n"
+        f"![Critical-difference diagram: thick lines join what the test cannot tell apart]"
+        f"({DIAGRAM.relative_to(PAGE.parent).as_posix()})\n\n"
         f"{tables.markdown(pd.DataFrame(rows)).strip()}"
     )
-
-
-def _diagram(test: FriedmanResult) -> str:
-    """Draw the ranking; returns its address on the page."""
-    figure = figures.ranking_figure(test, "ToW")
-    assert figure is not None, "nothing to rank: the tables of all methods are missing"
-    path = PAGE.parent / "images" / "ranking.svg"
-    path.write_bytes(canvas.as_file(figure, "svg"))
-    return path.relative_to(PAGE.parent).as_posix()
+    return text, canvas.as_file(drawn, "svg")
 
 
 def _short(verdict: Verdict) -> str:
@@ -203,15 +215,17 @@ def _request(kind: str, config: Config) -> str:
 def main() -> None:
     """Run experiments or make the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", nargs="?", choices=["run", "tables"], default="tables")
+    parser.add_argument("task", nargs="?", choices=["run", "tables", "check"], default="tables")
     parser.add_argument("names", nargs="*", help="experiments to run (default: all)")
     given = parser.parse_args()
     if unknown := set(given.names) - set(experiments()):
         parser.error(f"no experiment {', '.join(sorted(unknown))}; choose from {', '.join(experiments())}")
     if given.task == "run":
         run(given.names)
+    elif given.task == "check":
+        check_tables()
     else:
-        make_tables()
+        write_tables()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ FORBIDDEN = {
 COMMANDS = [
     "benchmarks.speed", "benchmarks.gpu", "benchmarks.many_runs",
     "tests.faults.kill", "tests.faults.fuzz", "tests.faults.parallel", "tests.faults.cluster", "tests.faults.walk",
-    "experiments.tables", "experiments.chain", "experiments.settings",
+    "experiments.tables", "experiments.chain", "experiments.settings", "experiments.research", "experiments.shards",
 ]  # fmt: skip
 
 

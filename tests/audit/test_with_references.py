@@ -7,7 +7,7 @@ import pytest
 
 from audio_mu.audit.across_seeds import AuditInput, CellAudit, StoredLogits, audit_cell
 from audio_mu.audit.references import References
-from tests.audit.test_references import Drawn, drawn
+from tests.audit.drawn import Drawn, drawn
 
 N = 240
 PEOPLE = 12

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
-import pytest
-
-from experiments import tables
+from tests.commands import ROOT
 
 
-def test_the_documented_tables_are_those_of_this_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_documented_tables_are_those_of_this_code(tmp_path: Path) -> None:
     """Catches verdicts of an earlier rule, and figures of an earlier CSV file, in docs/results.md."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
-    documented, page = tables.PAGE.read_text(), tmp_path / "results.md"
-    diagram = (tables.PAGE.parent / "images" / "ranking.svg").read_bytes()
-    page.write_text(documented.replace("meets the rule", "once met the rule"))
-    (tmp_path / "images").mkdir()
-    monkeypatch.setattr(tables, "PAGE", page)
-    tables.make_tables()
-    assert page.read_text().split(tables.BEGIN)[1] == documented.split(tables.BEGIN)[1]
-    assert (tmp_path / "images" / "ranking.svg").read_bytes() == diagram
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}"}
+    check = [sys.executable, "-m", "experiments.tables", "check"]
+    done = subprocess.run(check, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

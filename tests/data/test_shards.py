@@ -10,7 +10,7 @@ import pytest
 
 from audio_mu.data.clips import Clips
 from audio_mu.data.shards import place_on_shards
-from tests.data.test_splits import clips_of
+from tests.data.layouts import clips_of
 
 PEOPLE = [f"p{i}" for i in range(60)]
 

@@ -4,30 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from sklearn.model_selection import train_test_split
 
 from audio_mu.data.clips import Clips
 from audio_mu.data.splits import ENOUGH, TEST, TRAIN, Split, one_sided, sides_of, split_clips
 from audio_mu.errors import UserError
-
-
-def clips_of(sources: list[str], labels: list[int] | None = None, **fields: tuple[str, ...]) -> Clips:
-    """Clips without sound, with ids in their order; all of one class where nothing else is said."""
-    n = len(sources)
-    nothing, labels = ("",) * n, labels or [0] * n
-    ids = fields.get("ids", tuple(f"{i:04d}.wav" for i in range(n)))
-    names = tuple(map(str, range(max(labels) + 1)))
-    parts, speakers, hashes = (fields.get(name, nothing) for name in ("parts", "speakers", "hashes"))
-    hashes = tuple(sources) if hashes is nothing else hashes
-    return Clips(
-        torch.zeros(n), Path(), torch.tensor(labels), ids, speakers, hashes, tuple(sources), parts, names, (), (),
-        Path(), "",
-    )  # fmt: skip
+from tests.data.layouts import clips_of
 
 
 def sides(split: Split, clips: Clips) -> dict[str, str]:

@@ -12,6 +12,8 @@ from audio_mu.audit.performance import Floats
 from audio_mu.audit.statistics import clopper_pearson
 
 Z95 = float(ndtri(0.975))
+RATES = {"1 %": "tpr_at_fpr_1pct", "0.1 %": "tpr_at_fpr_01pct"}
+"""False-positive rate, in words → the field of a result that has the true-positive rate at it."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from audio_mu.audit.performance import Floats, Integers, logit_scaled_confidence
-from audio_mu.audit.population import PopulationResult
+from audio_mu.audit.population import RATES, PopulationResult
 from audio_mu.audit.references import (
     PersonResult,
     References,
@@ -19,11 +19,10 @@ from audio_mu.audit.references import (
     unseen_statistics,
 )
 from audio_mu.audit.rmia import halve
+from audio_mu.config.parsers import BY_SPEAKER
 
-BY_SPEAKER = "speaker"
 OF_PEOPLE = ("speaker", "list")  # requests that may ask for all that somebody says
 FEWEST_NONMEMBERS = 2
-RATES = {"1 %": "tpr_at_fpr_1pct", "0.1 %": "tpr_at_fpr_01pct"}
 LEFT_OUT = ("_auc_low", "_auc_high")  # one network's; the interval over seeds is the table's
 
 

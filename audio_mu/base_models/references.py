@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from audio_mu.audit.performance import logit_scaled_confidence
 from audio_mu.base_models.fingerprints import (
@@ -26,6 +24,7 @@ from audio_mu.config.parsers import BY_SPEAKER
 from audio_mu.config.reads import OF_BASES
 from audio_mu.data.catalog import composed
 from audio_mu.data.clips import Clips, clips_digest
+from audio_mu.data.together import as_one
 from audio_mu.errors import UserError
 from audio_mu.progress import say
 from audio_mu.seeding import derive
@@ -66,6 +65,7 @@ class Pool:
                 [recipe.momentum, recipe.logmel_shift, recipe.logmel_scale],
                 clips_digest(identity[i] for i in self.rows), self.trained.tolist(), machine(config),
                 source_hash(TRAINING_SOURCE),
+                *([] if self.shard_of is None else [self.shard_of[self.rows].tolist()]),
             ]
         )  # fmt: skip
 
@@ -96,12 +96,8 @@ class Pool:
         if self.by == BY_SPEAKER:
             names = [composed(self.clips.speakers[i]) for i in self.rows]
             keys = [[*own, *([("person", name)] if name else [])] for own, name in zip(keys, names)]
-        numbers: dict[tuple[str, str], int] = {}
-        pairs = [(i, numbers.setdefault(key, len(numbers))) for i, own in enumerate(keys) for key in own]
-        left, right = np.array(pairs).T
-        n = len(keys)
-        graph = coo_array((np.ones(len(left)), (left, n + right)), shape=(n + len(numbers), n + len(numbers)))
-        return np.unique(connected_components(graph, directed=False)[1][:n], return_inverse=True)[1].astype(np.int64)
+        first = as_one(range(len(keys)), ((i, key) for i, own in enumerate(keys) for key in own))
+        return np.unique([first[i] for i in range(len(keys))], return_inverse=True)[1].astype(np.int64)
 
     def member(self, number: int) -> np.ndarray:
         """Which recordings a reference model learns, bool [rows].

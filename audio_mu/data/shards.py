@@ -9,6 +9,7 @@ import numpy as np
 
 from audio_mu.data.catalog import composed
 from audio_mu.data.clips import Clips
+from audio_mu.data.together import as_one
 from audio_mu.system.hashing import sha256
 
 
@@ -22,7 +23,8 @@ def place_on_shards(clips: Clips, n_shards: int, known: Mapping[str, int]) -> np
     keys = [
         composed(f"person {name}") if name else f"recording {file}" for name, file in zip(clips.speakers, clips.files)
     ]
-    leaders = _as_one(keys, clips)
+    same = zip(keys, clips.files, clips.sources, clips.hashes)
+    leaders = as_one(keys, ((key, hash_) for key, *hashes in same for hash_ in hashes))
     placed: dict[str, Counter[int]] = defaultdict(Counter)
     for key, source in zip(keys, clips.sources):
         if source in known:
@@ -36,20 +38,3 @@ def place_on_shards(clips: Clips, n_shards: int, known: Mapping[str, int]) -> np
 def _most(found: Counter[int]) -> int:
     """The shard of most recordings, the first of equals."""
     return min(found, key=lambda shard: (-found[shard], shard))
-
-
-def _as_one(keys: list[str], clips: Clips) -> dict[str, str]:
-    """Key → the least of those that share a recording with it."""
-    leaders = {key: key for key in keys}
-
-    def leader(key: str) -> str:
-        while leaders[key] != key:
-            key = leaders[key]
-        return key
-
-    first: dict[str, str] = {}
-    for key, *same in zip(keys, clips.files, clips.sources, clips.hashes):
-        for hash_ in same:
-            pair = leader(key), leader(first.setdefault(hash_, key))
-            leaders[max(pair)] = min(pair)
-    return {key: leader(key) for key in keys}

@@ -11,6 +11,7 @@ import numpy as np
 from audio_mu.data.catalog import composed
 from audio_mu.data.clips import Clips
 from audio_mu.data.segments import recording_of
+from audio_mu.data.together import as_one
 from audio_mu.errors import UserError, counted
 from audio_mu.system.hashing import sha256
 
@@ -159,19 +160,10 @@ def _leaders(kind: str, keys: Sequence[str], clips: Clips) -> dict[str, str]:
     Recordings are where a part of one holds what a part of another or a recording of its own does; speakers where they
     speak in one recording, which is cut into parts.
     """
-    leaders = {key: key for key in keys}
-
-    def leader(key: str) -> str:
-        while leaders[key] != key:
-            key = leaders[key]
-        return key
-
-    first: dict[str, str] = {}
-    for key, source, file, within in zip(keys, clips.sources, clips.files, clips.within):
-        if kind != "speaker" or within:
-            pair = leader(key), leader(first.setdefault(file if kind == "speaker" else source, key))
-            leaders[max(pair)] = min(pair)
-    return {key: leader(key) for key in leaders}
+    parts = zip(keys, clips.sources, clips.files, clips.within)
+    if kind == "speaker":
+        return as_one(keys, ((key, file) for key, _, file, within in parts if within))
+    return as_one(keys, ((key, source) for key, source, *_ in parts))
 
 
 def _refuse_torn(kind: str, clips: Clips, sides: Sequence[str]) -> None:

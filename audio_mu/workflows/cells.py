@@ -11,6 +11,7 @@ import pandas as pd
 
 from audio_mu.audit.across_seeds import NO_AUDIT, AuditInput, CellAudit, StoredLogits, audit_cell
 from audio_mu.audit.one_model import COMPARED, SHARE
+from audio_mu.audit.population import RATES
 from audio_mu.audit.references import references_of
 from audio_mu.config.commands import command
 from audio_mu.errors import UserError, first_of
@@ -27,7 +28,6 @@ from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
 from audio_mu.store.references import read_all
 
-RATES = {"1 %": "tpr_at_fpr_1pct", "0.1 %": "tpr_at_fpr_01pct"}
 OF_A_RUN = {
     "attack_run_id", "architecture", "base_version", "cell", "clips_digest", "dataset", "dataset_name", "pipeline",
     "repair", "request_hash", "speaker_confounded", "split",

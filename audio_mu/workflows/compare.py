@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from audio_mu.audit.across_seeds import CellAudit
 from audio_mu.audit.one_model import CONFOUNDED, few_clips
+from audio_mu.audit.population import RATES
 from audio_mu.config import Config
 from audio_mu.config.commands import command, erasing
 from audio_mu.erasure.in_service import tell_served
@@ -30,7 +31,7 @@ from audio_mu.store.failed import REASON, still_failed
 from audio_mu.store.handle import Store
 from audio_mu.store.queries import Finished
 from audio_mu.store.runs import Run
-from audio_mu.workflows.cells import RATES, CellRuns, ClipLosses, ComparedCell, read_cell
+from audio_mu.workflows.cells import CellRuns, ClipLosses, ComparedCell, read_cell
 from audio_mu.workflows.gather import tell_answer, write_report
 from audio_mu.workflows.request_history import chain_table
 from audio_mu.workflows.stage import base_tags, stage_run
